@@ -1,0 +1,42 @@
+# make demo    a robot learns from 100 answers, in minutes; ends with a table, a plot and a video
+# make test    the fast tests
+# make check   lint, format, types, import layers
+#
+# Each sets up all it needs in .venv/ first. A second call finds it done.
+
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -eu -o pipefail -c
+.PHONY: demo test test-slow check format clean setup
+
+ENV := .venv
+BIN := $(ENV)/bin
+# The threads of torch and NumPy, so that processes do not fight over cores.
+export OMP_NUM_THREADS := 1
+
+demo: $(ENV)/.ready
+	$(BIN)/rayrlhf train quickstart $(ARGS)
+
+test: $(ENV)/.ready
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(ENV)/.ready
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(ENV)/.ready
+	$(BIN)/ruff check rayrlhf tests
+	$(BIN)/ruff format --check rayrlhf tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: $(ENV)/.ready
+	$(BIN)/ruff check --fix rayrlhf tests
+	$(BIN)/ruff format rayrlhf tests
+
+setup: $(ENV)/.ready
+
+$(ENV)/.ready: pyproject.toml .ci/setup
+	.ci/setup $(ENV)
+
+clean:
+	rm -rf $(ENV) dist build .mypy_cache .ruff_cache .pytest_cache

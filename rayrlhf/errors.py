@@ -1,0 +1,14 @@
+"""The one exception that users see as a sentence instead of a traceback."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Something the user can mend: the command line prints it as one line and exits with 2."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """A hint such as `; did you mean 'drawer-open'?`, or an empty string when nothing is near."""
+    close = get_close_matches(name, list(known), n=count, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -1,0 +1,23 @@
+"""Writing a file so that a crash leaves the old one or the new one, never half of one."""
+
+import os
+from pathlib import Path
+
+from rayrlhf.errors import UserError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces `path` by `text` in one step, on disk before this returns.
+
+    Raises `UserError` where the disk is full or the folder cannot be written; the old file then stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
