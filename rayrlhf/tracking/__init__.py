@@ -1,0 +1,8 @@
+"""A run's folder, what is written there while it trains, and the progress line."""
+
+from rayrlhf.tracking.directory import RunDirectory, read_metrics
+from rayrlhf.tracking.manifest import seconds_since_start, versions
+from rayrlhf.tracking.progress import Progress
+from rayrlhf.tracking.tracker import Tracker
+
+__all__ = ["Progress", "RunDirectory", "Tracker", "read_metrics", "seconds_since_start", "versions"]

@@ -1,0 +1,194 @@
+"""The folder of one run: `runs/NAME/` and what lies where in it."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rayrlhf.config.load import load_config, save_config
+from rayrlhf.config.schema import RunConfig
+from rayrlhf.errors import UserError
+from rayrlhf.files import write_atomically
+from rayrlhf.tracking.manifest import manifest
+
+Row = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where everything of one run lies. Make one with `create`, find one again with `open`."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, config: RunConfig, *, command: Sequence[str] | None = None) -> "RunDirectory":
+        """A new run's folder, with its config and manifest written.
+
+        A name given in the config must be free; a name made from task, algorithm and seed is numbered until it is.
+        Raises `UserError` where the name is taken or the folder cannot be made.
+        """
+        run = cls(_claim(config))
+        for folder in (run.checkpoints, run.preferences, run.videos, run.plots, run.tensorboard):
+            folder.mkdir()
+        save_config(config, run.config_file)
+        _write_json(run.manifest_file, manifest(sys.argv if command is None else command))
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunDirectory":
+        """The folder of a run that exists. Raises `UserError` where `path` is none."""
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise UserError(f"there is no run {str(path)!r}")
+        if not run.config_file.is_file():
+            raise UserError(f"{str(path)!r} is not a run's folder: it has no config.yaml")
+        return run
+
+    @property
+    def name(self) -> str:
+        """The run's name: that of its folder."""
+        return self.path.resolve().name
+
+    @property
+    def config_file(self) -> Path:
+        """The config the run was started with: enough to repeat it."""
+        return self.path / "config.yaml"
+
+    @property
+    def manifest_file(self) -> Path:
+        """Versions, source state and command, of the start and of every resume."""
+        return self.path / "manifest.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Rows of metrics, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary_file(self) -> Path:
+        """The numbers a run ends with."""
+        return self.path / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def preferences(self) -> Path:
+        """Folder of the questions and answers, in Parquet."""
+        return self.path / "preferences"
+
+    @property
+    def videos(self) -> Path:
+        """Folder of the videos."""
+        return self.path / "videos"
+
+    @property
+    def plots(self) -> Path:
+        """Folder of the plots."""
+        return self.path / "plots"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of the TensorBoard events."""
+        return self.path / "tensorboard"
+
+    def config(self) -> RunConfig:
+        """The config the run was started with."""
+        return load_config(str(self.config_file))
+
+    def metrics(self) -> list[Row]:
+        """All rows written so far, oldest first."""
+        return list(read_metrics(self.metrics_file))
+
+    def summary(self) -> dict[str, Any] | None:
+        """What `write_summary` wrote, or none while the run has not ended."""
+        if not self.summary_file.is_file():
+            return None
+        try:
+            return dict(json.loads(self.summary_file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise UserError(f"{self.summary_file} is damaged: not a JSON object") from error
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Writes `summary.json`, atomically."""
+        _write_json(self.summary_file, summary)
+
+    def note_resume(self, env_steps: int, *, command: Sequence[str] | None = None) -> None:
+        """Adds to the manifest that the run goes on from `env_steps`, with what, and drops the rows after it."""
+        noted = json.loads(self.manifest_file.read_text(encoding="utf-8")) if self.manifest_file.is_file() else {}
+        again = {"env_steps": env_steps, **manifest(sys.argv if command is None else command)}
+        _write_json(self.manifest_file, {**noted, "resumes": [*noted.get("resumes", []), again]})
+        self.cut_metrics(env_steps)
+
+    def cut_metrics(self, env_steps: int) -> None:
+        """Drops the rows of metrics after `env_steps`: a resumed run writes them again."""
+        if self.metrics_file.is_file():
+            kept = [row for row in self.metrics() if (row["env_steps"] or 0) <= env_steps]
+            write_atomically(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def read_metrics(path: Path) -> Iterator[Row]:
+    """The rows of a `metrics.jsonl`; a last line that a crash left half written is passed over."""
+    if not path.is_file():
+        return
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is half a row
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: damaged, not a JSON object") from error
+        yield row
+
+
+def plain(value: Any) -> Any:
+    """`value` as strict JSON can hold it: NumPy scalars become numbers, not-a-number and infinity become none."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_atomically(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def _claim(config: RunConfig) -> Path:
+    """Makes the folder of a new run, so that two runs started at once never share one."""
+    if "://" in config.storage_path:
+        raise UserError(f"storage_path is {config.storage_path!r}: wanted a folder of this machine or a mounted one")
+    for name in _names(config):
+        path = Path(config.storage_path) / name
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError as error:
+            if config.name is not None or not path.is_dir():
+                raise UserError(
+                    f"{str(path)!r} exists: go on with it by `rayrlhf train --resume {path}`, or choose another --name"
+                ) from error
+        except OSError as error:
+            raise UserError(f"cannot make {str(path)!r}: {error.strerror}") from error
+    raise UserError(f"too many runs in {config.storage_path!r}: choose a --name")
+
+
+def _names(config: RunConfig) -> Iterator[str]:
+    if config.name is not None:
+        if config.name == ".." or Path(config.name).name != config.name:
+            raise UserError(f"name is {config.name!r}: wanted a plain name, without folders; see storage_path")
+        yield config.name
+        return
+    method = "oracle" if config.mode == "oracle" else config.algorithm
+    task = config.env.task.replace("/", "-")
+    base = f"{task}-{method}-seed{config.seed}"
+    yield base
+    for number in range(2, 10_000):
+        yield f"{base}-{number}"

@@ -1,0 +1,74 @@
+"""What a run was made with: versions, the state of the source, the command. Nothing in it names the machine."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "rayrlhf",
+    "ray",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "metaworld",
+    "mujoco",
+    "envpool",
+    "dm_control",
+    "shimmy",
+    "pyarrow",
+    "pydantic",
+    "av",
+)
+_IMPORTED = time.time()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on; those not installed are left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and whether anything differs from it, or none where `folder` is not in a git work tree."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True, timeout=20)
+    return done.stdout.strip()
+
+
+def manifest(command: Sequence[str]) -> dict[str, Any]:
+    """What to write into `manifest.json` for a run that `command` (as `sys.argv`) starts now."""
+    return {
+        "command": [Path(command[0]).name, *command[1:]] if command else [],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": versions(),
+        "git": git_state(Path(__file__).parent),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+    }
+
+
+def seconds_since_start() -> float:
+    """Seconds since this process was started (Linux), or since this module was imported (elsewhere)."""
+    if not sys.platform.startswith("linux"):
+        return time.time() - _IMPORTED
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # field 22 of proc(5): ticks since boot
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started

@@ -1,0 +1,81 @@
+"""A run's folder: claimed once, written whole, resumed from where its checkpoint was."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rayrlhf.config.load import load_config
+from rayrlhf.errors import UserError
+from rayrlhf.tracking import RunDirectory, Tracker
+
+
+def make(tmp_path: Path, *overrides: str) -> RunDirectory:
+    return RunDirectory.create(
+        load_config("toy", [f"storage_path={tmp_path}", *overrides]), command=["x/rayrlhf", "train"]
+    )
+
+
+def test_config_and_manifest_are_enough_to_repeat_a_run(tmp_path: Path) -> None:
+    run = make(tmp_path, "seed=7")
+    assert run.name == "point-pebble-seed7"
+    assert run.config() == load_config("toy", [f"storage_path={tmp_path}", "seed=7"])
+    manifest = json.loads(run.manifest_file.read_text())
+    assert manifest["command"] == ["rayrlhf", "train"]
+    assert {"python", "torch", "ray", "numpy", "metaworld", "mujoco"} <= manifest["versions"].keys()
+
+
+def test_a_name_is_taken_once(tmp_path: Path) -> None:
+    make(tmp_path, "name=mine")
+    with pytest.raises(UserError, match="exists: go on with it by `rayrlhf train --resume"):
+        make(tmp_path, "name=mine")
+
+
+def test_a_made_up_name_is_numbered(tmp_path: Path) -> None:
+    names = [make(tmp_path, "mode=oracle").name for _ in range(3)]
+    assert names == ["point-oracle-seed0", "point-oracle-seed0-2", "point-oracle-seed0-3"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "/tmp/x", "."])
+def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="plain name"):
+        make(tmp_path / "runs", f"name={name}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_storage_path_that_cannot_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot make"):
+        make(tmp_path / "file")
+    with pytest.raises(UserError, match="wanted a folder"):
+        RunDirectory.create(load_config("toy", ["storage_path=s3://bucket/runs"]))
+
+
+def test_opening_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no run"):
+        RunDirectory.open(tmp_path / "none")
+    with pytest.raises(UserError, match=r"not a run's folder: it has no config\.yaml"):
+        RunDirectory.open(tmp_path)
+
+
+def test_summary_is_strict_json(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    assert run.summary() is None
+    run.write_summary({"success_rate": np.float32(0.5), "labels": np.int64(3), "correlation": float("nan")})
+    assert run.summary() == {"success_rate": 0.5, "labels": 3, "correlation": None}
+    run.summary_file.write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        run.summary()
+
+
+def test_resuming_drops_the_rows_after_the_checkpoint_and_is_noted(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    with Tracker(run, run.config().tracking) as tracker:
+        for step in (100, 200, 300):
+            tracker.log(step, {"x": step / 7})
+    run.note_resume(200, command=["rayrlhf", "train", "--resume", "r"])
+    assert [row["env_steps"] for row in run.metrics()] == [100, 200]
+    assert run.metrics()[1]["x"] == 200 / 7
+    resumes = json.loads(run.manifest_file.read_text())["resumes"]
+    assert [resume["env_steps"] for resume in resumes] == [200]
