@@ -1,0 +1,22 @@
+"""The reward model: an ensemble of networks fitted to preferences."""
+
+from rayrlhf.rewards.ensemble import RewardEnsemble
+from rayrlhf.rewards.fit import EpochReport, FitReport, fit_together, reward_scale
+from rayrlhf.rewards.members import merge_weights
+from rayrlhf.rewards.networks import MLPReward, RewardNetwork, make_network
+from rayrlhf.rewards.running import RunningMoments
+from rayrlhf.rewards.scorer import RewardScorer
+
+__all__ = [
+    "EpochReport",
+    "FitReport",
+    "MLPReward",
+    "RewardEnsemble",
+    "RewardNetwork",
+    "RewardScorer",
+    "RunningMoments",
+    "fit_together",
+    "make_network",
+    "merge_weights",
+    "reward_scale",
+]

@@ -1,0 +1,165 @@
+"""The members one process holds: made, scored in chunks, written to and read from flat dictionaries."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rayrlhf.config import RewardOptions
+from rayrlhf.preferences.fragments import Floats
+from rayrlhf.rewards.blocks import Block, make_blocks
+from rayrlhf.rewards.networks import MLPReward, make_network
+from rayrlhf.rewards.plan import Plan, Workspace, choose_plan
+from rayrlhf.seeding import integer_seed
+
+Arrays = dict[str, NDArray[np.generic]]
+"""What crosses process borders and goes into files: flat, named, no pickle."""
+
+MIN_STD = 1e-4
+"""Observations that moved less than this over all labels are centred, not scaled: goal-hidden zeros stay zeros."""
+
+
+def as_tensor(array: Tensor | Floats, device: torch.device) -> Tensor:
+    """float32 on `device`, without a copy where possible (arrays from Ray are read-only: those are copied)."""
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        array = array.copy()
+    return torch.as_tensor(array, dtype=torch.float32, device=device)
+
+
+def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """`make()` under its own random stream on the CPU; the caller's stream is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+class Members:
+    """Networks with the normaliser of their inputs and the scale of their rewards.
+
+    Member `m` is initialised from `(seed, "reward", m, "init")` alone, on the CPU: the same on every device and
+    however the members are split over processes.
+    """
+
+    def __init__(
+        self,
+        options: RewardOptions,
+        obs_dim: int,
+        action_dim: int,
+        indices: Sequence[int],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        plan: Plan | None = None,
+    ) -> None:
+        if not indices or len(set(indices)) != len(indices) or not all(0 <= m < options.members for m in indices):
+            raise ValueError(f"members {list(indices)} of an ensemble of {options.members}")
+        self.indices = tuple(indices)
+        self.options = options
+        self.obs_dim, self.action_dim = obs_dim, action_dim
+        self.device = torch.device(device)
+        networks = [
+            _seeded(lambda: make_network(options, obs_dim, action_dim), integer_seed(seed, "reward", m, "init"))
+            .eval()  # what a user's dropout would draw is nobody's stream
+            .to(self.device)
+            for m in self.indices
+        ]
+        handwritten = all(type(network) is MLPReward for network in networks)
+        self.plan = plan or choose_plan(self.device, handwritten=handwritten)
+        self.blocks: list[Block] = make_blocks(networks, obs_dim, stacked=self.plan.stacked)
+        self._networks = networks
+        self._space = Workspace(self.device)
+        self.input_mean = torch.zeros(obs_dim, device=self.device)
+        self.input_std = torch.ones(obs_dim, device=self.device)
+        self.reward_scale = 1.0
+
+    def inputs(self, obs: Tensor, action: Tensor, out: Tensor) -> Tensor:
+        """Writes the networks' input into `out` `[..., D]`: observations, standardised if asked, and actions."""
+        out[..., : self.obs_dim] = obs
+        out[..., self.obs_dim :] = action
+        if self.options.normalize_inputs:
+            out[..., : self.obs_dim].sub_(self.input_mean).div_(self.input_std)
+        return out
+
+    def set_input_moments(self, mean: Tensor, std: Tensor) -> None:
+        """Standardise observations by `mean` and `std` `[O]` from now on."""
+        self.input_mean.copy_(mean)
+        self.input_std.copy_(torch.where(std < MIN_STD, torch.ones_like(std), std))
+
+    @torch.no_grad()
+    def rewards(self, obs: Tensor | Floats, action: Tensor | Floats) -> Tensor:
+        """Unscaled rewards `[E, ...]` of `obs` `[..., O]` and `action` `[..., A]`, on this device.
+
+        With three axes or more the last but one is time; one or two axes are single transitions.
+        Raises ValueError if widths or leading axes do not fit.
+        """
+        obs, action = as_tensor(obs, self.device), as_tensor(action, self.device)
+        shape = obs.shape[:-1]
+        if obs.shape[-1:] != (self.obs_dim,) or action.shape != (*shape, self.action_dim):
+            wanted = f"obs [..., {self.obs_dim}] and action [..., {self.action_dim}]"
+            raise ValueError(f"obs {list(obs.shape)} and action {list(action.shape)}, not {wanted}")
+        steps = shape[-1] if len(shape) > 1 else 1
+        count = shape.numel() // max(steps, 1)
+        obs, action = obs.reshape(count, steps, -1), action.reshape(count, steps, -1)
+        result = torch.empty(len(self.indices), count, steps, device=self.device)
+        chunk = max(1, self.plan.score_rows // max(steps, 1))
+        for start in range(0, count, chunk):
+            part = slice(start, min(start + chunk, count))
+            x = self._space.take("input", part.stop - start, steps, self.obs_dim + self.action_dim)
+            self.score_inputs(self.inputs(obs[part], action[part], x), result[:, part])
+        return result.view(len(self.indices), *shape)
+
+    def score_inputs(self, x: Tensor, out: Tensor) -> None:
+        """Writes the unscaled rewards of the networks' inputs `x` `[S, T, D]`, one chunk, into `out` `[E, S, T]`."""
+        first = 0
+        for block in self.blocks:
+            held = len(block.networks)
+            out[first : first + held] = block.rewards(x, self._space)
+            first += held
+
+    def weights(self) -> Arrays:
+        """What scoring needs, copied: per member `network/NAME` `[E, ...]`, the normaliser, the scale."""
+        states = [network.state_dict() for network in self._networks]
+        arrays: Arrays = {
+            "members": np.array(self.indices, dtype=np.int64),
+            "inputs/mean": self.input_mean.cpu().numpy().copy(),
+            "inputs/std": self.input_std.cpu().numpy().copy(),
+            "reward_scale": np.array(self.reward_scale, dtype=np.float64),
+        }
+        for name in states[0]:
+            arrays[f"network/{name}"] = torch.stack([state[name] for state in states]).cpu().numpy()
+        return arrays
+
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Takes in what `weights()` of the same members and networks gave. Raises ValueError on others."""
+        if tuple(int(m) for m in weights["members"]) != self.indices:
+            raise ValueError(f"weights of members {weights['members'].tolist()} for members {list(self.indices)}")
+        for row, network in enumerate(self._networks):
+            for name, held in network.state_dict().items():
+                value = weights.get(f"network/{name}")
+                if value is None or value.shape[1:] != held.shape:
+                    raise ValueError(f"the weights hold no {name!r} of shape {list(held.shape)}: another network's")
+                held.copy_(torch.from_numpy(value[row].copy()))
+        self.input_mean.copy_(torch.from_numpy(weights["inputs/mean"].copy()))
+        self.input_std.copy_(torch.from_numpy(weights["inputs/std"].copy()))
+        self.reward_scale = float(weights["reward_scale"])
+
+
+def merge_weights(parts: Sequence[Mapping[str, NDArray[np.generic]]]) -> Arrays:
+    """The weights of a whole ensemble from those of its parts, members in ascending order.
+
+    The parts must have been fitted together: their normalisers and scales must agree, or ValueError is raised.
+    """
+    members = np.concatenate([part["members"] for part in parts])
+    order = np.argsort(members, kind="stable")
+    merged: Arrays = {}
+    for name in parts[0]:
+        if name == "members" or name.startswith("network/"):
+            merged[name] = np.concatenate([part[name] for part in parts])[order]
+        elif all(np.array_equal(part[name], parts[0][name]) for part in parts):
+            merged[name] = parts[0][name]
+        else:
+            raise ValueError(f"the parts of the ensemble disagree about {name!r}")
+    return merged

@@ -1,0 +1,63 @@
+"""How the members are computed on a device: the one place that decides, and the buffers they share."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_CPU_ROWS = 2048
+"""Transitions per chunk and thread: activations 256 wide then stay in a core's second-level cache (2 MB)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How members are computed.
+
+    stacked:    all members in one batched product; otherwise one after the other
+    fit_rows:   transitions of one member per forward and backward pass; larger batches are summed over chunks
+    score_rows: transitions per forward pass
+    padded:     the last batch of an epoch is filled up with weightless pairs, so that every step has one shape
+    graphed:    steps are replayed from a CUDA graph
+    """
+
+    stacked: bool
+    fit_rows: int
+    score_rows: int
+    padded: bool = False
+    graphed: bool = False
+
+
+def choose_plan(device: torch.device, *, handwritten: bool) -> Plan:
+    """The fastest plan for `device`; `handwritten` says that the network has a hand-written pass (`MLPBlock`).
+
+    On a CPU one member's chunk fills the cache and the core, so that stacking only costs memory traffic; members one
+    after the other are also what makes results independent of how they are split over processes. On a GPU a
+    member's kernels are too short to hide their launches. A user's network runs in a loop, ungraphed, everywhere.
+    """
+    if device.type != "cuda":
+        rows = _CPU_ROWS * torch.get_num_threads()
+        return Plan(stacked=False, fit_rows=rows, score_rows=rows)
+    return Plan(stacked=handwritten, fit_rows=1 << 20, score_rows=1 << 16, padded=handwritten, graphed=handwritten)
+
+
+class Workspace:
+    """Named scratch tensors that are allocated once and grow when a larger one is asked for.
+
+    `generation` counts reallocations: whoever keeps addresses (a CUDA graph) must drop them when it moves.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._held: dict[str, Tensor] = {}
+        self.generation = 0
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """An uninitialised float32 tensor of `shape`; the next `take` of `name` reuses its memory."""
+        size = 1
+        for length in shape:
+            size *= length
+        held = self._held.get(name)
+        if held is None or held.numel() < size:
+            held = self._held[name] = torch.empty(size, device=self._device)
+            self.generation += 1
+        return held[:size].view(shape)

@@ -1,0 +1,36 @@
+"""The ensemble's mean reward for whoever only consumes it: learners that score and relabel transitions."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rayrlhf.config import RewardOptions
+from rayrlhf.preferences.fragments import Floats
+from rayrlhf.rewards.members import Members
+
+
+class RewardScorer:
+    """Inference only. Equals `RewardEnsemble.reward` of the ensemble whose weights were loaded."""
+
+    def __init__(
+        self, options: RewardOptions, obs_dim: int, action_dim: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self._members = Members(options, obs_dim, action_dim, range(options.members), device=device)
+        self._loaded = False
+
+    def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Takes in the whole ensemble's weights (`merge_weights` if it was split). Raises ValueError on others."""
+        self._members.load_weights(weights)
+        self._loaded = True
+
+    def score(self, obs: Tensor | Floats, action: Tensor | Floats) -> Tensor:
+        """Rewards `[B]` of the transitions `obs` `[B, O]` and `action` `[B, A]`, on the scorer's device.
+
+        In chunks that fit the cache, so `B` may be a whole replay. Raises ValueError before the first `load`.
+        """
+        if not self._loaded:
+            raise ValueError("score before load: the networks hold no fitted weights")
+        return self._members.rewards(obs, action).mul_(self._members.reward_scale).mean(0)

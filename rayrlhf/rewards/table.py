@@ -1,0 +1,122 @@
+"""Labels as tensors on the members' device, converted once and appended to."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rayrlhf.preferences.answers import Labels
+from rayrlhf.preferences.fragments import Floats
+from rayrlhf.rewards.members import Members, as_tensor
+from rayrlhf.rewards.running import RunningMoments
+
+_MIN_CAPACITY = 256
+
+
+def _marks(labels: Labels, stop: int) -> Floats:
+    """What tells the first `stop` labels from others at little cost: the ends of both segments, `[stop, M]`."""
+    ends = [side.obs[:stop, step] for side in (labels.left, labels.right) for step in (0, -1)]
+    acts = [side.action[:stop, step] for side in (labels.left, labels.right) for step in (0, -1)]
+    return np.concatenate(ends + acts, axis=1)
+
+
+class LabelTable:
+    """All labels so far: `inputs` `[N, 2, T, D]` (left, right) as the networks take them, `target` `[N]`.
+
+    With `normalize_inputs` it also keeps the running moments of the labelled observations: each label enters them
+    once, however often the labels are shown.
+    """
+
+    def __init__(self, members: Members) -> None:
+        self._members = members
+        self.moments = RunningMoments((members.obs_dim,), device=members.device)
+        self.seen = 0
+        """Labels that have entered the moments."""
+        self._rows = 0
+        self._marks: Floats | None = None
+        self._inputs = torch.empty(0, 2, 0, members.obs_dim + members.action_dim, device=members.device)
+        self._target = torch.empty(0, device=members.device)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @property
+    def inputs(self) -> Tensor:
+        """`[N, 2, T, D]`, a view."""
+        return self._inputs[: self._rows]
+
+    @property
+    def target(self) -> Tensor:
+        """`[N]`, a view."""
+        return self._target[: self._rows]
+
+    @property
+    def decisive(self) -> int:
+        """Labels that prefer a side."""
+        return int((self.target != 0.5).sum())
+
+    def update(self, labels: Labels) -> None:
+        """Makes the table hold exactly `labels`: all labels so far, the new ones last.
+
+        What it holds already is not converted again; a changed target is taken over. Raises ValueError on segments
+        of unequal length or other widths.
+        """
+        self._check(labels)
+        self._see(labels)
+        kept = self._rows if self._extends(labels) else 0
+        if len(labels) > kept and self._members.options.normalize_inputs:
+            kept = 0  # the moments have moved under the rows that are held
+        self._grow(len(labels), labels.left.length)
+        for side, segments in enumerate((labels.left, labels.right)):
+            obs = as_tensor(segments.obs[kept:], self._members.device)
+            action = as_tensor(segments.action[kept:], self._members.device)
+            self._members.inputs(obs, action, self._inputs[kept : len(labels), side])
+        self._rows = len(labels)
+        self.target.copy_(as_tensor(labels.target, self._members.device))
+        self._marks = _marks(labels, len(labels))
+
+    def forget_inputs(self) -> None:
+        """Drops the converted labels, not the moments: the next update converts all again."""
+        self._rows, self._marks = 0, None
+
+    def _check(self, labels: Labels) -> None:
+        wide = (self._members.obs_dim, self._members.action_dim)
+        for segments in (labels.left, labels.right):
+            if (segments.obs.shape[2], segments.action.shape[2]) != wide:
+                raise ValueError(f"labels of other widths than obs {wide[0]} and action {wide[1]}")
+        if labels.left.length != labels.right.length:
+            raise ValueError(f"left segments have {labels.left.length} steps, right ones {labels.right.length}")
+
+    def _see(self, labels: Labels) -> None:
+        """Takes the observations of labels that were not seen before into the moments."""
+        if not self._members.options.normalize_inputs or len(labels) <= self.seen:
+            return
+        for segments in (labels.left, labels.right):
+            obs = as_tensor(segments.obs[self.seen :], self._members.device)
+            self.moments.update(obs.reshape(-1, self._members.obs_dim))
+        self.seen = len(labels)
+        self._members.set_input_moments(self.moments.mean, self.moments.std)
+
+    def _extends(self, labels: Labels) -> bool:
+        """Whether the rows held are the first of `labels`."""
+        same_length = self._inputs.shape[2] == labels.left.length
+        return (
+            self._marks is not None
+            and same_length
+            and len(labels) >= self._rows
+            and np.array_equal(_marks(labels, self._rows), self._marks)
+        )
+
+    def _grow(self, rows: int, steps: int) -> None:
+        """Room for `rows` labels; capacity doubles, so that addresses rarely change."""
+        if rows <= len(self._target) and steps == self._inputs.shape[2]:
+            return
+        capacity = max(_MIN_CAPACITY, len(self._target))
+        while capacity < rows:
+            capacity *= 2
+        held, target = self.inputs, self.target
+        width = self._inputs.shape[3]
+        self._inputs = torch.empty(capacity, 2, steps, width, device=self._members.device)
+        self._target = torch.empty(capacity, device=self._members.device)
+        if held.shape[2] == steps:
+            self._inputs[: len(held)] = held
+            self._target[: len(target)] = target
