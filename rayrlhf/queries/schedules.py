@@ -1,5 +1,6 @@
 """How a budget of labels is spread over sessions."""
 
+import heapq
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -56,9 +57,11 @@ def _largest_remainder(total: int, weights: list[float]) -> list[int]:
 
 def _at_least_one(sizes: list[int]) -> list[int]:
     """Fills empty sessions, last ones by construction, from the largest; needs as many labels as sessions."""
-    sizes = list(sizes)
-    for empty in [i for i, size in enumerate(sizes) if size == 0]:
-        largest = max(range(len(sizes)), key=lambda i: (sizes[i], i))  # the last of them: the order stays falling
-        sizes[largest] -= 1
-        sizes[empty] = 1
-    return sizes
+    filled = [max(size, 1) for size in sizes]
+    heap = [(-size, -session) for session, size in enumerate(filled)]  # the largest, the last of them, comes first
+    heapq.heapify(heap)
+    for _ in range(sum(filled) - sum(sizes)):
+        size, session = heap[0]
+        filled[-session] -= 1
+        heapq.heapreplace(heap, (size + 1, session))  # taking from the last of the largest keeps the order falling
+    return filled
