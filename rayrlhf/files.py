@@ -6,15 +6,15 @@ from pathlib import Path
 from rayrlhf.errors import UserError
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces `path` by `text` in one step, on disk before this returns.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces `path` by `content` in one step, on disk before this returns.
 
     Raises `UserError` where the disk is full or the folder cannot be written; the old file then stays as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

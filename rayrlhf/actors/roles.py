@@ -1,0 +1,130 @@
+"""The two roles around the reward model, as plain classes: trajectories with their questions, and ensemble members."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rayrlhf import seeding
+from rayrlhf.algorithms.files import read_arrays, write_arrays
+from rayrlhf.config import RunConfig
+from rayrlhf.preferences.answers import Labels
+from rayrlhf.preferences.fragments import Fragment
+from rayrlhf.preferences.segments import Queries, Segments, query_id
+from rayrlhf.preferences.trajectories import TrajectoryStore
+from rayrlhf.queries.selection import draw_pairs, select
+from rayrlhf.rewards import EpochReport, FitReport, RewardEnsemble
+
+Arrays = dict[str, NDArray[Any]]
+Pairs = tuple[Segments, Segments]
+
+
+class TrajectoryRole:
+    """The newest episodes, and the questions made of them."""
+
+    def __init__(self, run: RunConfig, run_name: str, obs_dim: int, action_dim: int) -> None:
+        self._run, self._name = run, run_name
+        self._store = TrajectoryStore(run.queries.recent_episodes, obs_dim=obs_dim, action_dim=action_dim)
+        self._labelled: list[Labels] = []
+
+    def add(self, *fragments: Fragment) -> None:
+        """Appends fragments to the episodes they belong to."""
+        for fragment in fragments:
+            self._store.add(fragment)
+
+    def add_labels(self, labels: Labels) -> None:
+        """Remembers which pairs are labelled: k-center starts from them."""
+        if self._run.queries.selection.startswith("k_center"):
+            self._labelled.append(labels)
+
+    def candidates(self, session: int, count: int) -> Pairs:
+        """Pairs to choose `count` questions from."""
+        rng = seeding.generator(self._run.seed, "candidates", session)
+        return draw_pairs(self._store, count, self._run.queries.segment_length, rng)
+
+    def choose(self, session: int, count: int, pairs: Pairs, *logits: NDArray[np.float32]) -> Queries:
+        """The `count` questions among `pairs`, by the members' `logits` `[E_g, N]`; without logits uniformly."""
+        method = self._run.queries.selection if logits else "uniform"
+        left, right = pairs
+        rng = seeding.generator(self._run.seed, "selection", session)
+        labelled = _joined(self._labelled) if self._labelled else None
+        index = select(method, count, left, right, lambda *_: _probability(logits), labelled, rng)
+        ids = tuple(query_id(self._name, session, i) for i in range(count))
+        typical = self._store.typical_return(self._run.queries.segment_length)
+        return Queries(ids, session, left.take(index), right.take(index), typical)
+
+    def close_episodes(self) -> None:
+        """Closes the running episodes."""
+        self._store.close_open_episodes()
+
+    def save(self, file: str) -> None:
+        """Writes the stored episodes."""
+        write_arrays(Path(file), self._store.state())
+
+    def load(self, file: str, whole_episodes_only: bool) -> None:
+        """Restores them; episodes that were running are closed where they cannot go on."""
+        self._store.load_state(read_arrays(Path(file)))
+        if whole_episodes_only:
+            self._store.close_open_episodes()
+
+
+class EnsembleRole:
+    """Some members of the ensemble and all labels."""
+
+    def __init__(self, run: RunConfig, obs_dim: int, action_dim: int, members: Sequence[int]) -> None:
+        device = "cuda" if run.resources.reward_gpus and torch.cuda.is_available() else "cpu"
+        self._ensemble = RewardEnsemble(run.reward, obs_dim, action_dim, seed=run.seed, members=members, device=device)
+        self._parts: list[Labels] = []
+
+    def add_labels(self, labels: Labels) -> None:
+        """Appends labels to those the members are fitted to."""
+        if len(labels):
+            self._parts.append(labels)
+            self._parts = [_joined(self._parts)]
+
+    def pair_logits(self, pairs: Pairs) -> NDArray[np.float32]:
+        """Each member's logit of P(right preferred), `[E_g, N]`."""
+        return self._ensemble.pair_logits(*pairs).cpu().numpy()
+
+    def fit(self) -> FitReport:
+        """Fits to all labels; for a role that holds every member."""
+        return self._ensemble.fit(self._parts[0])
+
+    def fit_epoch(self) -> EpochReport:
+        """One pass over all labels; for a role that holds some members."""
+        return self._ensemble.fit_epoch(self._parts[0])
+
+    def labelled_rewards(self) -> NDArray[np.float32]:
+        """Unscaled rewards of the labelled segments, for the common scale."""
+        return self._ensemble.labelled_rewards(self._parts[0])
+
+    def set_reward_scale(self, scale: float) -> None:
+        """Takes over the common scale."""
+        self._ensemble.set_reward_scale(scale)
+
+    def weights(self) -> Mapping[str, NDArray[Any]]:
+        """What scoring needs."""
+        return self._ensemble.weights()
+
+    def save(self, file: str) -> None:
+        """Writes networks, optimisers and counters; labels are in the answer log."""
+        write_arrays(Path(file), self._ensemble.state())
+
+    def load(self, file: str) -> None:
+        """The reverse of `save`."""
+        self._ensemble.load_state(read_arrays(Path(file)))
+
+
+def _joined(parts: list[Labels]) -> Labels:
+    return Labels(
+        Segments.concatenate([part.left for part in parts]),
+        Segments.concatenate([part.right for part in parts]),
+        np.concatenate([part.target for part in parts]),
+    )
+
+
+def _probability(logits: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+    return torch.sigmoid(torch.from_numpy(np.concatenate(logits)))

@@ -1,0 +1,119 @@
+"""Steps environments with a policy and returns columns. A plain class: the rollout actor is a shell around it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from rayrlhf import seeding
+from rayrlhf.config import RunConfig
+from rayrlhf.envs import make_env
+from rayrlhf.policies import Actor
+from rayrlhf.preferences.fragments import Fragment
+
+Mode = Literal["random", "policy"]
+EPISODE_BITS = 32
+"""An episode's id is its environment's global index and its number within it, side by side."""
+
+
+@dataclass(frozen=True)
+class FinishedEpisode:
+    """One training episode that ended: its true return, whether any step succeeded, and its length."""
+
+    true_return: float
+    success: bool
+    length: int
+
+
+@dataclass(frozen=True)
+class CollectReport:
+    """The small half of what a collection returns; the large half is the fragment.
+
+    version:   of the weights acted with
+    episodes:  `[N]` number of the running episode in each environment
+    at_start:  every environment stands at the start of an episode
+    finished:  episodes that ended, in order
+    """
+
+    version: int
+    num_transitions: int
+    episodes: tuple[int, ...]
+    at_start: bool
+    finished: tuple[FinishedEpisode, ...]
+
+
+class Collector:
+    """`envs_per_actor` environments of one worker, acting with the newest policy it was given."""
+
+    def __init__(self, run: RunConfig, worker: int) -> None:
+        self._run, self._worker = run, worker
+        count = run.rollout.envs_per_actor
+        self.indices = range(worker * count, (worker + 1) * count)
+        self.env = make_env(run.env, count, seed=run.seed, indices=self.indices)
+        self.policy = Actor(self.env.spec.obs_dim, self.env.spec.action_dim, run.sac).eval()
+        self._true_return = np.zeros(count)
+        self._success = np.zeros(count, dtype=bool)
+        self.restart([0] * count)
+
+    def restart(self, episodes: list[int]) -> None:
+        """Starts episode `episodes[i]` in environment `i`, whatever was running."""
+        self.episodes = np.array(episodes, dtype=np.int64)
+        self._obs = self.env.reset(episodes)
+        self._steps = np.zeros(len(episodes), dtype=np.int64)
+        self._true_return[:] = 0
+        self._success[:] = False
+
+    def collect(self, steps: int, mode: Mode, *, fragment: int, version: int) -> tuple[Fragment, CollectReport]:
+        """`steps` transitions of each environment. `fragment` numbers this collection: its noise depends on it."""
+        spec, envs = self.env.spec, self.env.num_envs
+        rng = seeding.generator(self._run.seed, "acting", self._worker, fragment)
+        obs = np.empty((steps, envs, spec.obs_dim), np.float32)
+        next_obs = np.empty_like(obs)
+        action = self._draw(rng, mode, (steps, envs, spec.action_dim))
+        reward = np.empty((steps, envs), np.float32)
+        terminated, truncated, success = (np.empty((steps, envs), bool) for _ in range(3))
+        episode, step = (np.empty((steps, envs), np.int64) for _ in range(2))
+        owner = np.array(self.indices, dtype=np.int64) << EPISODE_BITS
+        finished: list[FinishedEpisode] = []
+        for t in range(steps):
+            if mode == "policy":
+                action[t] = self._act(action[t])
+            obs[t], episode[t], step[t] = self._obs, owner | self.episodes, self._steps
+            result = self.env.step(action[t])
+            next_obs[t], reward[t], success[t] = result.next_obs, result.reward, result.success
+            terminated[t], truncated[t] = result.terminated, result.truncated
+            self._obs = result.obs
+            self._count(result.reward, result.success)
+            ended = result.terminated | result.truncated
+            if ended.any():
+                finished += self._finish(np.flatnonzero(ended))
+        columns = Fragment(obs, action, next_obs, reward, terminated, truncated, success, episode, step)
+        at_start = not self._steps.any()
+        numbers = tuple(int(number) for number in self.episodes)
+        return columns, CollectReport(version, columns.num_transitions, numbers, at_start, tuple(finished))
+
+    def _draw(self, rng: np.random.Generator, mode: Mode, shape: tuple[int, int, int]) -> np.ndarray:
+        """Uniform actions, or the standard normal noise that the policy turns into actions."""
+        if mode == "random":
+            return rng.uniform(-1, 1, shape).astype(np.float32)
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    def _act(self, noise: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return self.policy.act(torch.from_numpy(self._obs), torch.from_numpy(noise)).numpy()
+
+    def _count(self, reward: np.ndarray, success: np.ndarray) -> None:
+        self._steps += 1
+        self._true_return += reward
+        self._success |= success
+
+    def _finish(self, ended: np.ndarray) -> list[FinishedEpisode]:
+        episodes = [
+            FinishedEpisode(float(self._true_return[i]), bool(self._success[i]), int(self._steps[i])) for i in ended
+        ]
+        self.episodes[ended] += 1
+        self._steps[ended] = 0
+        self._true_return[ended] = 0
+        self._success[ended] = False
+        return episodes

@@ -1,0 +1,66 @@
+"""RLlib's side of a run: which classes, how many actors, which resources. The options themselves are `RunConfig`'s."""
+
+from typing import Self
+
+from ray.rllib.algorithms.sac import SACConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from rayrlhf.algorithms.env_runner import RolloutActor, spaces_of
+from rayrlhf.algorithms.learner import PebbleLearner
+from rayrlhf.algorithms.module import SacModule
+from rayrlhf.algorithms.roles import FeedbackFactory
+from rayrlhf.config import RunConfig
+from rayrlhf.envs import check_env
+
+
+class PebbleConfig(SACConfig):
+    """`Pebble.get_default_config().of(run)` turns a run's options into RLlib's."""
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class)
+        self.run = RunConfig()
+        self.feedback_factory: FeedbackFactory | None = None
+        self.run_folder: str | None = None
+
+    def of(self, run: RunConfig, *, feedback: FeedbackFactory | None = None, folder: str | None = None) -> Self:
+        """Takes over `run`. `feedback` makes the roles around the reward model, `folder` is the run's."""
+        spec = check_env(run.env)
+        observations, actions = spaces_of(spec.obs_dim, spec.action_dim)
+        self.run, self.feedback_factory, self.run_folder = run, feedback, folder
+        resources, rollout = run.resources, run.rollout
+        self.environment(observation_space=observations, action_space=actions, disable_env_checking=True)
+        self.env_runners(
+            env_runner_cls=RolloutActor,
+            num_env_runners=rollout.actors,
+            num_envs_per_env_runner=rollout.envs_per_actor,
+            num_cpus_per_env_runner=resources.rollout_cpus,
+            rollout_fragment_length=rollout.fragment_length,
+            create_local_env_runner=rollout.actors == 0,
+            merge_env_runner_states=False,
+            broadcast_env_runner_states=False,
+        )
+        self.learners(
+            num_learners=resources.learners,
+            num_gpus_per_learner=resources.gpus_per_learner,
+        )
+        self.resources(num_cpus_for_main_process=resources.driver_cpus)
+        self.rl_module(rl_module_spec=self._module_spec(run))
+        self.training(gamma=run.sac.gamma, train_batch_size_per_learner=run.sac.batch_size, n_step=1)
+        self.reporting(min_sample_timesteps_per_iteration=run.tracking.log_interval, min_time_s_per_iteration=0)
+        self.fault_tolerance(restart_failed_env_runners=True, delay_between_env_runner_restarts_s=1.0)
+        self.update_from_dict({"_dont_auto_sync_env_runner_states": True})
+        return self
+
+    def _module_spec(self, run: RunConfig) -> RLModuleSpec:
+        return RLModuleSpec(
+            module_class=SacModule,
+            model_config={"sac": run.sac.model_dump(mode="json"), "seed": run.seed},
+        )
+
+    def get_default_learner_class(self) -> type:
+        """Ours, with the replay inside."""
+        return PebbleLearner
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Ours: concatenated inputs, ReLU, no encoders."""
+        return self._module_spec(self.run)

@@ -1,0 +1,120 @@
+"""The rollout actor: RLlib's EnvRunner interface around a `Collector`, returning columns instead of episode objects."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils.checkpoints import Checkpointable
+
+from rayrlhf.algorithms.collector import Collector, CollectReport, Mode
+from rayrlhf.config import RunConfig
+from rayrlhf.envs import EnvironmentBroken
+from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate
+from rayrlhf.preferences.fragments import Fragment
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def spaces_of(obs_dim: int, action_dim: int) -> tuple[gym.spaces.Box, gym.spaces.Box]:
+    """The spaces as RLlib wants them: unbounded observations, actions in [-1, 1]."""
+    return (
+        gym.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32),
+        gym.spaces.Box(-1.0, 1.0, (action_dim,), np.float32),
+    )
+
+
+class RolloutActor(EnvRunner, Checkpointable):
+    """One worker's environments. `sample` returns the large columns, `report` the small facts about them.
+
+    The driver calls both in turn without waiting in between, and so handles columns by reference only.
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self.run: RunConfig = config.run
+        torch.set_num_threads(1)
+        remote = max(0, (self.worker_index or 0) - 1)
+        self.collector = Collector(self.run, remote)
+        self.env = self.collector.env
+        self._report: CollectReport | EnvironmentBroken | None = None
+
+    def assert_healthy(self) -> None:
+        """Ready once the environments stand."""
+        assert self.collector.env is not None
+
+    def get_spaces(self) -> dict[str, tuple[gym.Space[Any], gym.Space[Any]]]:
+        """The same spaces under the three keys RLlib asks for."""
+        spaces = spaces_of(self.env.spec.obs_dim, self.env.spec.action_dim)
+        return {INPUT_ENV_SPACES: spaces, INPUT_ENV_SINGLE_SPACES: spaces, DEFAULT_MODULE_ID: spaces}
+
+    def sample(  # type: ignore[override]
+        self,
+        *,
+        weights: Arrays | None = None,
+        version: int = 0,
+        mode: Mode = "policy",
+        fragment: int = 0,
+        restart: bool = False,
+        **kwargs: Any,
+    ) -> Fragment | None:
+        """Collects one fragment with `weights` (the driver sends the newest); none where an environment broke.
+
+        `restart` begins new episodes first. `fragment` numbers the collection over the run.
+        """
+        try:
+            if weights is not None:
+                self._load(weights)
+            if restart:
+                self.collector.restart([int(number) + 1 for number in self.collector.episodes])
+            length = self.run.rollout.fragment_length
+            columns, self._report = self.collector.collect(length, mode, fragment=fragment, version=version)
+        except EnvironmentBroken as broken:
+            self._report = broken
+            return None
+        return columns
+
+    def report(self) -> CollectReport | EnvironmentBroken | None:
+        """What the last `sample` did."""
+        return self._report
+
+    def evaluate(self, *, weights: Arrays, request: EvaluationRequest) -> list[EvaluationResult]:
+        """Deterministic episodes in environments of their own."""
+        self._load(weights)
+        return evaluate(self.collector.policy, self.run, request)
+
+    def _load(self, weights: Arrays) -> None:
+        # a copy: what lies in the object store is read-only and may go away
+        self.collector.policy.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in weights.items()})
+
+    def get_metrics(self) -> Any:
+        """Nothing: `report` carries the facts."""
+        return self.metrics.reduce()
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """The numbers of the running episodes; weights come with every `sample`."""
+        return {"episodes": self.collector.episodes.tolist()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Starts the episodes `state` names. Accepts RLlib's weight updates too."""
+        if COMPONENT_RL_MODULE in state:
+            module = state[COMPONENT_RL_MODULE]
+            module = ray.get(module) if isinstance(module, ray.ObjectRef) else module
+            prefix = "networks.actor."
+            weights = {k[len(prefix) :]: v for k, v in module[DEFAULT_MODULE_ID].items() if k.startswith(prefix)}
+            self._load(weights)
+        if "episodes" in state:
+            self.collector.restart(state["episodes"])
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """RLlib's Checkpointable rebuilds the runner with these."""
+        return (), {"config": self.config}
+
+    def stop(self) -> None:
+        """Closes the environments."""
+        self.collector.env.close()

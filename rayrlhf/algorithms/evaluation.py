@@ -1,0 +1,50 @@
+"""Evaluation episodes spread over the rollout actors."""
+
+import time
+from collections import deque
+
+import ray
+
+from rayrlhf.algorithms.rollouts import Rollouts
+from rayrlhf.errors import UserError
+from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult
+
+
+def spread(
+    rollouts: Rollouts,
+    policy: ray.ObjectRef,
+    episodes: tuple[int, ...],
+    stream: str,
+    reward_weights: ray.ObjectRef | None,
+    *,
+    lost_after_seconds: float = 180.0,
+) -> EvaluationResult:
+    """Runs `episodes` with `policy`, each once, in their order, whichever actor runs them and whoever dies meanwhile."""
+    weights = ray.get(reward_weights) if reward_weights is not None else None
+    if not rollouts.remote:
+        request = EvaluationRequest(episodes, stream, weights)
+        return EvaluationResult.concatenate(
+            rollouts.group.local_env_runner.evaluate(weights=ray.get(policy), request=request)
+        )
+    runners = rollouts.runners()
+    open_shares = deque(share for i in range(len(runners)) if (share := episodes[i :: len(runners)]))
+    results: dict[int, EvaluationResult] = {}
+    running: dict[int, tuple[int, ...]] = {}
+    deadline = time.monotonic() + lost_after_seconds
+    while open_shares or running:
+        healthy = rollouts.runners()
+        open_shares.extend(running.pop(lost) for lost in set(running) - set(healthy))
+        for runner in healthy:
+            if open_shares and runner not in running:
+                running[runner] = open_shares.popleft()
+                arguments = {"weights": policy, "request": EvaluationRequest(running[runner], stream, weights)}
+                rollouts.group.foreach_env_runner_async(
+                    "evaluate", tag="evaluate", kwargs=arguments, remote_worker_ids=[runner]
+                )
+        for runner, result in rollouts.group.fetch_ready_async_reqs(tags="evaluate", timeout_seconds=0.01):
+            results |= dict(zip(running.pop(runner), result, strict=True))
+        if not healthy:
+            rollouts.restore()
+            if time.monotonic() > deadline:
+                raise UserError("every rollout actor is lost and none came back; start again with --resume")
+    return EvaluationResult.concatenate([results[number] for number in episodes])

@@ -1,0 +1,60 @@
+"""Arrays in files that are whole or absent: safetensors, written aside and renamed. No pickle anywhere."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from rayrlhf.errors import UserError
+from rayrlhf.files import write_atomically
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes `arrays` under `path`; a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def read_arrays(path: Path) -> Arrays:
+    """The arrays in `path`, writable. UserError where the file is missing or damaged."""
+    try:
+        loaded = load(path.read_bytes())
+    except FileNotFoundError as missing:
+        raise UserError(f"the checkpoint lacks {path.name} (in {path.parent}); use an earlier one") from missing
+    except (SafetensorError, ValueError) as damaged:
+        raise UserError(f"{path} is damaged ({damaged}); use an earlier checkpoint") from damaged
+    return {name: array.copy() for name, array in loaded.items()}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON, whole or not at all."""
+    write_atomically(path, json.dumps(value, indent=1))
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`. UserError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as missing:
+        raise UserError(f"{path} does not exist: {path.parent} is no checkpoint") from missing
+    except (json.JSONDecodeError, UnicodeDecodeError) as damaged:
+        raise UserError(f"{path} is damaged ({damaged}); use an earlier checkpoint") from damaged
+
+
+@contextmanager
+def no_space_is_one_line(path: Path) -> Iterator[None]:
+    """Turns a failing disk into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; what was saved before is untouched"
+        ) from error

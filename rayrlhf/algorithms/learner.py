@@ -1,0 +1,250 @@
+"""The learner: SAC updates on a replay of its own, relabelled by the reward ensemble's weights.
+
+RLlib builds it, places it and keeps its networks and optimisers in the checkpoint; the batch path is ours: rows are
+inserted, relabelled, drawn and learnt from without leaving this process.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import ray
+import torch
+import torch.distributed
+from numpy.typing import NDArray
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from torch import Tensor
+
+from rayrlhf import seeding
+from rayrlhf.algorithms.files import Arrays, read_arrays, write_arrays
+from rayrlhf.algorithms.graphs import GraphedUpdate
+from rayrlhf.algorithms.replay import Replay, Rows
+from rayrlhf.algorithms.shards import ShardEntry, load_rows, reward_column, save_rows
+from rayrlhf.config import RunConfig
+from rayrlhf.exploration.state_entropy import StateEntropy
+from rayrlhf.policies import SacNetworks, SacUpdate
+from rayrlhf.preferences.fragments import Fragment
+from rayrlhf.rewards import RewardScorer
+
+RewardSource = Literal["entropy", "ensemble", "true"]
+
+
+class PebbleLearner(TorchLearner):
+    """One shard of the replay and the networks that learn from it."""
+
+    def build(self) -> None:
+        """Builds networks and optimisers through RLlib, then the replay and what rewards it."""
+        self.run: RunConfig = self.config.run
+        torch.set_num_threads(self.run.resources.threads)
+        super().build()
+        nets, run = self.networks, self.run
+        obs_dim, action_dim = nets.obs_dim, nets.action_dim
+        learners = max(1, run.resources.learners)
+        capacity = min(run.sac.replay_capacity, run.total_steps)
+        self.replay = Replay(-(-capacity // learners), obs_dim, action_dim, self._device)
+        self.batch_size = run.sac.batch_size // learners
+        self.updates = 0
+        self.generator = torch.Generator(self._device)
+        self.generator.manual_seed(seeding.integer_seed(run.seed, "learner", self._learner_index))
+        self.scorer = RewardScorer(run.reward, obs_dim, action_dim, self._device)
+        self.reward_version = 0
+        self.source: RewardSource = "entropy"
+        self.entropy: StateEntropy | None = self._new_entropy() if run.explore.unsupervised_steps else None
+        self._graphs: GraphedUpdate | None = None
+
+    def _new_entropy(self) -> StateEntropy:
+        # seed and unsupervised steps, and the fragments still on their way when the phase ends
+        in_flight = (
+            4 * self.run.rollout.fragment_length * self.run.rollout.envs_per_actor * max(1, self.run.rollout.actors)
+        )
+        states = min(self.replay.capacity, self.run.exploration_steps + in_flight)
+        return StateEntropy(self.networks.obs_dim, self.run.explore.neighbours, capacity=states, device=self._device)
+
+    @property
+    def networks(self) -> SacNetworks:
+        """The networks behind RLlib's module. A DDP wrapper is by-passed: gradients are reduced by `_all_reduce`."""
+        module = self.module[DEFAULT_MODULE_ID]
+        return module.unwrapped().networks  # type: ignore[no-any-return]
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Registers the update's three optimisers, so that RLlib saves and restores them."""
+        networks = self._module[module_id].networks
+        reduce = self._all_reduce if self.config.num_learners > 1 else None
+        self.update_step = SacUpdate(networks, self.run.sac, reduce_gradients=reduce)
+        for name, optimizer in self.update_step.optimizers.items():
+            group = optimizer.param_groups[0]
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=name,
+                optimizer=optimizer,
+                params=list(group["params"]),
+                lr_or_lr_schedule=group["lr"],
+            )
+
+    def compute_loss_for_module(self, **kwargs: Any) -> Any:
+        """Not used: `learn` is the batch path. RLlib's `LearnerGroup.update` would end here."""
+        raise RuntimeError("PebbleLearner learns through learn(), not through LearnerGroup.update()")
+
+    @staticmethod
+    def _all_reduce(gradients: list[Tensor]) -> None:
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= torch.distributed.get_world_size()
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    # --- what the driver asks for ---
+
+    def insert(self, fragments: Sequence[Fragment | ray.ObjectRef]) -> None:
+        """Writes fragments to the replay, scored by the newest reward."""
+        for item in fragments:
+            fragment = ray.get(item) if isinstance(item, ray.ObjectRef) else item
+            rows = Rows.from_fragment(fragment)
+            if self.entropy is not None:
+                self.entropy.add(rows.obs.to(self._device))
+            self.replay.insert(rows, self._score(rows))
+
+    def _score(self, rows: Rows) -> Tensor:
+        if self.source == "true":
+            return rows.true_reward
+        if self.source == "ensemble":
+            return self.scorer.score(rows.obs.to(self._device), rows.action.to(self._device))
+        return torch.zeros(len(rows.obs))
+
+    def reward_with(
+        self, source: RewardSource, weights: Arrays | ray.ObjectRef | None = None, version: int = 0
+    ) -> None:
+        """Makes `source` the reward and recomputes the whole column.
+
+        `weights` are the ensemble's, by value or by reference, with their version; only for the source `ensemble`.
+        """
+        self.source = source
+        if source != "entropy":
+            self.entropy = None
+        if source == "true":
+            self.replay.use_true_reward()
+        if source == "ensemble":
+            self.scorer.load(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
+            self.reward_version = version
+            self.replay.relabel(self.scorer.score)
+
+    def learn(self, updates: int) -> dict[str, float]:
+        """Runs `updates` SAC updates; the means of losses, values, entropy and temperature over them."""
+        if not updates or not self.replay.size:
+            return {}
+        totals: dict[str, Tensor] = {}
+        for _ in range(updates):
+            self.updates += 1
+            move_target = self.updates % self.run.sac.target_update_interval == 0
+            for name, value in self._one_update(move_target).items():
+                totals[name] = totals[name] + value if name in totals else value.clone()
+        means = {name: float(total) / updates for name, total in totals.items()}
+        broken = [name for name, value in means.items() if not np.isfinite(value)]
+        if broken:
+            raise FloatingPointError(f"{', '.join(broken)} is not finite after {self.updates} updates")
+        return means
+
+    def _one_update(self, move_target: bool) -> dict[str, Tensor]:
+        if self._device.type != "cuda" or self.source == "entropy":
+            return self._draw_and_update(
+                torch.tensor(float(self.replay.size), dtype=torch.float64, device=self._device), move_target
+            )
+        if self._graphs is None:
+            self._graphs = GraphedUpdate(self._draw_and_update, self.generator, self._device)
+        return self._graphs(self.replay.size, move_target)
+
+    def _draw_and_update(self, size: Tensor, move_target: bool) -> dict[str, Tensor]:
+        uniform = torch.rand(self.batch_size, dtype=torch.float64, generator=self.generator, device=self._device)
+        index = (uniform * size).long()
+        noise = torch.randn(
+            (2, self.batch_size, self.networks.action_dim), generator=self.generator, device=self._device
+        )
+        intrinsic = self.entropy.reward(index) if self.source == "entropy" and self.entropy is not None else None
+        batch = self.replay.gather(index, intrinsic)
+        return self.update_step(batch, noise[0], noise[1], move_target=move_target)
+
+    def reset_critic(self) -> None:
+        """Forgets the critic, not the actor, when the reward first means something (PEBBLE, section 4.2)."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeding.integer_seed(self.run.seed, "critic reset", self.updates))
+            self.update_step.reset_critic()
+        self._graphs = None
+
+    def actor_weights(self) -> Arrays:
+        """The actor's parameters, for rollout actors."""
+        return {name: value.detach().cpu().numpy() for name, value in self.networks.actor.state_dict().items()}
+
+    # --- checkpoints ---
+
+    def arrays(self) -> Arrays:
+        """Networks and optimisers, flat: `networks/NAME` and `optimizer/NAME/INDEX/STATE`."""
+        flat = {f"networks/{name}": _array(value) for name, value in self.networks.state_dict().items()}
+        for name, optimizer in self.update_step.optimizers.items():
+            for index, state in optimizer.state_dict()["state"].items():
+                flat |= {f"optimizer/{name}/{index}/{key}": _array(value) for key, value in state.items()}
+        return flat
+
+    def load_arrays(self, flat: Arrays) -> None:
+        """The reverse of `arrays`."""
+        nets = {name.split("/", 1)[1]: torch.from_numpy(a) for name, a in flat.items() if name.startswith("networks/")}
+        self.networks.load_state_dict(nets)
+        for name, optimizer in self.update_step.optimizers.items():
+            prefix = f"optimizer/{name}/"
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in flat.items():
+                if key.startswith(prefix):
+                    index, field = key[len(prefix) :].split("/")
+                    state.setdefault(int(index), {})[field] = torch.from_numpy(value)
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self._graphs = None
+
+    def save_shard(self, folder: str, rows: str) -> ShardEntry:
+        """Writes this shard's new row chunks, and what changes between checkpoints."""
+        arrays: Arrays = {
+            "reward": reward_column(self.replay),
+            "generator": self.generator.get_state().numpy(),
+            "updates": np.array(self.updates),
+        }
+        if self.entropy is not None:
+            arrays |= {f"entropy/{name}": value for name, value in self.entropy.state().items()}
+        write_arrays(self._shard_file(folder, self._learner_index), arrays)
+        return save_rows(self.replay, Path(rows), self._learner_index)
+
+    @staticmethod
+    def _shard_file(folder: str, index: int) -> Path:
+        return Path(folder) / f"shard{index:03d}.safetensors"
+
+    def load_shard(self, folder: str, rows: str, entries: list[ShardEntry], source: RewardSource) -> None:
+        """Restores this learner's shard; where the number of learners has changed, its share of all rows."""
+        learners = max(1, self.run.resources.learners)
+        same = len(entries) == learners
+        mine = [entry for entry in entries if not same or entry["index"] == self._learner_index]
+        states = [read_arrays(self._shard_file(folder, entry["index"])) for entry in mine]
+        share = slice(None) if same else slice(self._learner_index, None, learners)
+        load_rows(self.replay, Path(rows), mine, [state["reward"] for state in states], share)
+        self.source = source
+        self.updates = int(states[0]["updates"])
+        if same:
+            self.generator.set_state(torch.from_numpy(states[0]["generator"]))
+        if source != "entropy":
+            self.entropy = None
+        elif self.entropy is not None:
+            self._load_entropy(states[0], whole=same)
+
+    def _load_entropy(self, state: Arrays, *, whole: bool) -> None:
+        assert self.entropy is not None
+        if whole:
+            self.entropy.load_state({k.split("/", 1)[1]: v for k, v in state.items() if k.startswith("entropy/")})
+        else:
+            self.entropy.add(self.replay.columns["obs"][: self.replay.size])
+
+    def load_reward(self, weights: Arrays | ray.ObjectRef, version: int) -> None:
+        """The ensemble's weights without relabelling: the restored column is right already."""
+        self.scorer.load(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
+        self.reward_version = version
+
+
+def _array(value: Any) -> NDArray[Any]:
+    return torch.as_tensor(value).detach().cpu().numpy()

@@ -1,0 +1,259 @@
+"""PEBBLE (Lee et al. 2021, arXiv 2106.05091) as an RLlib algorithm: the one loop of a run."""
+
+import threading
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.rllib.algorithms.sac import SAC
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from rayrlhf.algorithms import checkpoint, evaluation
+from rayrlhf.algorithms.collector import FinishedEpisode
+from rayrlhf.algorithms.config import PebbleConfig
+from rayrlhf.algorithms.learner import RewardSource
+from rayrlhf.algorithms.progress import Plan, Progress
+from rayrlhf.algorithms.roles import Feedback, SessionOutcome
+from rayrlhf.algorithms.rollouts import Arrival, Rollouts
+from rayrlhf.config import RunConfig
+from rayrlhf.evaluation.episodes import EvaluationResult
+
+
+class Interrupted(Exception):
+    """Training stopped between two rounds because `Pebble.interrupted` was set: nothing is half done."""
+
+
+class Pebble(SAC):
+    """Unsupervised exploration, questions, a reward fitted to the answers, and SAC on the relabelled replay."""
+
+    config: PebbleConfig
+
+    @classmethod
+    def get_default_config(cls) -> PebbleConfig:
+        """RLlib's options for this class."""
+        return PebbleConfig(cls)
+
+    def setup(self, config: PebbleConfig) -> None:
+        """Rollout actors and learners through RLlib, then the roles around the reward model."""
+        super().setup(config)
+        self.run: RunConfig = self.config.run
+        self.plan, self.progress = Plan(self.run), Progress()
+        self.rollouts = Rollouts(self.env_runner_group, lambda: self.restore_env_runners(self.env_runner_group))
+        self.feedback: Feedback | None = self._make_feedback()
+        self._session_running = False
+        self._policy = self._fetch_policy()
+        self._recent: deque[FinishedEpisode] = deque(maxlen=10)
+        self._metrics: dict[str, float] = {}
+        self.interrupted = threading.Event()
+
+    def _make_feedback(self) -> Feedback | None:
+        if self.run.mode == "oracle":
+            return None
+        assert self.config.feedback_factory is not None, "PebbleConfig.of() needs feedback in the mode 'preferences'"
+        spec = self.config
+        widths = spec.observation_space.shape[0], spec.action_space.shape[0]
+        return self.config.feedback_factory(self.run, *widths, self.config.run_folder)
+
+    def _create_local_replay_buffer_if_necessary(self, config: Any) -> None:
+        """None: the replay lives with the learners."""
+
+    # --- the algorithm ---
+
+    def training_step(self) -> None:
+        """One round of PEBBLE's algorithm 2; in the asynchronous mode collecting goes on while learning."""
+        if self.interrupted.is_set():
+            raise Interrupted
+        arrivals = self.collect()
+        self.insert(arrivals)
+        if self.plan.exploration_over(self.progress):
+            self.end_exploration()
+        elif not self.progress.exploring:
+            self.hold_session()
+        if not self.run.rollout.synchronous:
+            self.request_fragments()
+        self.learn(self.plan.updates_due(self.progress))
+
+    def collect(self) -> list[Arrival]:
+        """Fragments that have come, at least one; none of them staler than allowed."""
+        if self.run.rollout.synchronous or not self.rollouts.numbers:
+            self.request_fragments()
+        return self.rollouts.collect(
+            version=self.progress.learner_calls,
+            max_staleness=self.run.rollout.max_staleness,
+            everything=self.run.rollout.synchronous,
+        )
+
+    def request_fragments(self, *, restart: bool = False) -> None:
+        """Sends idle rollout actors off with the newest policy."""
+        mode = "random" if self.plan.phase(self.progress) == "random" else "policy"
+        self.rollouts.request(self._policy, self.progress.learner_calls, mode, restart=restart)
+
+    def insert(self, arrivals: list[Arrival]) -> None:
+        """Hands fragments, by reference, to the learners' replays and to the trajectory store."""
+        learners = max(1, self.run.resources.learners)
+        shares: list[list[ray.ObjectRef]] = [[] for _ in range(learners)]
+        for arrival in arrivals:
+            shares[(self.rollouts.numbers[arrival.runner] + arrival.runner) % learners].append(arrival.fragment)
+            self._count(arrival)
+        for index, share in enumerate(shares):
+            if share:
+                self._on_learner(index, "insert", share)
+        if self.feedback is not None and arrivals:
+            self.feedback.remember([arrival.fragment for arrival in arrivals])
+
+    def end_exploration(self) -> None:
+        """The reward comes into play: first session, relabelling, a fresh critic, a few updates on it."""
+        self._save_exploration()
+        self.progress.exploring = False
+        if self.feedback is None:
+            self._reward_with("true")
+        else:
+            self.hold_session(wait=True)
+        self._on_learners("reset_critic")
+        self._on_learners("learn", self.run.explore.critic_reset_updates)
+        self.progress.reset_updates += self.run.explore.critic_reset_updates
+
+    def hold_session(self, *, wait: bool = False) -> None:
+        """Begins the session that is due and applies the one that has ended. Only `wait` holds training up."""
+        if self.feedback is None:
+            return
+        wait = wait or self.run.rollout.synchronous or self.run.teacher.wait
+        questions = self.plan.questions_due(self.progress)
+        if questions and not self._session_running:
+            self.feedback.begin_session(self.progress.sessions, questions)
+            self._session_running = True
+        if self._session_running:
+            outcome = self.feedback.finish_session(wait=wait)
+            if outcome is not None:
+                self._apply(outcome)
+
+    def _apply(self, outcome: SessionOutcome) -> None:
+        self._session_running = False
+        self.progress.sessions = outcome.session + 1
+        self.progress.labels = outcome.labels
+        self.progress.answers += outcome.answers
+        self._metrics |= outcome.metrics
+        self._reward_with("ensemble", outcome.weights, outcome.version)
+
+    def _reward_with(self, source: RewardSource, weights: ray.ObjectRef | None = None, version: int = 0) -> None:
+        self._on_learners("reward_with", source, weights, version)
+
+    def learn(self, updates: int) -> None:
+        """`updates` updates on every learner, then the newest policy is published."""
+        if not updates:
+            return
+        metrics = self._on_learners("learn", updates)
+        if not metrics[0]:
+            return
+        self._metrics |= {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
+        self.progress.updates += updates
+        self.progress.learner_calls += 1
+        self._policy = self._fetch_policy()
+
+    def _fetch_policy(self) -> ray.ObjectRef:
+        if self.learner_group.is_local:
+            return ray.put(self.learner_group._learner.actor_weights())
+        call = self.learner_group.foreach_learner(
+            lambda learner: learner.actor_weights(), remote_actor_ids=[0], return_obj_refs=True
+        )
+        return next(iter(call)).get()
+
+    def _on_learners(self, method: str, *args: Any) -> list[Any]:
+        results = self.learner_group.foreach_learner(lambda learner: getattr(learner, method)(*args))
+        return [result.get() for result in results]
+
+    def _on_learner(self, index: int, method: str, *args: Any) -> None:
+        chosen = None if self.learner_group.is_local else [index]
+        results = self.learner_group.foreach_learner(
+            lambda learner: getattr(learner, method)(*args), remote_actor_ids=chosen
+        )
+        for result in results:
+            result.get()
+
+    def _count(self, arrival: Arrival) -> None:
+        report, progress = arrival.report, self.progress
+        progress.env_steps += report.num_transitions
+        progress.max_staleness = max(progress.max_staleness, progress.learner_calls - report.version)
+        self._recent.extend(report.finished)
+        self.metrics.log_value(
+            (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), report.num_transitions, reduce="lifetime_sum"
+        )
+
+    # --- looking ---
+
+    def step(self) -> dict[str, Any]:
+        """RLlib's results with our row of metrics beside them, under `rayrlhf`."""
+        results = super().step()
+        results["rayrlhf"] = self.row()
+        return results
+
+    def row(self) -> dict[str, float]:
+        """One flat row: counters, newest losses, and the newest training episodes."""
+        progress = self.progress
+        learnable = max(1, progress.env_steps - self.run.explore.seed_steps)
+        row: dict[str, float] = {**asdict(progress), **self._metrics, "updates_per_step": progress.updates / learnable}
+        if self._recent:
+            row["train_success"] = float(np.mean([episode.success for episode in self._recent]))
+            row["train_return"] = float(np.mean([episode.true_return for episode in self._recent]))
+        return row
+
+    def evaluate(self, episodes: int | None = None, *, stream: str = "evaluation") -> EvaluationResult:  # type: ignore[override]
+        """`episodes` deterministic episodes (default: the run's), spread over the rollout actors."""
+        numbers = tuple(range(episodes or self.run.evaluation.episodes))
+        weights = self.feedback.weights() if self.feedback is not None else None
+        return evaluation.spread(self.rollouts, self._policy, numbers, stream, weights)
+
+    # --- faults and checkpoints ---
+
+    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
+        """Brings rollout actors back that died; they continue with new episodes."""
+        restored: list[int] = env_runner_group.probe_unhealthy_env_runners() or []
+        if restored and hasattr(self, "rollouts"):
+            self.rollouts.revive(restored)
+        return restored
+
+    def can_checkpoint(self) -> bool:
+        """A synchronous run is cut only where all environments stand at an episode's start."""
+        return not self.run.rollout.synchronous or all(self.rollouts.at_start.values())
+
+    def cut(self) -> None:
+        """Ends all running episodes, so that a synchronous run can be cut here: it goes on with new ones."""
+        self.rollouts.revive(list(self.rollouts.episodes))
+        self.rollouts.at_start = dict.fromkeys(self.rollouts.at_start, True)
+        if self.feedback is not None:
+            self.feedback.close_episodes()
+
+    def save_checkpoint(self, checkpoint_dir: str, *, shared_rows: bool = False) -> None:
+        """Everything of the run, in files without pickle; see `algorithms.checkpoint`."""
+        if self._session_running and self.feedback is not None:
+            outcome = self.feedback.finish_session(wait=True)
+            if outcome is not None:
+                self._apply(outcome)
+        checkpoint.save(self, Path(checkpoint_dir), shared_rows=shared_rows)
+
+    def load_checkpoint(self, checkpoint_dir: str, *, exploration_only: bool = False) -> None:
+        """The reverse of `save_checkpoint`; with `exploration_only` another run starts from its exploration."""
+        checkpoint.load(self, Path(checkpoint_dir), exploration_only=exploration_only)
+        self._policy = self._fetch_policy()
+
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """RLlib's name for the same."""
+        self.save_checkpoint(str(path))
+        return str(path)
+
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """RLlib's name for the same."""
+        self.load_checkpoint(str(path))
+
+    def _save_exploration(self) -> None:
+        if self.run.explore.save is not None:
+            checkpoint.save(self, Path(self.run.explore.save))
+
+    def cleanup(self) -> None:
+        """Ends all actors."""
+        if getattr(self, "feedback", None) is not None:
+            self.feedback.close()
+        super().cleanup()

@@ -1,0 +1,66 @@
+"""Where a run stands: the counters that a checkpoint keeps, and what follows from them alone."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rayrlhf.config import RunConfig
+from rayrlhf.queries.schedules import session_sizes
+
+Phase = Literal["random", "explore", "learn"]
+
+
+@dataclass
+class Progress:
+    """Counters of a run.
+
+    env_steps: transitions inserted   updates: SAC updates, without those right after the critic's reset
+    learner_calls: also the version of the policy's weights   sessions: begun and finished
+    labels: answers that became labels   answers: with skips   exploring: until the first session or its equivalent
+    """
+
+    env_steps: int = 0
+    updates: int = 0
+    reset_updates: int = 0
+    learner_calls: int = 0
+    sessions: int = 0
+    labels: int = 0
+    answers: int = 0
+    exploring: bool = True
+    max_staleness: int = 0
+    wall_seconds: float = 0.0
+
+
+class Plan:
+    """What is due when: a function of the options and the counters, so that a resumed run follows the same plan."""
+
+    def __init__(self, run: RunConfig) -> None:
+        self._run = run
+        queries = run.queries
+        self._sizes = session_sizes(queries.budget, queries.per_session, queries.schedule)
+
+    def phase(self, at: Progress) -> Phase:
+        """Random actions, then state entropy, then the reward."""
+        if at.env_steps < self._run.explore.seed_steps:
+            return "random"
+        return "explore" if at.exploring else "learn"
+
+    def exploration_over(self, at: Progress) -> bool:
+        """The reward should come into play now."""
+        return at.exploring and at.env_steps >= self._run.exploration_steps
+
+    def updates_due(self, at: Progress) -> int:
+        """Updates that the environment steps so far are owed and have not had."""
+        learnable = at.env_steps - self._run.explore.seed_steps
+        return max(0, int(learnable * self._run.sac.updates_per_step) - at.updates)
+
+    def questions_due(self, at: Progress) -> int:
+        """Labels to ask for in the session that is due now; 0 when none is.
+
+        What earlier sessions did not spend (skips, late answers) is asked for again, in twice as many sessions at most.
+        """
+        queries = self._run.queries
+        begins = self._run.exploration_steps + at.sessions * queries.interval
+        if self._run.mode == "oracle" or at.env_steps < begins or at.sessions >= 2 * len(self._sizes):
+            return 0
+        planned = sum(self._sizes[: at.sessions + 1])
+        return max(0, min(planned - at.labels, 2 * max(self._sizes)))

@@ -1,0 +1,76 @@
+"""What the algorithm needs of the roles that live in actors of a higher layer: it knows this, not them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+
+from rayrlhf.config import RunConfig
+
+
+@dataclass(frozen=True)
+class SessionOutcome:
+    """What one session brought.
+
+    session: its number
+    labels: labels of the run so far, including this session's
+    answers: answers of this session, skips included
+    weights: reference to the ensemble's weights after the fit
+    version: of these weights
+    metrics: loss and accuracy of the fit, seconds of its parts
+    """
+
+    session: int
+    labels: int
+    answers: int
+    weights: ray.ObjectRef
+    version: int
+    metrics: dict[str, float]
+
+
+class Feedback(Protocol):
+    """Everything between experience and a better reward: trajectory store, ensemble, queries, teacher, answer log."""
+
+    labels: int
+    version: int
+
+    def remember(self, fragments: list[ray.ObjectRef]) -> None:
+        """Hands fragments to the trajectory store; returns at once."""
+        ...
+
+    def begin_session(self, session: int, count: int) -> None:
+        """Starts selecting, asking, collecting and fitting for up to `count` labels; returns at once."""
+        ...
+
+    def finish_session(self, *, wait: bool) -> SessionOutcome | None:
+        """The running session's outcome once it is there, else none. With `wait`, blocks until it is."""
+        ...
+
+    def weights(self) -> ray.ObjectRef:
+        """Reference to the ensemble's present weights."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes the roles' state (not the answers: they are in the log already)."""
+        ...
+
+    def load(self, folder: Path, *, sessions: int, version: int, trajectories_only: bool = False) -> None:
+        """Restores the roles' state; the labels of the first `sessions` sessions come from the answer log.
+
+        With `trajectories_only`, the ensemble stays as it was made.
+        """
+        ...
+
+    def close_episodes(self) -> None:
+        """Closes the running episodes: what comes next belongs to new ones."""
+        ...
+
+    def close(self) -> None:
+        """Ends the actors."""
+        ...
+
+
+FeedbackFactory = Callable[[RunConfig, int, int, Any], Feedback]
+"""Makes the roles from the run, the widths `O` and `A`, and the run's folder."""

@@ -1,0 +1,145 @@
+"""Requests to rollout actors, and the fragments that come back, by reference.
+
+At most one fragment per actor is on its way: that is the back-pressure. An actor that dies is dropped here and comes
+back through RLlib's probing; its environments then start their next episodes.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+
+from rayrlhf.algorithms.collector import CollectReport, Mode
+from rayrlhf.algorithms.env_runner import RolloutActor
+from rayrlhf.envs import EnvironmentBroken
+from rayrlhf.errors import UserError
+
+POLL_SECONDS = 0.002
+LOCAL = 0
+"""The id of the runner in the driver, used when there are no rollout actors."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One fragment, by reference, and the facts about it."""
+
+    runner: int
+    fragment: ray.ObjectRef
+    report: CollectReport
+
+
+@dataclass
+class Rollouts:
+    """What is asked of the rollout actors of `group`. `numbers` and `episodes` go into the checkpoint."""
+
+    group: EnvRunnerGroup
+    restore: Callable[[], None]
+    lost_after_seconds: float = 180.0
+    numbers: dict[int, int] = field(default_factory=dict)
+    """By runner: how many fragments were asked of it."""
+    episodes: dict[int, list[int]] = field(default_factory=dict)
+    """By runner: the numbers of its running episodes."""
+    at_start: dict[int, bool] = field(default_factory=dict)
+    _in_flight: dict[int, int] = field(default_factory=dict)
+    _fragments: dict[int, ray.ObjectRef] = field(default_factory=dict)
+    _reports: dict[int, Any] = field(default_factory=dict)
+
+    @property
+    def remote(self) -> bool:
+        """Whether there are rollout actors, or only the driver's own environments."""
+        return self.group.num_remote_env_runners() > 0
+
+    def runners(self) -> list[int]:
+        """Ids of the runners that can be asked now."""
+        return sorted(self.group.healthy_worker_ids()) if self.remote else [LOCAL]
+
+    def request(self, weights: ray.ObjectRef, version: int, mode: Mode, *, restart: bool = False) -> None:
+        """Asks every idle runner for a fragment acted with `weights` of `version`."""
+        for runner in self.runners():
+            if runner in self._in_flight:
+                continue
+            number = self.numbers.get(runner, 0)
+            self.numbers[runner] = number + 1
+            self._in_flight[runner] = version
+            arguments = {"weights": weights, "version": version, "mode": mode, "fragment": number, "restart": restart}
+            self._send(runner, arguments)
+
+    def _send(self, runner: int, arguments: dict[str, Any]) -> None:
+        if self.remote:
+            for method, kwargs in (("sample", arguments), ("report", {})):
+                self.group.foreach_env_runner_async(method, tag=method, kwargs=kwargs, remote_worker_ids=[runner])
+            return
+        local: RolloutActor = self.group.local_env_runner
+        fragment = local.sample(**{**arguments, "weights": ray.get(arguments["weights"])})
+        self._fragments[LOCAL], self._reports[LOCAL] = ray.put(fragment), local.report()
+
+    def collect(self, *, version: int, max_staleness: int, everything: bool = False) -> list[Arrival]:
+        """Waits for at least one fragment and for all whose staleness would pass `max_staleness`; in runners' order.
+
+        With `everything`, waits for all that are on their way. Raises `EnvironmentBroken` where an environment failed,
+        and UserError when every rollout actor is gone and none comes back.
+        """
+        arrivals: list[Arrival] = []
+        deadline = time.monotonic() + self.lost_after_seconds
+        while True:
+            arrivals += self._arrived()
+            overdue = any(everything or version - asked >= max_staleness for asked in self._in_flight.values())
+            if arrivals and not overdue:
+                return sorted(arrivals, key=lambda arrival: arrival.runner)
+            if not self._in_flight:
+                if arrivals:
+                    return sorted(arrivals, key=lambda arrival: arrival.runner)
+                self._wait_for_runners(deadline)
+                return []
+
+    def _arrived(self) -> list[Arrival]:
+        if self.remote:
+            fetch = self.group.fetch_ready_async_reqs
+            self._reports |= dict(fetch(tags="report", timeout_seconds=POLL_SECONDS))
+            self._fragments |= dict(fetch(tags="sample", timeout_seconds=0.0, return_obj_refs=True))
+            self._forget(set(self._in_flight) - set(self.group.healthy_worker_ids()))
+        both = sorted(set(self._reports) & set(self._fragments))
+        return [self._take(runner) for runner in both]
+
+    def _take(self, runner: int) -> Arrival:
+        fragment, report = self._fragments.pop(runner), self._reports.pop(runner)
+        self._in_flight.pop(runner, None)
+        if isinstance(report, EnvironmentBroken):
+            raise report
+        self.episodes[runner] = list(report.episodes)
+        self.at_start[runner] = report.at_start
+        return Arrival(runner, fragment, report)
+
+    def _forget(self, runners: Iterable[int]) -> None:
+        for runner in runners:
+            for book in (self._in_flight, self._fragments, self._reports):
+                book.pop(runner, None)
+
+    def _wait_for_runners(self, deadline: float) -> None:
+        while not self.runners():
+            self.restore()
+            if time.monotonic() > deadline:
+                raise UserError("every rollout actor is lost and none came back; start again with --resume")
+            time.sleep(0.1)
+
+    def revive(self, runners: Iterable[int]) -> None:
+        """Gives runners that came back the next episodes of their environments: no episode's id is used twice."""
+        for runner in runners:
+            self._forget([runner])
+            if runner in self.episodes:
+                self.episodes[runner] = [number + 1 for number in self.episodes[runner]]
+                self.place([runner])
+
+    def place(self, runners: Iterable[int]) -> None:
+        """Starts the episodes `self.episodes` names in `runners`."""
+        for runner in runners:
+            state = {"episodes": self.episodes[runner]}
+            if self.remote:
+                self.group.foreach_env_runner(
+                    "set_state", kwargs={"state": state}, remote_worker_ids=[runner], local_env_runner=False
+                )
+            else:
+                self.group.local_env_runner.set_state(state)

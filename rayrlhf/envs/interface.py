@@ -1,0 +1,66 @@
+"""The one interface behind which all environments stand: `N` environments stepped as arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayrlhf.preferences.fragments import Bools, Floats
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What a policy must know of an environment.
+
+    obs_dim, action_dim: widths `O` and `A`; actions are always in [-1, 1], the environment scales them
+    horizon: steps until truncation
+    """
+
+    name: str
+    obs_dim: int
+    action_dim: int
+    horizon: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of `N` environments.
+
+    next_obs: `[N, O]` the successor, also where the episode ended
+    obs:      `[N, O]` what to act on next: equal to `next_obs`, but after a reset where the episode ended
+    reward, terminated, truncated, success: `[N]`
+    """
+
+    next_obs: Floats
+    obs: Floats
+    reward: Floats
+    terminated: Bools
+    truncated: Bools
+    success: Bools
+
+
+class VectorEnv(Protocol):
+    """`N` environments that reset themselves in the step their episode ends.
+
+    Environment `i`'s episode `k` is drawn from `seeding.integer_seed(seed, "environment", indices[i], "episode", k)`, so it
+    does not depend on how environments are spread over processes. (EnvPool draws its own way and says so.)
+    """
+
+    spec: EnvSpec
+    num_envs: int
+
+    def reset(self, episodes: Sequence[int]) -> Floats:
+        """Starts episode `episodes[i]` in environment `i`; observations `[N, O]`."""
+        ...
+
+    def step(self, action: Floats) -> Step:
+        """Executes actions `[N, A]` in [-1, 1]. Raises `EnvironmentBroken` where an environment fails."""
+        ...
+
+    def render(self, index: int = 0, *, width: int = 480, height: int = 480) -> NDArray[np.uint8]:
+        """A frame `[H, W, 3]` of environment `index`, upright."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,148 @@
+"""Deterministic episodes in environments of their own, measured."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rayrlhf import seeding
+from rayrlhf.config import EnvOptions, RunConfig
+from rayrlhf.envs import make_env
+from rayrlhf.envs.interface import VectorEnv
+from rayrlhf.evaluation.metrics import EpisodeResult, alignment, summarize
+from rayrlhf.policies import Actor
+from rayrlhf.preferences.fragments import Floats
+from rayrlhf.rewards import RewardScorer
+
+ENVIRONMENTS = 5
+"""Episodes stepped side by side in one process."""
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """Which episodes to run: `stream` and the numbers in `episodes` decide the starts, whoever runs them.
+
+    reward_weights: the ensemble's, to compare its judgement of these episodes with the true reward
+    """
+
+    episodes: tuple[int, ...]
+    stream: str = "evaluation"
+    reward_weights: dict[str, NDArray[Any]] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Episodes, and the sums of true and learned reward `[M]` over the whole segments they were cut into.
+
+    `predicted` is empty where no reward model was asked.
+    """
+
+    episodes: EpisodeResult
+    true: Floats
+    predicted: Floats
+
+    @staticmethod
+    def concatenate(parts: "list[EvaluationResult]") -> "EvaluationResult":
+        """All episodes and segments of `parts`, in order."""
+        return EvaluationResult(
+            EpisodeResult.concatenate([part.episodes for part in parts]),
+            np.concatenate([part.true for part in parts]),
+            np.concatenate([part.predicted for part in parts]),
+        )
+
+    def row(self, seed: int) -> dict[str, float]:
+        """One flat row of numbers; what is not defined (no success, no reward model) is left out."""
+        summary = summarize(self.episodes)
+        found: dict[str, float | None] = {
+            "success_rate": summary.success_rate,
+            "success_low": summary.success_low,
+            "success_high": summary.success_high,
+            "true_return_mean": summary.true_return_mean,
+            "time_to_success": summary.time_to_success_mean,
+            "smoothness": summary.smoothness_mean,
+        }
+        if len(self.predicted):
+            agreement = alignment(self.true, self.predicted, seeding.generator(seed, "alignment"))
+            found |= {
+                "reward_model_accuracy": agreement.pair_accuracy,
+                "reward_model_pearson": agreement.pearson,
+                "reward_model_spearman": agreement.spearman,
+            }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+@lru_cache(maxsize=2)
+def _environments(options: EnvOptions, seed: int, stream: str, count: int) -> VectorEnv:
+    # kept: loading a simulator's model takes longer than an episode. All have index 0, so that only the episode's
+    # number decides its start.
+    return make_env(options, count, seed=seed, indices=[0] * count, stream=stream)
+
+
+def evaluate(
+    policy: Actor,
+    run: RunConfig,
+    request: EvaluationRequest,
+    *,
+    watch: Callable[[VectorEnv], None] | None = None,
+) -> list[EvaluationResult]:
+    """Runs the requested episodes with `policy`'s deterministic actions, one result each, in their order.
+
+    `watch` sees the environments before each step.
+    """
+    scorer: RewardScorer | None = None
+    results: list[EvaluationResult] = []
+    for start in range(0, len(request.episodes), ENVIRONMENTS):
+        numbers = request.episodes[start : start + ENVIRONMENTS]
+        env = _environments(run.env, run.seed, request.stream, len(numbers))
+        if request.reward_weights is not None and scorer is None:
+            scorer = RewardScorer(run.reward, env.spec.obs_dim, env.spec.action_dim, "cpu")
+            scorer.load(request.reward_weights)
+        episodes = _run(policy, env, numbers, watch)
+        results += [_measure(episode, run.queries.segment_length, scorer) for episode in episodes]
+    return results
+
+
+@dataclass(frozen=True)
+class _Episode:
+    """One episode's columns: obs `[L, O]`, action `[L, A]`, reward `[L]`, success `[L]`."""
+
+    obs: Floats
+    action: Floats
+    reward: Floats
+    success: NDArray[np.bool_]
+
+
+def _run(
+    policy: Actor, env: VectorEnv, numbers: tuple[int, ...], watch: Callable[[VectorEnv], None] | None
+) -> list[_Episode]:
+    obs = env.reset(numbers)
+    length = np.zeros(len(numbers), dtype=np.int64)
+    columns: list[tuple[Floats, Floats, Floats, NDArray[np.bool_]]] = []
+    running = np.ones(len(numbers), dtype=bool)
+    while running.any():
+        with torch.inference_mode():
+            action = policy.act(torch.from_numpy(obs), None).numpy()
+        if watch is not None:
+            watch(env)
+        step = env.step(action)
+        columns.append((obs, action, step.reward, step.success))
+        length[running] += 1
+        running &= ~(step.terminated | step.truncated)
+        obs = step.obs
+    # [L, N, ...] each, read per episode up to its own end
+    stacked = [np.stack(column) for column in zip(*columns, strict=True)]
+    return [_Episode(*(column[: length[i], i] for column in stacked)) for i in range(len(numbers))]
+
+
+def _measure(episode: _Episode, segment_length: int, scorer: RewardScorer | None) -> EvaluationResult:
+    whole = len(episode.reward) // segment_length * segment_length
+    predicted = np.zeros(0, np.float32)
+    if scorer is not None and whole:
+        steps = scorer.score(torch.from_numpy(episode.obs[:whole]), torch.from_numpy(episode.action[:whole]))
+        predicted = steps.cpu().numpy().reshape(-1, segment_length).sum(axis=1)
+    true = episode.reward[:whole].reshape(-1, segment_length).sum(axis=1).astype(np.float32)
+    return EvaluationResult(EpisodeResult.from_steps(episode.reward, episode.success, episode.action), true, predicted)

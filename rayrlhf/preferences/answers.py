@@ -1,0 +1,62 @@
+"""What teachers say, and the labels that follow from it."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from rayrlhf.preferences.fragments import Floats
+from rayrlhf.preferences.segments import Queries, Segments
+
+Choice = Literal["left", "right", "equal", "skip"]
+TARGETS: dict[Choice, float] = {"left": 0.0, "equal": 0.5, "right": 1.0}
+"""P(right preferred) by choice. A skip makes no label, so it has no target."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one annotator said of one query. `seconds` taken and `replays` are 0 for programs."""
+
+    query_id: str
+    choice: Choice
+    annotator: str
+    seconds: float = 0.0
+    replays: int = 0
+
+    def __post_init__(self) -> None:
+        if self.choice not in get_args(Choice):
+            raise ValueError(f"answer to {self.query_id!r}: {self.choice!r} is none of {', '.join(get_args(Choice))}")
+        if not (np.isfinite(self.seconds) and self.seconds >= 0 and self.replays >= 0):
+            raise ValueError(f"answer to {self.query_id!r}: negative or infinite time or replays")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the reward model is fitted to: `target` `[N]` in [0, 1] = P(right preferred)."""
+
+    left: Segments
+    right: Segments
+    target: Floats
+
+    def __post_init__(self) -> None:
+        if not len(self.target) == len(self.left) == len(self.right):
+            raise ValueError(f"{len(self.target)} targets for {len(self.left)} pairs")
+        if not ((self.target >= 0) & (self.target <= 1)).all():
+            raise ValueError("a label's target lies outside [0, 1]")
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def labels_from(queries: Queries, answers: list[Answer]) -> Labels:
+    """The labels in `answers` to `queries`, in the queries' order; skips and unanswered queries make none.
+
+    Several answers to one query give the mean of their targets.
+    """
+    said: dict[str, list[float]] = {}
+    for answer in answers:
+        if answer.choice != "skip":
+            said.setdefault(answer.query_id, []).append(TARGETS[answer.choice])
+    index = np.array([i for i, key in enumerate(queries.ids) if key in said], dtype=np.int64)
+    target = np.array([np.mean(said[queries.ids[i]]) for i in index], dtype=np.float32)
+    return Labels(queries.left.take(index), queries.right.take(index), target)

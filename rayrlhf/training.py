@@ -1,0 +1,221 @@
+"""A run from its config to its summary: what `rayrlhf train` does."""
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+
+from rayrlhf.actors.feedback import FeedbackLoop
+from rayrlhf.algorithms import checkpoint
+from rayrlhf.algorithms.pebble import Interrupted, Pebble
+from rayrlhf.config import RunConfig
+from rayrlhf.errors import UserError
+from rayrlhf.tracking import Progress, RunDirectory, Tracker, seconds_since_start
+
+PHASES = {"random": "random", "explore": "exploring", "learn": "learning"}
+
+
+def train(config: RunConfig, *, resume: Path | None = None, progress: bool = True) -> dict[str, Any]:
+    """Trains as `config` says, or goes on with the run in the folder `resume`; returns the summary.
+
+    Ctrl-C ends training between two rounds, leaves a checkpoint and raises KeyboardInterrupt.
+    """
+    check_budget(config)
+    folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
+    with _ray_session(config), _algorithm(config, folder) as algorithm:
+        done = _restore(algorithm, config, folder) if resume is not None else _start(algorithm, config)
+        line = Progress(config.total_steps, _budget(config), start=done, enabled=progress)
+        with Tracker(folder, config.tracking, resume_from=done or None) as tracker:
+            return _Run(algorithm, config, folder, tracker, line).to_the_end()
+
+
+def check_budget(config: RunConfig) -> None:
+    """Refuses a budget that the run is too short to spend."""
+    queries, room = config.queries, config.total_steps - config.exploration_steps
+    needed = -(-queries.budget // queries.per_session)
+    possible = 1 + (room - 1) // queries.interval
+    if config.mode == "preferences" and needed > possible:
+        raise UserError(
+            f"queries.budget={queries.budget} takes {needed} sessions of {queries.per_session}, but total_steps="
+            f"{config.total_steps} leaves room for {possible}: raise queries.per_session or lower queries.interval"
+        )
+
+
+def _budget(config: RunConfig) -> int:
+    return config.queries.budget if config.mode == "preferences" else 0
+
+
+@contextmanager
+def _ray_session(config: RunConfig) -> Iterator[None]:
+    """Joins the cluster this process belongs to, or starts Ray on this machine for the time of the run."""
+    mine = not ray.is_initialized()
+    if mine:
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        address = os.environ.get("RAY_ADDRESS")
+        local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": _cpus(config)}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    try:
+        yield
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _cpus(config: RunConfig) -> int:
+    """CPUs to tell a Ray of our own of: what the machine has, and no less than the roles declare."""
+    resources = config.resources
+    declared = config.rollout.actors * resources.rollout_cpus + resources.reward_actors * resources.reward_cpus
+    return max(os.cpu_count() or 1, int(declared + resources.learners + 1))
+
+
+@contextmanager
+def _algorithm(config: RunConfig, folder: RunDirectory) -> Iterator[Pebble]:
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+    options = Pebble.get_default_config().of(config, feedback=FeedbackLoop, folder=str(folder.path.absolute()))
+    algorithm: Pebble = options.build_algo()
+    try:
+        yield algorithm
+    finally:
+        algorithm.stop()
+
+
+def _start(algorithm: Pebble, config: RunConfig) -> int:
+    if config.explore.from_ is not None:
+        algorithm.load_checkpoint(config.explore.from_, exploration_only=True)
+    return algorithm.progress.env_steps
+
+
+def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory) -> int:
+    """Goes back to the newest checkpoint; a run killed before its first one starts again."""
+    newest = checkpoint.newest(folder.checkpoints)
+    if newest is None:
+        _start(algorithm, config)
+    else:
+        algorithm.load_checkpoint(str(newest))
+    folder.note_resume(algorithm.progress.env_steps)
+    return algorithm.progress.env_steps
+
+
+class _Run:
+    """The loop around `Pebble.train`: metrics, evaluation, checkpoints, and the end."""
+
+    def __init__(
+        self, algorithm: Pebble, config: RunConfig, folder: RunDirectory, tracker: Tracker, line: Progress
+    ) -> None:
+        self.algorithm, self.config, self.folder = algorithm, config, folder
+        self.tracker, self.line = tracker, line
+        self._earlier_seconds = algorithm.progress.wall_seconds
+        self._checkpoint_due = _next(algorithm.progress.env_steps, config.checkpoint.interval)
+        self._evaluation_due = _next(algorithm.progress.env_steps, config.evaluation.interval)
+
+    @property
+    def env_steps(self) -> int:
+        return self.algorithm.progress.env_steps
+
+    def to_the_end(self) -> dict[str, Any]:
+        """Trains, evaluates, saves, sums up."""
+        try:
+            with _interrupts(self.algorithm):
+                while self.env_steps < self.config.total_steps:
+                    self._round()
+            summary = self._summary()
+            self._save()
+        except Interrupted:
+            self._save()
+            self.line.write(f"stopped; go on with: rayrlhf train --resume {self.folder.path}")
+            raise KeyboardInterrupt from None
+        finally:
+            self.line.close()
+        self.folder.write_summary(summary)
+        return summary
+
+    def _round(self) -> None:
+        row = self.algorithm.train()["rayrlhf"]
+        if self.env_steps >= self._evaluation_due:
+            row |= self._evaluate(self.config.evaluation.episodes, "evaluation")
+            self._evaluation_due = _next(self.env_steps, self.config.evaluation.interval)
+        self._touch_clock()
+        row["wall_seconds"] = self.algorithm.progress.wall_seconds
+        self.tracker.log(self.env_steps, {name: value for name, value in row.items() if name != "env_steps"})
+        phase = PHASES[self.algorithm.plan.phase(self.algorithm.progress)]
+        self.line.update(self.env_steps, phase, labels=self.algorithm.progress.labels, success=row.get("success_rate"))
+        if self.env_steps >= self._checkpoint_due and self._may_checkpoint():
+            self._save()
+            self._checkpoint_due = _next(self.env_steps, self.config.checkpoint.interval)
+
+    def _may_checkpoint(self) -> bool:
+        """Whether a synchronous run stands at a common reset; where none comes within a horizon, one is made."""
+        if self.algorithm.can_checkpoint():
+            return True
+        envs = max(1, self.config.rollout.actors) * self.config.rollout.envs_per_actor
+        if self.env_steps - self._checkpoint_due > envs * (self.config.env.horizon or 1000):
+            self.algorithm.cut()
+            return True
+        return False
+
+    def _evaluate(self, episodes: int, stream: str) -> dict[str, float]:
+        return self.algorithm.evaluate(episodes, stream=stream).row(self.config.seed)
+
+    def _touch_clock(self) -> None:
+        self.algorithm.progress.wall_seconds = self._earlier_seconds + seconds_since_start()
+
+    def _save(self) -> None:
+        self._touch_clock()
+        if not self.algorithm.can_checkpoint():
+            self.algorithm.cut()
+        place = checkpoint.folder_for(self.folder.checkpoints, self.env_steps)
+        self.algorithm.save_checkpoint(str(place), shared_rows=True)
+        checkpoint.prune(self.folder.checkpoints, self.config.checkpoint.keep)
+
+    def _summary(self) -> dict[str, Any]:
+        config = self.config
+        final = self._evaluate(config.evaluation.final_episodes, "final")
+        self._touch_clock()
+        progress = self.algorithm.progress
+        self.tracker.log(self.env_steps, {**final, "labels": progress.labels, "wall_seconds": progress.wall_seconds})
+        return {
+            "name": self.folder.name,
+            "task": config.env.task,
+            "suite": config.env.suite,
+            "algorithm": config.algorithm,
+            "mode": config.mode,
+            "teacher": config.teacher.name,
+            "seed": config.seed,
+            "labels": progress.labels,
+            "answers": progress.answers,
+            "env_steps": progress.env_steps,
+            "updates": progress.updates,
+            "updates_per_step": self.algorithm.row()["updates_per_step"],
+            "max_staleness": progress.max_staleness,
+            "wall_seconds": progress.wall_seconds,
+            "eval_episodes": config.evaluation.final_episodes,
+            "reward_model_accuracy": None,
+            **final,
+        }
+
+
+def _next(env_steps: int, interval: int) -> int:
+    """The next multiple of `interval`."""
+    return (env_steps // interval + 1) * interval
+
+
+@contextmanager
+def _interrupts(algorithm: Pebble) -> Iterator[None]:
+    """The first Ctrl-C asks training to stop at the next round, the second stops at once."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        algorithm.interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

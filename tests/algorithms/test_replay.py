@@ -1,0 +1,108 @@
+"""The ring, and its way to disk and back, against plain lists."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rayrlhf.algorithms import shards
+from rayrlhf.algorithms.replay import COLUMNS, Replay, Rows
+from rayrlhf.algorithms.shards import load_rows, reward_column, save_rows
+
+
+def _rows(first: int, count: int) -> Rows:
+    """Rows that carry their number in every column."""
+    number = torch.arange(first, first + count, dtype=torch.float32)
+    return Rows(
+        obs=number[:, None].repeat(1, 3),
+        action=number[:, None].repeat(1, 2),
+        next_obs=number[:, None].repeat(1, 3) + 0.5,
+        true_reward=number * 2,
+        terminated=(number % 7 == 0).float(),
+    )
+
+
+def _filled(capacity: int, sizes: list[int]) -> Replay:
+    replay = Replay(capacity, 3, 2)
+    for size in sizes:
+        replay.insert(_rows(replay.inserted, size), -torch.arange(replay.inserted, replay.inserted + size).float())
+    return replay
+
+
+@given(st.integers(1, 40), st.lists(st.integers(1, 15), max_size=12))
+def test_the_newest_rows_survive_whole(capacity: int, sizes: list[int]) -> None:
+    sizes = [min(size, capacity) for size in sizes]
+    replay = _filled(capacity, sizes)
+    expected = list(range(sum(sizes)))[-capacity:]
+    held = sorted(int(number) for number in replay.columns["true_reward"][: replay.size] / 2)
+    assert held == expected
+    batch = replay.gather(torch.arange(replay.size))
+    torch.testing.assert_close(batch.next_obs[:, 0], batch.obs[:, 0] + 0.5)
+    torch.testing.assert_close(batch.reward, -batch.obs[:, 0])
+
+
+def test_more_rows_than_the_capacity_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        _filled(4, [5])
+
+
+def test_relabelling_reaches_every_row_and_only_the_reward() -> None:
+    replay = _filled(10, [8, 8])
+    replay.relabel(lambda obs, action: obs[:, 0] + 10 * action[:, 0])
+    torch.testing.assert_close(replay.reward, 11 * replay.columns["obs"][:, 0])
+    replay.use_true_reward()
+    torch.testing.assert_close(replay.reward, replay.columns["true_reward"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(5, 60), st.lists(st.lists(st.integers(1, 12), max_size=6), min_size=1, max_size=4))
+def test_saved_and_loaded_replay_is_the_same_slot_by_slot(
+    tmp_path_factory: pytest.TempPathFactory, capacity: int, rounds: list[list[int]]
+) -> None:
+    """Several checkpoints of one ring, written as it grows; the last one restores it, with chunks of ten rows."""
+    folder = tmp_path_factory.mktemp("rows")
+    replay, chunk = Replay(capacity, 3, 2), shards.CHUNK
+    shards.CHUNK = 10
+    try:
+        for sizes in rounds:
+            for size in (min(size, capacity) for size in sizes):
+                replay.insert(
+                    _rows(replay.inserted, size), -torch.arange(replay.inserted, replay.inserted + size).float()
+                )
+            entry = save_rows(replay, folder, 0)
+        again = Replay(capacity, 3, 2)
+        load_rows(again, folder, [entry], [reward_column(replay)], slice(None))
+    finally:
+        shards.CHUNK = chunk
+    assert (again.inserted, again.size) == (replay.inserted, replay.size)
+    for name in COLUMNS:
+        assert torch.equal(again.columns[name][: again.size], replay.columns[name][: replay.size]), name
+    assert torch.equal(again.reward[: again.size], replay.reward[: replay.size])
+
+
+def test_complete_chunks_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "CHUNK", 10)
+    replay = _filled(100, [25])
+    first = save_rows(replay, tmp_path, 0)
+    stamps = {name: (tmp_path / name).stat().st_mtime_ns for name in first["chunks"][:2]}
+    replay.insert(_rows(25, 10), torch.zeros(10))
+    second = save_rows(replay, tmp_path, 0)
+    assert second["chunks"][:2] == first["chunks"][:2]
+    assert stamps == {name: (tmp_path / name).stat().st_mtime_ns for name in stamps}
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (3, 2)])
+def test_another_number_of_learners_re_deals_every_row_once(tmp_path: Path, before: int, after: int) -> None:
+    old = [_filled(50, [11 + 3 * index]) for index in range(before)]
+    entries = [save_rows(replay, tmp_path, index) for index, replay in enumerate(old)]
+    rewards = [reward_column(replay) for replay in old]
+    new = [Replay(60, 3, 2) for _ in range(after)]
+    for index, replay in enumerate(new):
+        load_rows(replay, tmp_path, entries, rewards, slice(index, None, after))
+    dealt = np.sort(np.concatenate([replay.columns["true_reward"][: replay.size].numpy() for replay in new]))
+    expected = np.sort(np.concatenate([replay.columns["true_reward"][: replay.size].numpy() for replay in old]))
+    np.testing.assert_array_equal(dealt, expected)
+    assert max(replay.size for replay in new) - min(replay.size for replay in new) <= 1

@@ -1,0 +1,68 @@
+"""The actor's density and the critics' reset."""
+
+import numpy as np
+import torch
+from scipy import stats
+
+from rayrlhf.config import SacOptions
+from rayrlhf.policies import Actor, SacNetworks
+
+OPTIONS = SacOptions(hidden=(16, 16))
+
+
+def _actor() -> Actor:
+    torch.manual_seed(0)
+    return Actor(5, 2, OPTIONS)
+
+
+def test_log_probability_is_that_of_a_squashed_gaussian() -> None:
+    """log p(tanh u) = log N(u) - sum log(1 - tanh(u)^2), with SciPy's normal density in double precision."""
+    actor = _actor()
+    obs, noise = torch.randn(64, 5), torch.randn(64, 2)
+    action, log_prob = actor.sample(obs, noise)
+    mean, log_std = (part.detach().double().numpy() for part in actor(obs))
+    unsquashed = mean + noise.double().numpy() * np.exp(log_std)
+    expected = stats.norm.logpdf(unsquashed, mean, np.exp(log_std)) - np.log1p(-(np.tanh(unsquashed) ** 2))
+    np.testing.assert_allclose(log_prob.detach().numpy(), expected.sum(axis=1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(action.detach().numpy(), np.tanh(unsquashed), atol=1e-5)
+
+
+def test_density_integrates_to_one() -> None:
+    """A Riemann sum over the action space of a one-dimensional actor."""
+    actor = Actor(3, 1, OPTIONS)
+    obs = torch.randn(1, 3)
+    mean, log_std = actor(obs)
+    unsquashed = torch.linspace(-12, 12, 20_001)
+    noise = ((unsquashed - mean[0, 0]) / log_std[0, 0].exp()).unsqueeze(1)
+    action, log_prob = actor.sample(obs.expand(len(noise), -1), noise)
+    mass = torch.trapezoid(log_prob.exp(), action[:, 0])
+    assert abs(float(mass.detach()) - 1) < 1e-3
+
+
+def test_deterministic_action_is_the_mean_squashed() -> None:
+    actor = _actor()
+    obs = torch.randn(8, 5)
+    torch.testing.assert_close(actor.act(obs, None), torch.tanh(actor(obs)[0]))
+
+
+def test_standard_deviation_stays_between_its_bounds() -> None:
+    _, log_std = _actor()(1e4 * torch.randn(100, 5))
+    assert log_std.min() >= OPTIONS.log_std_min and log_std.max() <= OPTIONS.log_std_max
+
+
+def test_weights_are_orthogonal_and_biases_zero() -> None:
+    first = _actor().trunk[0]
+    weight = first.weight.detach()
+    torch.testing.assert_close(weight.T @ weight, torch.eye(5), atol=1e-5, rtol=0)
+    assert not first.bias.any()
+
+
+def test_critic_reset_changes_the_critic_and_makes_the_target_equal() -> None:
+    nets = SacNetworks(5, 2, OPTIONS)
+    before = {name: value.clone() for name, value in nets.state_dict().items()}
+    nets.reset_critic()
+    after = nets.state_dict()
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert changed and all(name.split(".")[0] in ("critic", "target") for name in changed)
+    for name, value in nets.critic.state_dict().items():
+        torch.testing.assert_close(nets.target.state_dict()[name], value, rtol=0, atol=0)
