@@ -1,12 +1,10 @@
-"""Rows of metrics, to JSON lines and TensorBoard always as configured, to Weights & Biases with one flag."""
+"""Rows of metrics, to JSON lines and TensorBoard as configured, to Weights & Biases with one flag."""
 
 import json
 import os
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
-
-from tensorboardX import SummaryWriter
 
 from rayrlhf.config.schema import TrackingOptions
 from rayrlhf.errors import UserError
@@ -78,8 +76,10 @@ def _open_for_rows(run: RunDirectory) -> int:
     return descriptor
 
 
-def _open_events(run: RunDirectory, resume_from: int | None) -> SummaryWriter:
+def _open_events(run: RunDirectory, resume_from: int | None) -> Any:
     """A writer of a file of its own: the writer's names alone are equal within one second, and would overwrite."""
+    from tensorboardX import SummaryWriter  # a second to import, and it can be switched off
+
     purge = None if resume_from is None else resume_from + 1
     return SummaryWriter(str(run.tensorboard), purge_step=purge, filename_suffix=f".{resume_from or 0}")
 

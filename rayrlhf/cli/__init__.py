@@ -1,0 +1,76 @@
+"""The command line: `rayrlhf VERB ...`.
+
+Each verb is a module that is imported when it is called, so that help and mistakes come at once.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from rayrlhf import __version__
+from rayrlhf.errors import UserError, nearest
+
+VERBS = {
+    "train": ("train", "learn a task from preferences (or its true reward), or go on with a run"),
+    "eval": ("evaluate", "success, return, smoothness of a run's policy; videos"),
+    "plot": ("plot", "learning curves of one or many runs"),
+    "dataset": ("dataset", "preference data: info, export, import"),
+    "bench": ("bench", "speed and controls, side by side with a reference"),
+    "doctor": ("doctor", "what this machine has, what is missing and how to get it"),
+}
+"""By verb: the module of this package that carries it out, and what it does."""
+
+_BROKEN, _MISUSED, _INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carries out one command line; the exit code is 0, 1 (a defect), 2 (the user can mend it) or 130 (Ctrl-C)."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    try:
+        return _dispatch(args)
+    except KeyboardInterrupt as interrupt:
+        _complain(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}")
+        return _INTERRUPTED
+    except BrokenPipeError:  # `rayrlhf ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN
+    except UserError as error:
+        if debug:
+            raise
+        _complain(str(getattr(error, "cause", None) or error))  # Ray wraps what an actor raises
+        return _MISUSED
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if args else _MISUSED
+    if args[0] == "--version":
+        print(f"rayrlhf {__version__}")
+        return 0
+    if args[0] not in VERBS:
+        hint = nearest(args[0], VERBS) or f"; there are {', '.join(VERBS)}"
+        raise UserError(f"there is no verb {args[0]!r}{hint}")
+    verb = importlib.import_module(f"rayrlhf.cli.{VERBS[args[0]][0]}")
+    return int(verb.run(args[1:]))
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"rayrlhf: {' '.join(message.split())}\n")
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<10}{summary}" for verb, (_, summary) in VERBS.items())
+    return (
+        "usage: rayrlhf VERB ...\n\n"
+        "Robots learn from answers to `which of these two clips is better?`\n\n"
+        f"{verbs}\n\n"
+        "rayrlhf VERB --help  what a verb takes; for train with every option of a run\n"
+        "--json               one JSON object as the last line\n"
+        "--debug              the whole traceback of an error\n"
+        "--version            the version\n\n"
+        "start with: rayrlhf train quickstart"
+    )

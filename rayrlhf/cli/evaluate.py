@@ -1,0 +1,69 @@
+"""`rayrlhf eval`: how good a run's policy is."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rayrlhf.cli.options import parse
+from rayrlhf.cli.output import finish, say, show
+from rayrlhf.cli.report import protocol, result_rows
+from rayrlhf.errors import UserError
+from rayrlhf.tracking import RunDirectory
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Evaluate the deterministic policy of a run or checkpoint, in environments of its own."""
+
+    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|CHECKPOINT")]
+    """Folder of a run (its last checkpoint) or of one checkpoint."""
+    episodes: int = 50
+    """Episodes to evaluate over."""
+    video: bool = False
+    """Film some of them."""
+    render: Literal["none", "human"] = "none"
+    """`human` opens a window and shows them as they run."""
+    json: bool = False
+    """Print the result as one JSON object, as the last line."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Carries out `rayrlhf eval ARGS`."""
+    options = parse(EvalOptions, args, "eval")
+    if options.episodes <= 0:
+        raise UserError(f"--episodes is {options.episodes}, wanted a whole number above 0")
+    if not options.target.is_dir():
+        raise UserError(f"there is no run or checkpoint {str(options.target)!r}")
+    if options.render == "human" and not has_display():
+        raise UserError("--render human needs a display, and there is none; --video writes a file instead")
+    # imported here, so that help and mistakes come at once
+    from rayrlhf.cli.guard import one_line
+    from rayrlhf.training import evaluate
+
+    show_window = options.render == "human"
+    with one_line():
+        result = evaluate(options.target, episodes=options.episodes, video=options.video, render=show_window)
+    how = protocol(RunDirectory.open(run_of(options.target)).config())
+    show(str(options.target), ("", ""), result_rows(result, how))
+    for path in result.get("videos", ()):
+        say(f"{'video':<8}{path}")
+    finish(result, as_json=options.json)
+    return 0
+
+
+def run_of(target: Path) -> Path:
+    """The folder of the run that `target`, a run or one of its checkpoints, belongs to."""
+    for folder in (target, *target.resolve().parents):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise UserError(f"{str(target)!r} belongs to no run: no config.yaml in it or above it")
+
+
+def has_display() -> bool:
+    """Whether a window can be opened."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -1,0 +1,33 @@
+"""What the verbs print: tables for people, one JSON object for programs."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rayrlhf.tracking.directory import plain
+
+
+def say(text: str = "") -> None:
+    """One line, as it stands."""
+    sys.stdout.write(f"{text}\n")
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """A table; the columns numbered in `right` are set to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def finish(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """Ends a verb: with `--json` its result is the last line."""
+    if as_json:
+        say(json.dumps(plain(result), allow_nan=False))

@@ -1,0 +1,106 @@
+"""`rayrlhf train`: one run from config to table, plot and video."""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from rayrlhf.cli.keys import keys_help
+from rayrlhf.cli.options import parse
+from rayrlhf.cli.output import finish, say, show
+from rayrlhf.cli.report import protocol, result_rows
+from rayrlhf.config.load import load_config, preset_names, preset_summary
+from rayrlhf.config.schema import RunConfig
+from rayrlhf.errors import UserError
+from rayrlhf.tracking import RunDirectory
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train a policy. Every option of the run is set as `--group.key value`; they are listed below."""
+
+    config: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = None
+    """A preset's name, a YAML file, or the folder of a run to repeat."""
+    resume: Path | None = None
+    """Go on with the run in this folder from its last checkpoint."""
+    quiet: bool = False
+    """No progress line."""
+    json: bool = False
+    """Print the summary as one JSON object, as the last line."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Carries out `rayrlhf train ARGS`."""
+    own, overrides = split_overrides(args)
+    if {"-h", "--help"} & set(own):
+        return _help(own, overrides)
+    options = parse(TrainOptions, own, "train")
+    config = _config(options, overrides)
+    # imported here, so that help and a mistake in the config come at once
+    from rayrlhf.cli.guard import one_line
+    from rayrlhf.training import train
+
+    # `ray job stop` sends SIGTERM: it leaves a checkpoint, as Ctrl-C does
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    with one_line():
+        summary = train(config, resume=options.resume, progress=not options.quiet)
+    place = options.resume or Path(config.storage_path) / summary["name"]
+    _report(config, summary, RunDirectory.open(place))
+    finish(summary, as_json=options.json)
+    return 0
+
+
+def split_overrides(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Parts the words of the verb itself from those that set options of the run (`--a.b value`, `a.b=value`)."""
+    own: list[str] = []
+    overrides: list[str] = []
+    words = list(args)
+    while words:
+        word = words.pop(0)
+        name = word.partition("=")[0]
+        if name == "--resume":
+            own += [word] if "=" in word else [word, *words[:1]]
+            words = words if "=" in word else words[1:]
+        elif name in ("-h", "--help", "--json", "--quiet"):
+            own.append(word)
+        elif word.startswith("--"):
+            overrides.append(word)
+            if "=" not in word and words and not words[0].startswith("--"):
+                overrides.append(words.pop(0))
+        else:
+            (overrides if "=" in word else own).append(word)
+    return own, overrides
+
+
+def _config(options: TrainOptions, overrides: Sequence[str]) -> RunConfig:
+    if options.config is not None:
+        return load_config(options.config, overrides)
+    if options.resume is None:
+        raise UserError(f"which config? A preset ({', '.join(preset_names())}), a YAML file, or --resume RUN")
+    return load_config(str(RunDirectory.open(options.resume).config_file), overrides)
+
+
+def _report(config: RunConfig, summary: dict[str, Any], directory: RunDirectory) -> None:
+    """The table, the plot and the video of a run that has ended, and where they are."""
+    from rayrlhf.plotting import plot_runs
+
+    show(directory.name, ("", ""), result_rows(summary, protocol(config)))
+    pictures = plot_runs([directory.path])
+    for name, paths in (("plot", pictures), ("video", sorted(directory.videos.glob("*.mp4")))):
+        for path in paths:
+            say(f"{name:<8}{path}")
+    say(f"{'run':<8}{directory.path}")
+
+
+def _help(own: Sequence[str], overrides: Sequence[str]) -> int:
+    presets = "\n".join(f"  {name:<18}{preset_summary(name)}" for name in preset_names())
+    named = [word for word in own if not word.startswith("-")]
+    config = load_config(named[0], overrides) if named else RunConfig()
+    try:
+        parse(TrainOptions, ["--help"], "train")
+    except SystemExit:
+        say(f"\npresets\n{presets}\n\n{keys_help(config, named[0] if named else 'the defaults')}")
+    return 0
