@@ -44,8 +44,9 @@ class Step:
 class VectorEnv(Protocol):
     """`N` environments that reset themselves in the step their episode ends.
 
-    Environment `i`'s episode `k` is drawn from `seeding.integer_seed(seed, "environment", indices[i], "episode", k)`, so it
-    does not depend on how environments are spread over processes. (EnvPool draws its own way and says so.)
+    Environment `i`'s episode `k` is drawn from `seeding.integer_seed(seed, stream, indices[i], "episode", k)`, so it
+    does not depend on how environments are spread over processes. (EnvPool draws its own way and says so.) The arrays
+    of a `Step` are new in every step: whoever holds them finds them unchanged.
     """
 
     spec: EnvSpec

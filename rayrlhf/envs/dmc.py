@@ -1,0 +1,59 @@
+"""DeepMind Control's suite through shimmy; observations are joined into one vector in the suite's order."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.wrappers import FlattenObservation
+from numpy.typing import NDArray
+
+from rayrlhf.config.schema import EnvOptions
+from rayrlhf.envs.draws import Draws
+from rayrlhf.envs.gl import rendering_problem
+from rayrlhf.envs.gymnasium import GymnasiumEnv, spec_of
+from rayrlhf.envs.interface import EnvSpec
+from rayrlhf.envs.loop import LoopEnv
+from rayrlhf.errors import UserError
+
+try:
+    from dm_control import suite
+    from shimmy.dm_control_compatibility import DmControlCompatibilityV0
+except ImportError as error:
+    raise UserError("env.suite dmc needs DeepMind Control: `pip install rayrlhf[dmc]`") from error
+
+
+def task_names() -> list[str]:
+    """`acrobot-swingup` to `walker-walk`: domain and task."""
+    return sorted(f"{domain}-{task}" for domain, task in suite.ALL_TASKS)
+
+
+def describe(options: EnvOptions) -> EnvSpec:
+    """Loads the task once to see its spaces."""
+    env = DmcEnv(options.task)
+    env.close()
+    return spec_of(options, env, env.limit)
+
+
+def make(options: EnvOptions, num_envs: int, draws: Draws) -> LoopEnv:
+    """`N` environments of one task."""
+    envs = [DmcEnv(options.task) for _ in range(num_envs)]
+    return LoopEnv(spec_of(options, envs[0], envs[0].limit), envs, draws, action_repeat=options.action_repeat)
+
+
+class DmcEnv(GymnasiumEnv):
+    """One environment of the suite; `limit` is its own time limit in steps, none where it has none."""
+
+    def __init__(self, task: str) -> None:
+        domain, _, name = task.partition("-")
+        self._control = suite.load(domain, name)
+        steps = float(getattr(self._control, "_step_limit", np.inf))
+        self.limit = int(np.ceil(steps)) if np.isfinite(steps) else None
+        super().__init__(FlattenObservation(DmControlCompatibilityV0(self._control)), task)
+
+    def render(self, width: int, height: int) -> NDArray[np.uint8]:
+        try:
+            return np.asarray(self._control.physics.render(height, width, camera_id=0), np.uint8)
+        except Exception as error:  # DeepMind Control's back ends raise what they like
+            raise UserError(rendering_problem() or f"cannot render: {error}") from error
+
+    def mujoco(self) -> tuple[Any, Any]:
+        return self._control.physics.model.ptr, self._control.physics.data.ptr

@@ -1,0 +1,115 @@
+"""`N` single environments stepped one after the other in this process, behind the vector interface."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayrlhf.envs.broken import EnvironmentBroken, one_line, require_finite
+from rayrlhf.envs.draws import Draws
+from rayrlhf.envs.interface import EnvSpec, Step
+from rayrlhf.preferences.fragments import Floats
+
+Outcome = tuple[NDArray[Any], float, bool, bool, bool]
+"""Observation `[O]`, reward, terminated, truncated, success of one step."""
+
+
+class SingleEnv(Protocol):
+    """One environment of a simulator's, without horizon, action repeat and automatic resets: the loop adds these."""
+
+    def reset(self, seed: int) -> NDArray[Any]:
+        """Starts the episode that `seed` names, whatever ran before; the first observation `[O]`."""
+        ...
+
+    def step(self, action: Floats) -> Outcome:
+        """Executes action `[A]` in [-1, 1]; the observation may be overwritten by the next step."""
+        ...
+
+    def render(self, width: int, height: int) -> NDArray[np.uint8]: ...
+
+    def mujoco(self) -> tuple[Any, Any] | None:
+        """MuJoCo's model and data, for a window on them; none if it has no such thing."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LoopEnv:
+    """A `VectorEnv` over single environments; rewards are summed and successes joined over repeated actions."""
+
+    def __init__(self, spec: EnvSpec, envs: Sequence[SingleEnv], draws: Draws, *, action_repeat: int = 1) -> None:
+        self.spec = spec
+        self.num_envs = len(envs)
+        self.envs = envs
+        self._draws = draws
+        self._repeat = action_repeat
+        self._episode = [0] * self.num_envs
+        self._step = [0] * self.num_envs
+
+    def reset(self, episodes: Sequence[int]) -> Floats:
+        if len(episodes) != self.num_envs:
+            raise ValueError(f"{len(episodes)} episodes for {self.num_envs} environments")
+        obs = np.empty((self.num_envs, self.spec.obs_dim), np.float32)
+        for i, episode in enumerate(episodes):
+            self._start(i, int(episode), obs)
+        return obs
+
+    def step(self, action: Floats) -> Step:
+        actions = np.clip(action, -1.0, 1.0, dtype=np.float32)
+        if actions.shape != (self.num_envs, self.spec.action_dim):
+            raise ValueError(f"actions {actions.shape} for [{self.num_envs}, {self.spec.action_dim}]")
+        # New arrays each step: whoever holds the last observation to store it beside this one must find it unchanged.
+        next_obs = np.empty((self.num_envs, self.spec.obs_dim), np.float32)
+        reward = np.zeros(self.num_envs, np.float32)
+        terminated, truncated, success = np.zeros((3, self.num_envs), np.bool_)
+        for i in range(self.num_envs):
+            try:
+                next_obs[i], reward[i], terminated[i], truncated[i], success[i] = self._advance(i, actions[i])
+            except Exception as error:
+                raise self._broken(i, one_line(error)) from error
+        require_finite(self.spec.name, self._draws.indices, self._episode, self._step, next_obs, reward)
+        return Step(next_obs, self._restart(next_obs, terminated, truncated), reward, terminated, truncated, success)
+
+    def render(self, index: int = 0, *, width: int = 480, height: int = 480) -> NDArray[np.uint8]:
+        return self.envs[index].render(width, height)
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+    def _advance(self, i: int, action: Floats) -> Outcome:
+        """One step of the agent in environment `i`."""
+        env = self.envs[i]
+        obs, reward, terminated, truncated, success = env.step(action)
+        for _ in range(1, self._repeat):
+            if terminated or truncated:
+                break
+            obs, more, terminated, truncated, again = env.step(action)
+            reward += more
+            success = success or again
+        over = truncated or self._step[i] + 1 >= self.spec.horizon
+        return obs, reward, terminated, over and not terminated, success
+
+    def _restart(self, next_obs: Floats, terminated: NDArray[np.bool_], truncated: NDArray[np.bool_]) -> Floats:
+        """What to act on next `[N, O]`: the first observation of a new episode where the old one ended."""
+        ended = np.flatnonzero(terminated | truncated)
+        obs = next_obs.copy() if ended.size else next_obs
+        for i in range(self.num_envs):
+            self._step[i] += 1
+        for i in map(int, ended):
+            self._start(i, self._episode[i] + 1, obs)
+        return obs
+
+    def _start(self, i: int, episode: int, obs: Floats) -> None:
+        """Starts `episode` in environment `i` and writes its first observation into `obs[i]`."""
+        self._episode[i], self._step[i] = episode, 0
+        try:
+            obs[i] = self.envs[i].reset(self._draws.seed_of(i, episode))
+        except Exception as error:
+            raise self._broken(i, f"reset: {one_line(error)}") from error
+        if not np.isfinite(obs[i]).all():
+            raise self._broken(i, "its first observation is not finite")
+
+    def _broken(self, i: int, reason: str) -> EnvironmentBroken:
+        return EnvironmentBroken(self.spec.name, self._draws.indices[i], self._episode[i], self._step[i], reason)

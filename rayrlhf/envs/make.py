@@ -1,0 +1,79 @@
+"""Environments by name: the only way in.
+
+The simulators are imported when they are asked for: they take seconds to load, and some are optional extras.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol, cast
+
+from rayrlhf.config.schema import EnvOptions
+from rayrlhf.envs.draws import Draws
+from rayrlhf.envs.gl import choose_backend
+from rayrlhf.envs.interface import EnvSpec, VectorEnv
+from rayrlhf.errors import UserError, nearest
+
+_MODULES = {
+    ("metaworld", "python"): "rayrlhf.envs.metaworld",
+    ("metaworld", "envpool"): "rayrlhf.envs.envpool",
+    ("gymnasium", "python"): "rayrlhf.envs.gymnasium",
+    ("dmc", "python"): "rayrlhf.envs.dmc",
+    ("toy", "python"): "rayrlhf.envs.toy",
+}
+
+
+class _Suite(Protocol):
+    """What each of those modules offers."""
+
+    def task_names(self) -> list[str]: ...
+
+    def describe(self, options: EnvOptions) -> EnvSpec: ...
+
+    def make(self, options: EnvOptions, num_envs: int, draws: Draws) -> VectorEnv: ...
+
+
+def make_env(
+    options: EnvOptions, num_envs: int, *, seed: int, indices: Sequence[int] | None = None, stream: str = "environment"
+) -> VectorEnv:
+    """`N` environments that step together; `reset` them before the first step.
+
+    indices: their global indices, 0 to N-1 by default: an environment's draws follow from its index, wherever it runs
+    stream: `environment` for training, `evaluation` for evaluation: the two never share a draw
+
+    Raises `UserError` where suite, task or backend do not exist or lack what the options ask for.
+    """
+    numbers = tuple(range(num_envs)) if indices is None else tuple(indices)
+    if num_envs < 1 or len(numbers) != num_envs:
+        raise ValueError(f"{num_envs} environments with {len(numbers)} indices")
+    suite = _checked_suite(options)
+    return suite.make(options, num_envs, Draws(seed, stream, numbers, fixed_start=not options.random_start))
+
+
+def task_names(suite: str, backend: str = "python") -> list[str]:
+    """The names `env.task` may have."""
+    return _suite(suite, backend).task_names()
+
+
+def check_env(options: EnvOptions) -> EnvSpec:
+    """What the environment will be like, without a step of it; raises `UserError` as `make_env` does."""
+    return _checked_suite(options).describe(options)
+
+
+def _checked_suite(options: EnvOptions) -> _Suite:
+    suite = _suite(options.suite, options.backend)
+    if options.suite != "metaworld" and (options.reward_version != "v2" or not options.random_start):
+        raise UserError(f"env.reward_version and env.random_start are MetaWorld's alone: {options.suite} has neither")
+    known = suite.task_names()
+    task = options.task.removesuffix("-v3") if options.suite == "metaworld" else options.task
+    foreign = options.suite == "gymnasium" and ":" in task  # `module:Id-v0`: registered when the module is imported
+    if task not in known and not foreign:
+        raise UserError(f"unknown task {options.task!r} in suite {options.suite}{nearest(task, known)}")
+    return suite
+
+
+def _suite(suite: str, backend: str) -> _Suite:
+    module = _MODULES.get((suite, backend))
+    if module is None:
+        raise UserError(f"suite {suite} has no backend {backend}: use env.backend python")
+    choose_backend()
+    return cast(_Suite, import_module(module))

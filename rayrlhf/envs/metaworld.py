@@ -1,0 +1,72 @@
+"""MetaWorld's 50 v3 tasks through the `metaworld` package: the reference backend.
+
+The protocol is B-Pref's by default: goal hidden, objects and goal drawn anew at each reset from the environment's own
+generator. A fixed start is one draw per environment, kept over its episodes. Success of a step is MetaWorld's; it never
+ends an episode.
+"""
+
+from typing import Any, cast
+
+import numpy as np
+from metaworld.env_dict import ENV_CLS_MAP
+from numpy.typing import NDArray
+
+from rayrlhf.config.schema import EnvOptions
+from rayrlhf.envs.draws import Draws
+from rayrlhf.envs.interface import EnvSpec
+from rayrlhf.envs.loop import LoopEnv, Outcome
+from rayrlhf.envs.sawyer import lean
+from rayrlhf.envs.scene import Scene, View
+from rayrlhf.preferences.fragments import Floats
+
+OBS_DIM, ACTION_DIM, LIMIT = 39, 4, 500
+_VERSION = "-v3"
+# The model's own corner cameras hang upside down; a free camera on the same side of the table is upright.
+_VIEW = View(lookat=(0.0, 0.62, 0.13), distance=1.35, azimuth=145.0, elevation=-28.0)
+
+
+def task_names() -> list[str]:
+    """`assembly` to `window-close`, without the version."""
+    return sorted(name.removesuffix(_VERSION) for name in ENV_CLS_MAP)
+
+
+def plain_name(task: str) -> str:
+    """The task's name without the version that users may write."""
+    return task.removesuffix(_VERSION)
+
+
+def describe(options: EnvOptions) -> EnvSpec:
+    """The same for all tasks but for the name and the horizon; 500 simulator steps are MetaWorld's own limit."""
+    horizon = options.horizon or -(-LIMIT // options.action_repeat)
+    return EnvSpec(f"metaworld/{plain_name(options.task)}", OBS_DIM, ACTION_DIM, horizon)
+
+
+def make(options: EnvOptions, num_envs: int, draws: Draws) -> LoopEnv:
+    """`N` environments of one task."""
+    envs = [MetaWorldEnv(options) for _ in range(num_envs)]
+    return LoopEnv(describe(options), envs, draws, action_repeat=options.action_repeat)
+
+
+class MetaWorldEnv:
+    """One environment of a task."""
+
+    def __init__(self, options: EnvOptions) -> None:
+        cls = lean(ENV_CLS_MAP[plain_name(options.task) + _VERSION])
+        self._env = cls(reward_version=options.reward_version, goal_hidden=options.goal_hidden)
+        self._scene = Scene(self._env.model, self._env.data, _VIEW)
+
+    def reset(self, seed: int) -> NDArray[Any]:
+        return cast(NDArray[Any], self._env.lean_reset(seed))
+
+    def step(self, action: Floats) -> Outcome:
+        obs, reward, info = self._env.lean_step(action)
+        return obs, reward, False, False, bool(info["success"])
+
+    def render(self, width: int, height: int) -> NDArray[np.uint8]:
+        return self._scene.frame(width, height)
+
+    def mujoco(self) -> tuple[Any, Any]:
+        return self._env.model, self._env.data
+
+    def close(self) -> None:
+        self._scene.close()

@@ -1,0 +1,71 @@
+"""Frames of a MuJoCo scene, drawn off screen."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from rayrlhf.envs.gl import rendering_problem
+from rayrlhf.errors import UserError
+
+
+@dataclass(frozen=True)
+class View:
+    """A camera that looks at a point and is always upright; lengths in metres, angles in degrees.
+
+    azimuth: 90 looks along +y; elevation: negative looks down
+    """
+
+    lookat: tuple[float, float, float]
+    distance: float
+    azimuth: float
+    elevation: float
+
+    def camera(self) -> Any:
+        """MuJoCo's free camera for this view."""
+        camera = mujoco.MjvCamera()
+        camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+        camera.lookat[:], camera.distance = self.lookat, self.distance
+        camera.azimuth, camera.elevation = self.azimuth, self.elevation
+        return camera
+
+
+class Scene:
+    """Draws one model and its data; the GL context is made with the first frame and kept.
+
+    Shadows and reflections are off: without a GPU they cost three quarters of the time.
+    """
+
+    def __init__(self, model: Any, data: Any, camera: Any) -> None:
+        """camera: a `View`, the name or number of one of the model's cameras, or an `MjvCamera`."""
+        self._model, self._data = model, data
+        self._camera = camera.camera() if isinstance(camera, View) else camera
+        self._renderer: Any | None = None
+
+    def frame(self, width: int, height: int) -> NDArray[np.uint8]:
+        """What the camera sees `[H, W, 3]`. Raises `UserError` where nothing can be drawn."""
+        renderer = self._renderer
+        if renderer is None or (renderer.width, renderer.height) != (width, height):
+            self.close()
+            renderer = self._renderer = self._open(width, height)
+        renderer.update_scene(self._data, camera=self._camera)
+        return cast(NDArray[np.uint8], renderer.render())
+
+    def close(self) -> None:
+        """Frees the GL context."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _open(self, width: int, height: int) -> Any:
+        screen = self._model.vis.global_
+        screen.offwidth, screen.offheight = max(screen.offwidth, width), max(screen.offheight, height)
+        try:
+            renderer = mujoco.Renderer(self._model, height, width)
+        except Exception as error:  # MuJoCo's back ends raise what they like
+            raise UserError(rendering_problem() or f"cannot render: {error}") from error
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            renderer.scene.flags[flag] = 0
+        return renderer

@@ -1,0 +1,125 @@
+"""A point mass in a square: the environment on which the whole loop learns in seconds.
+
+`N` points are stepped in one array. The agent pushes a point towards a goal; both are drawn anew at each reset, so
+neither a constant nor a random action solves it. The reward is dense, and success is being near the goal at a step.
+`point-terminating` has no walls: leaving the square ends the episode, as falling does in locomotion tasks.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayrlhf.config.schema import EnvOptions
+from rayrlhf.envs.broken import require_finite
+from rayrlhf.envs.draws import Draws
+from rayrlhf.envs.interface import EnvSpec, Step
+from rayrlhf.preferences.fragments import Floats
+
+OBS_DIM, ACTION_DIM, LIMIT = 6, 2, 50
+_DRAG, _PUSH = 0.8, 0.03
+"""Velocity kept per step, and velocity gained by a full action: at most 0.15 of the square's half side per step."""
+_RADIUS = 0.1
+"""How near the goal counts as success."""
+_FAR = 0.7
+"""Least distance of point and goal at a reset."""
+_WALL = 1.0
+_TERMINATING = "point-terminating"
+
+
+def task_names() -> list[str]:
+    return ["point", _TERMINATING]
+
+
+def describe(options: EnvOptions) -> EnvSpec:
+    """Position, velocity and goal; 50 steps unless told otherwise."""
+    horizon = options.horizon or -(-LIMIT // options.action_repeat)
+    return EnvSpec(f"toy/{options.task}", OBS_DIM, ACTION_DIM, horizon)
+
+
+def make(options: EnvOptions, num_envs: int, draws: Draws) -> "PointEnv":
+    """`N` points."""
+    return PointEnv(options, num_envs, draws)
+
+
+class PointEnv:
+    """A `VectorEnv`; the state `[N, 6]` is the observation: position, velocity, goal."""
+
+    def __init__(self, options: EnvOptions, num_envs: int, draws: Draws) -> None:
+        self.spec = describe(options)
+        self.num_envs = num_envs
+        self._draws = draws
+        self._repeat = options.action_repeat
+        self._walls = options.task != _TERMINATING
+        self._state = np.zeros((num_envs, OBS_DIM), np.float32)
+        self._episode = np.zeros(num_envs, np.int64)
+        self._step = np.zeros(num_envs, np.int64)
+
+    def reset(self, episodes: Sequence[int]) -> Floats:
+        if len(episodes) != self.num_envs:
+            raise ValueError(f"{len(episodes)} episodes for {self.num_envs} environments")
+        for i, episode in enumerate(episodes):
+            self._start(i, int(episode))
+        return self._state.copy()
+
+    def step(self, action: Floats) -> Step:
+        push = _PUSH * np.clip(action, -1.0, 1.0, dtype=np.float32)
+        if push.shape != (self.num_envs, ACTION_DIM):
+            raise ValueError(f"actions {push.shape} for [{self.num_envs}, {ACTION_DIM}]")
+        reward = np.zeros(self.num_envs, np.float32)
+        terminated, success = np.zeros((2, self.num_envs), np.bool_)
+        for _ in range(self._repeat):
+            self._move(push, reward, terminated, success)
+        next_obs = self._state.copy()
+        require_finite(self.spec.name, self._draws.indices, self._episode, self._step, next_obs, reward)
+        self._step += 1
+        truncated = (self._step >= self.spec.horizon) & ~terminated
+        return Step(next_obs, self._restart(next_obs, terminated | truncated), reward, terminated, truncated, success)
+
+    def render(self, index: int = 0, *, width: int = 480, height: int = 480) -> NDArray[np.uint8]:
+        """The square from above, y upwards: the goal green, the point blue."""
+        state = self._state[index]
+        frame = np.full((height, width, 3), 245, np.uint8)
+        x = np.linspace(-1.1, 1.1, width)[None, :]
+        y = np.linspace(1.1, -1.1, height)[:, None]  # the first row is the top
+        frame[(np.abs(x) > _WALL) | (np.abs(y) > _WALL)] = 200
+        frame[(x - state[4]) ** 2 + (y - state[5]) ** 2 < _RADIUS**2] = (60, 170, 90)
+        frame[(x - state[0]) ** 2 + (y - state[1]) ** 2 < (_RADIUS / 2) ** 2] = (40, 90, 200)
+        return frame
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _move(self, push: Floats, reward: Floats, terminated: NDArray[np.bool_], success: NDArray[np.bool_]) -> None:
+        """One step of the points that have not left the square; adds to `reward` `[N]`, joins the flags `[N]`."""
+        alive = ~terminated
+        position, velocity, goal = self._state[:, :2], self._state[:, 2:4], self._state[:, 4:]
+        velocity[alive] = _DRAG * velocity[alive] + push[alive]
+        position[alive] += velocity[alive]
+        outside = np.abs(position) > _WALL
+        if self._walls:
+            velocity[outside] = 0.0
+            np.clip(position, -_WALL, _WALL, out=position)
+        else:
+            terminated |= outside.any(axis=1)
+        away = goal - position
+        distance = np.sqrt(np.einsum("ni,ni->n", away, away))
+        reward += np.where(alive, 1.0 - distance / 2.0, 0.0)
+        success |= alive & (distance < _RADIUS)
+
+    def _restart(self, next_obs: Floats, ended: NDArray[np.bool_]) -> Floats:
+        """What to act on next `[N, O]`; starts the next episode of the environments that ended."""
+        if not ended.any():
+            return next_obs
+        for i in np.flatnonzero(ended):
+            self._start(int(i), int(self._episode[i]) + 1)
+        return self._state.copy()
+
+    def _start(self, i: int, episode: int) -> None:
+        rng = np.random.default_rng(self._draws.seed_of(i, episode))
+        while True:
+            position, goal = rng.uniform(-0.9, 0.9, (2, 2))
+            if np.hypot(*(goal - position)) > _FAR:
+                break
+        self._state[i] = (*position, 0.0, 0.0, *goal)
+        self._episode[i], self._step[i] = episode, 0
