@@ -162,7 +162,7 @@ class MLPBlock(Block):
                 delta = self._through(i, delta, space)
 
     def _through(self, i: int, delta: Tensor, space: Workspace) -> Tensor:
-        """d loss / d (layer `i`'s input before its LeakyReLU) from `delta`, that of layer `i`'s own sums."""
+        """D loss / d (layer `i`'s input before its LeakyReLU) from `delta`, that of layer `i`'s own sums."""
         below = self._activations[i]
         out = space.take(f"delta {i % 2}", *below.shape)
         torch.bmm(delta, self._weights[i], out=out)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from rayrlhf.config import RewardOptions
 from rayrlhf.preferences.fragments import Floats, Integers
 
 Shown = TypeVar("Shown")
-Handle = TypeVar("Handle")
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,10 @@ class FitReport:
 
 
 def fit_together(
-    groups: Sequence[Callable[[Shown], Handle]],
+    groups: Sequence[Callable[[Shown], Any]],
     labels: Shown,
     options: RewardOptions,
-    gather: Callable[[list[Handle]], Sequence[EpochReport]],
+    gather: Callable[[list[Any]], Sequence[EpochReport]] = list,
 ) -> FitReport:
     """Runs epochs on all groups of members side by side until the mean accuracy over ALL members is reached.
 

@@ -101,7 +101,8 @@ class Members:
             raise ValueError(f"obs {list(obs.shape)} and action {list(action.shape)}, not {wanted}")
         steps = shape[-1] if len(shape) > 1 else 1
         count = shape.numel() // max(steps, 1)
-        obs, action = obs.reshape(count, steps, -1), action.reshape(count, steps, -1)
+        obs = obs.reshape(count, steps, self.obs_dim)
+        action = action.reshape(count, steps, self.action_dim)
         result = torch.empty(len(self.indices), count, steps, device=self.device)
         chunk = max(1, self.plan.score_rows // max(steps, 1))
         for start in range(0, count, chunk):

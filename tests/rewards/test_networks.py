@@ -1,0 +1,107 @@
+"""The perceptron by its formula, and networks from outside the package."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rayrlhf.config import RewardOptions
+from rayrlhf.errors import UserError
+from rayrlhf.rewards import RewardEnsemble, RewardScorer, make_network
+
+USERS = """
+import torch
+from torch import nn
+from rayrlhf.rewards import RewardNetwork
+
+class Attentive(RewardNetwork):
+    '''Looks along time, holds a buffer, drops out, and has a parameter that is not trained.'''
+    def __init__(self, obs_dim, action_dim, options):
+        super().__init__()
+        self.embed = nn.Linear(obs_dim + action_dim, 8)
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 1))
+        self.register_buffer("random", torch.randn(8))
+        self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, obs, action):
+        x = self.embed(torch.cat([obs, action], -1)) + self.random * self.frozen
+        return self.head(x + self.attend(x, x, x)[0]).squeeze(-1)
+
+class Wrong(RewardNetwork):
+    def __init__(self, obs_dim, action_dim, options):
+        super().__init__()
+        self.layer = nn.Linear(obs_dim, 1)
+
+    def forward(self, obs, action):
+        return self.layer(obs)
+
+Plain = 3
+"""
+
+
+@pytest.fixture
+def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "users_rewards.py").write_text(USERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "users_rewards"
+    sys.modules.pop("users_rewards", None)
+
+
+def test_mlp_is_concatenation_leaky_layers_and_tanh(options: RewardOptions) -> None:
+    network = make_network(options, 4, 2)
+    obs, action = torch.randn(3, 5, 4), torch.randn(3, 5, 2)
+    x = torch.cat([obs, action], -1).double()
+    weights = [p.detach().double() for p in network.parameters()]
+    for weight, bias in zip(weights[0:4:2], weights[1:4:2], strict=True):
+        x = x @ weight.T + bias
+        x = torch.maximum(x, 0.01 * x)
+    slow = torch.tanh(x @ weights[4].T + weights[5])[..., 0]
+    torch.testing.assert_close(network(obs, action).double(), slow, rtol=1e-5, atol=1e-6)
+
+
+def test_a_users_network_is_fitted_saved_and_scored(users_module, options, make_labels) -> None:
+    options = options.model_copy(
+        update={"network": f"{users_module}:Attentive", "lr": 0.01, "epochs": 40, "normalize_inputs": True}
+    )
+    labels = make_labels(64)
+    ensemble = RewardEnsemble(options, 4, 2, seed=1)
+    before = ensemble.weights()
+    report = ensemble.fit(labels)
+    assert report.accuracy.mean() > 0.9
+    after = ensemble.weights()
+    assert not np.array_equal(before["network/embed.weight"], after["network/embed.weight"])
+    np.testing.assert_array_equal(before["network/random"], after["network/random"])
+    assert not np.array_equal(after["network/random"][0], after["network/random"][1])
+    scorer = RewardScorer(options, 4, 2)
+    scorer.load(after)
+    obs, action = labels.left.obs[:, 0], labels.left.action[:, 0]
+    assert torch.equal(scorer.score(obs, action), ensemble.reward(obs, action))
+
+
+def test_a_users_network_sees_time(users_module, options, make_segments) -> None:
+    options = options.model_copy(update={"network": f"{users_module}:Attentive"})
+    segments = make_segments(3)
+    ensemble = RewardEnsemble(options, 4, 2, seed=1)
+    together = ensemble.member_rewards(segments.obs, segments.action)
+    single = ensemble.member_rewards(segments.obs.reshape(-1, 4), segments.action.reshape(-1, 2))
+    assert together.shape == (3, 3, 6)
+    assert not torch.allclose(together.flatten(), single.flatten())
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("transformer", "'mlp' or a class as 'package.module:Class'"),
+        ("no_such_module_here:Net", "cannot be imported"),
+        ("users_rewards:Atentive", "did you mean 'Attentive'"),
+        ("users_rewards:Plain", "no torch.nn.Module"),
+        ("users_rewards:Wrong", r"to \[2, 3, 1\]"),
+    ],
+)
+def test_a_bad_path_is_one_clear_line(users_module, network: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        make_network(RewardOptions(network=network), 4, 2)
+    assert "\n" not in str(caught.value)
