@@ -1,6 +1,7 @@
 """The trajectory store: what it holds does not depend on how experience was cut, and segments are uniform."""
 
 from dataclasses import fields
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_the_store_does_not_depend_on_the_cuts(
 ) -> None:
     whole = experience(lengths, steps)
     borders = sorted({0, steps, *(c for c in cuts if c < steps)})
-    parts = [cut(whole, begin, end) for begin, end in zip(borders, borders[1:], strict=False)]
+    parts = [cut(whole, begin, end) for begin, end in pairwise(borders)]
     assert_equal_states(store_of(*parts, capacity=capacity), store_of(whole, capacity=capacity))
 
 

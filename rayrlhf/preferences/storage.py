@@ -1,0 +1,66 @@
+"""Files that are whole or absent, on any pyarrow filesystem."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+from pyarrow import fs
+
+from rayrlhf.errors import UserError
+
+
+def locate(where: str | Path) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a URI (`s3://bucket/runs`, `file:///data`) or of a plain local path, and the path in it."""
+    if "://" not in str(where):
+        return fs.LocalFileSystem(), str(Path(where).expanduser().absolute())
+    try:
+        filesystem, path = fs.FileSystem.from_uri(str(where))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"cannot open {where}: {reason(error)}") from error
+    return filesystem, path.rstrip("/")
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong in one line, without the library's details."""
+    code = getattr(error, "errno", None)
+    return os.strerror(code).lower() if code else (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def whole_file(filesystem: fs.FileSystem, path: str) -> Iterator[pa.NativeFile]:
+    """A stream whose content appears at `path` when the block ends well, and not at all otherwise.
+
+    The content goes to a hidden name beside `path` and is renamed. On a local disk it is flushed first, so that a power
+    cut leaves nothing half written either. A killed process leaves at most a hidden file that no reader looks at.
+
+    Raises:
+        UserError: the disk is full, the folder cannot be written, and the like; older files are as they were.
+    """
+    target = PurePosixPath(path)
+    hidden = str(target.with_name(f".{target.name}.partial"))
+    try:
+        filesystem.create_dir(str(target.parent), recursive=True)
+        with filesystem.open_output_stream(hidden) as stream:
+            yield stream
+        _flush(filesystem, hidden)
+        filesystem.move(hidden, path)
+        _flush(filesystem, str(target.parent))
+    except BaseException as error:
+        with suppress(OSError):
+            filesystem.delete_file(hidden)
+        if isinstance(error, OSError | pa.ArrowException):
+            raise UserError(f"cannot write {path}: {reason(error)}; earlier files are unharmed") from error
+        raise
+
+
+def _flush(filesystem: fs.FileSystem, path: str) -> None:
+    """Has the operating system put a local file or folder on the disk; object stores do so on closing."""
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,54 @@
+"""Labels from answers, and the checks of the data types."""
+
+import numpy as np
+import pytest
+
+from rayrlhf.preferences.answers import Answer, Labels, labels_from
+from rayrlhf.preferences.segments import Queries, Segments
+
+
+def numbered(count: int, steps: int = 2) -> Segments:
+    value = np.arange(count, dtype=np.float32)
+    return Segments(
+        obs=np.broadcast_to(value[:, None, None], (count, steps, 3)).copy(),
+        action=np.zeros((count, steps, 1), np.float32),
+        reward=np.zeros((count, steps), np.float32),
+        success=np.zeros((count, steps), bool),
+        episode=np.arange(count),
+        start=np.zeros(count, np.int64),
+    )
+
+
+def test_labels_follow_the_queries_and_leave_out_skips() -> None:
+    queries = Queries(tuple("abcde"), 0, numbered(5), numbered(5))
+    said = [("e", "right", "x"), ("a", "equal", "x"), ("b", "skip", "x"), ("d", "left", "x"), ("e", "skip", "y")]
+    labels = labels_from(queries, [Answer(*answer) for answer in said])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(labels.target, [0.5, 0.0, 1.0])
+    np.testing.assert_array_equal(labels.left.episode, [0, 3, 4])
+    np.testing.assert_array_equal(labels.right.obs[:, 0, 0], [0, 3, 4])
+
+
+def test_several_annotators_give_the_mean() -> None:
+    queries = Queries(("a",), 0, numbered(1), numbered(1))
+    said = [Answer("a", "right", "x"), Answer("a", "right", "y"), Answer("a", "left", "z"), Answer("a", "equal", "w")]
+    np.testing.assert_allclose(labels_from(queries, said).target, [2.5 / 4])
+
+
+def test_no_answers_make_no_labels() -> None:
+    queries = Queries(("a",), 0, numbered(1), numbered(1))
+    labels = labels_from(queries, [])
+    assert len(labels) == 0
+    assert labels.left.length == 2
+
+
+def test_types_refuse_what_their_docstrings_exclude() -> None:
+    with pytest.raises(ValueError, match="'maybe' is none of"):
+        Answer("a", "maybe", "x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="negative"):
+        Answer("a", "left", "x", seconds=-1)
+    with pytest.raises(ValueError, match="repeat"):
+        Queries(("a", "a"), 0, numbered(2), numbered(2))
+    with pytest.raises(ValueError, match="2 steps, right ones 3"):
+        Queries(("a",), 0, numbered(1), numbered(1, steps=3))
+    with pytest.raises(ValueError, match="outside"):
+        Labels(numbered(1), numbered(1), np.array([1.5], np.float32))
