@@ -15,7 +15,7 @@ import ray
 
 from rayrlhf.actors.hosts import RoleHandle, start_host
 from rayrlhf.actors.roles import EnsembleRole, TrajectoryRole
-from rayrlhf.algorithms.roles import SessionOutcome
+from rayrlhf.algorithms.roles import Ref, SessionOutcome
 from rayrlhf.config import RunConfig
 from rayrlhf.preferences.answers import Answer, Labels, labels_from
 from rayrlhf.preferences.dataset import PreferenceDataset
@@ -41,12 +41,12 @@ class FeedbackLoop:
         self._trajectories, self._ensemble = _start_roles(run, Path(folder).name, obs_dim, action_dim)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session")
         self._running: Future[SessionOutcome] | None = None
-        self._weights: ray.ObjectRef | None = None
+        self._weights: Ref | None = None
         self.labels, self.version = 0, 0
 
     # --- the protocol ---
 
-    def remember(self, fragments: list[ray.ObjectRef]) -> None:
+    def remember(self, fragments: list[Ref]) -> None:
         """Hands fragments to the trajectory store; returns at once."""
         self._trajectories("add", *fragments)
 
@@ -63,7 +63,7 @@ class FeedbackLoop:
         self.labels, self.version, self._weights = outcome.labels, outcome.version, outcome.weights
         return outcome
 
-    def weights(self) -> ray.ObjectRef:
+    def weights(self) -> Ref:
         """Reference to the ensemble's weights after the last finished session."""
         if self._weights is None:
             self._weights = self._publish()
@@ -131,7 +131,7 @@ class FeedbackLoop:
             ray.get([role("set_reward_scale", scale) for role in self._ensemble])
         return report
 
-    def _publish(self) -> ray.ObjectRef:
+    def _publish(self) -> Ref:
         parts = [role("weights") for role in self._ensemble]
         return parts[0] if len(parts) == 1 else _merged.options(num_cpus=0).remote(*parts)
 
@@ -169,7 +169,7 @@ class FeedbackLoop:
             ray.kill(host)
 
 
-def _epoch_of(role: RoleHandle, _: None) -> ray.ObjectRef:
+def _epoch_of(role: RoleHandle, _: None) -> Ref:
     return role("fit_epoch")
 
 

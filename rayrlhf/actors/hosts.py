@@ -6,6 +6,8 @@ from typing import Any
 import ray
 import torch
 
+from rayrlhf.algorithms.roles import Ref
+
 
 class Host:
     """Roles by name, built in this process."""
@@ -25,7 +27,7 @@ class RoleHandle:
     def __init__(self, host: Any, role: str) -> None:
         self.host, self._role = host, role
 
-    def __call__(self, method: str, *args: Any) -> ray.ObjectRef:
+    def __call__(self, method: str, *args: Any) -> Ref:
         """Calls `method` with `args`, values or references."""
         return self.host.call.remote(self._role, method, *args)
 

@@ -5,6 +5,7 @@ from collections import deque
 
 import ray
 
+from rayrlhf.algorithms.roles import Ref
 from rayrlhf.algorithms.rollouts import Rollouts
 from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult
@@ -12,10 +13,10 @@ from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult
 
 def spread(
     rollouts: Rollouts,
-    policy: ray.ObjectRef,
+    policy: Ref,
     episodes: tuple[int, ...],
     stream: str,
-    reward_weights: ray.ObjectRef | None,
+    reward_weights: Ref | None,
     *,
     lost_after_seconds: float = 180.0,
 ) -> EvaluationResult:

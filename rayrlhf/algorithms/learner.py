@@ -21,6 +21,7 @@ from rayrlhf import seeding
 from rayrlhf.algorithms.files import Arrays, read_arrays, write_arrays
 from rayrlhf.algorithms.graphs import GraphedUpdate
 from rayrlhf.algorithms.replay import Replay, Rows
+from rayrlhf.algorithms.roles import Ref
 from rayrlhf.algorithms.shards import ShardEntry, load_rows, reward_column, save_rows
 from rayrlhf.config import RunConfig
 from rayrlhf.exploration.state_entropy import StateEntropy
@@ -97,7 +98,7 @@ class PebbleLearner(TorchLearner):
 
     # --- what the driver asks for ---
 
-    def insert(self, fragments: Sequence[Fragment | ray.ObjectRef]) -> None:
+    def insert(self, fragments: Sequence[Fragment | Ref]) -> None:
         """Writes fragments to the replay, scored by the newest reward."""
         for item in fragments:
             fragment = ray.get(item) if isinstance(item, ray.ObjectRef) else item
@@ -114,7 +115,7 @@ class PebbleLearner(TorchLearner):
         return torch.zeros(len(rows.obs))
 
     def reward_with(
-        self, source: RewardSource, weights: Arrays | ray.ObjectRef | None = None, version: int = 0
+        self, source: RewardSource, weights: Arrays | Ref | None = None, version: int = 0
     ) -> None:
         """Makes `source` the reward and recomputes the whole column.
 
@@ -240,7 +241,7 @@ class PebbleLearner(TorchLearner):
         else:
             self.entropy.add(self.replay.columns["obs"][: self.replay.size])
 
-    def load_reward(self, weights: Arrays | ray.ObjectRef, version: int) -> None:
+    def load_reward(self, weights: Arrays | Ref, version: int) -> None:
         """The ensemble's weights without relabelling: the restored column is right already."""
         self.scorer.load(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
         self.reward_version = version

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.sac import SAC
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
@@ -16,7 +17,7 @@ from rayrlhf.algorithms.collector import FinishedEpisode
 from rayrlhf.algorithms.config import PebbleConfig
 from rayrlhf.algorithms.learner import RewardSource
 from rayrlhf.algorithms.progress import Plan, Progress
-from rayrlhf.algorithms.roles import Feedback, SessionOutcome
+from rayrlhf.algorithms.roles import Feedback, Ref, SessionOutcome
 from rayrlhf.algorithms.rollouts import Arrival, Rollouts
 from rayrlhf.config import RunConfig
 from rayrlhf.evaluation.episodes import EvaluationResult
@@ -38,7 +39,8 @@ class Pebble(SAC):
 
     def setup(self, config: PebbleConfig) -> None:
         """Rollout actors and learners through RLlib, then the roles around the reward model."""
-        super().setup(config)
+        # not DQN's: that one asks every runner whether its RLModule is recurrent
+        Algorithm.setup(self, config)
         self.run: RunConfig = self.config.run
         self.plan, self.progress = Plan(self.run), Progress()
         self.rollouts = Rollouts(self.env_runner_group, lambda: self.restore_env_runners(self.env_runner_group))
@@ -94,7 +96,7 @@ class Pebble(SAC):
     def insert(self, arrivals: list[Arrival]) -> None:
         """Hands fragments, by reference, to the learners' replays and to the trajectory store."""
         learners = max(1, self.run.resources.learners)
-        shares: list[list[ray.ObjectRef]] = [[] for _ in range(learners)]
+        shares: list[list[Ref]] = [[] for _ in range(learners)]
         for arrival in arrivals:
             shares[(self.rollouts.numbers[arrival.runner] + arrival.runner) % learners].append(arrival.fragment)
             self._count(arrival)
@@ -138,7 +140,7 @@ class Pebble(SAC):
         self._metrics |= outcome.metrics
         self._reward_with("ensemble", outcome.weights, outcome.version)
 
-    def _reward_with(self, source: RewardSource, weights: ray.ObjectRef | None = None, version: int = 0) -> None:
+    def _reward_with(self, source: RewardSource, weights: Ref | None = None, version: int = 0) -> None:
         self._on_learners("reward_with", source, weights, version)
 
     def learn(self, updates: int) -> None:
@@ -153,7 +155,7 @@ class Pebble(SAC):
         self.progress.learner_calls += 1
         self._policy = self._fetch_policy()
 
-    def _fetch_policy(self) -> ray.ObjectRef:
+    def _fetch_policy(self) -> Ref:
         if self.learner_group.is_local:
             return ray.put(self.learner_group._learner.actor_weights())
         call = self.learner_group.foreach_learner(

@@ -9,6 +9,9 @@ import ray
 
 from rayrlhf.config import RunConfig
 
+Ref = ray.ObjectRef[Any]
+"""A reference to something in Ray's object store."""
+
 
 @dataclass(frozen=True)
 class SessionOutcome:
@@ -25,7 +28,7 @@ class SessionOutcome:
     session: int
     labels: int
     answers: int
-    weights: ray.ObjectRef
+    weights: Ref
     version: int
     metrics: dict[str, float]
 
@@ -36,7 +39,7 @@ class Feedback(Protocol):
     labels: int
     version: int
 
-    def remember(self, fragments: list[ray.ObjectRef]) -> None:
+    def remember(self, fragments: list[Ref]) -> None:
         """Hands fragments to the trajectory store; returns at once."""
         ...
 
@@ -48,7 +51,7 @@ class Feedback(Protocol):
         """The running session's outcome once it is there, else none. With `wait`, blocks until it is."""
         ...
 
-    def weights(self) -> ray.ObjectRef:
+    def weights(self) -> Ref:
         """Reference to the ensemble's present weights."""
         ...
 

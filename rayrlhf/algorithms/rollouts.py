@@ -14,6 +14,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rayrlhf.algorithms.collector import CollectReport, Mode
 from rayrlhf.algorithms.env_runner import RolloutActor
+from rayrlhf.algorithms.roles import Ref
 from rayrlhf.envs import EnvironmentBroken
 from rayrlhf.errors import UserError
 
@@ -27,7 +28,7 @@ class Arrival:
     """One fragment, by reference, and the facts about it."""
 
     runner: int
-    fragment: ray.ObjectRef
+    fragment: Ref
     report: CollectReport
 
 
@@ -44,7 +45,7 @@ class Rollouts:
     """By runner: the numbers of its running episodes."""
     at_start: dict[int, bool] = field(default_factory=dict)
     _in_flight: dict[int, int] = field(default_factory=dict)
-    _fragments: dict[int, ray.ObjectRef] = field(default_factory=dict)
+    _fragments: dict[int, Ref] = field(default_factory=dict)
     _reports: dict[int, Any] = field(default_factory=dict)
 
     @property
@@ -56,7 +57,7 @@ class Rollouts:
         """Ids of the runners that can be asked now."""
         return sorted(self.group.healthy_worker_ids()) if self.remote else [LOCAL]
 
-    def request(self, weights: ray.ObjectRef, version: int, mode: Mode, *, restart: bool = False) -> None:
+    def request(self, weights: Ref, version: int, mode: Mode, *, restart: bool = False) -> None:
         """Asks every idle runner for a fragment acted with `weights` of `version`."""
         for runner in self.runners():
             if runner in self._in_flight:
