@@ -269,10 +269,11 @@ def _save(figure: Figure, stem: Path, endings: Sequence[str]) -> list[Path]:
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         written = []
-        for ending in endings:
-            path = stem.with_name(stem.name + ending)
-            figure.savefig(path, dpi=150, metadata={"Date": None} if ending == ".svg" else None)
-            written.append(path)
+        with mpl.rc_context(_STYLE):
+            for ending in endings:
+                path = stem.with_name(stem.name + ending)
+                figure.savefig(path, dpi=150, metadata={"Date": None} if ending == ".svg" else None)
+                written.append(path)
     except OSError as error:
         raise UserError(f"cannot write {stem}: {error.strerror or error}") from error
     return written

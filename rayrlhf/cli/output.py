@@ -5,11 +5,15 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rayrlhf.tracking.directory import plain
+
+_WIDTH = 120
+"""Columns where the output is no terminal."""
 
 
 def say(text: str = "") -> None:
@@ -19,12 +23,12 @@ def say(text: str = "") -> None:
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """A table; the columns numbered in `right` are set to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns), box=box.SIMPLE)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
 
 
 def finish(result: Mapping[str, Any], *, as_json: bool) -> None:

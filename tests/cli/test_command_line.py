@@ -1,0 +1,221 @@
+"""The command line as a user meets it: exit codes, one clear line per mistake, help that comes at once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rayrlhf import cli
+from rayrlhf.cli.train import split_overrides
+from rayrlhf.config.load import load_config
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.answers import Answer
+from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.preferences.segments import Queries, Segments
+from rayrlhf.tracking import RunDirectory, Tracker
+
+
+def rayrlhf(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rayrlhf", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
+    """What a mistaken command line says; in this process, as starting one for each would take long."""
+    assert cli.main([str(arg) for arg in args]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("rayrlhf: ") and err.count("\n") == 1 and err.endswith("\n")
+    return err.removeprefix("rayrlhf: ").strip()
+
+
+def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, rayrlhf.cli; code = rayrlhf.cli.main(['--help']);"
+        "sys.exit(code or any(name in sys.modules for name in ('ray', 'torch', 'numpy', 'pydantic', 'tyro')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n  {verb} " in done.stdout for verb in cli.VERBS)
+
+
+def test_mistakes_and_help_of_train_do_not_load_ray() -> None:
+    program = (
+        "import sys, rayrlhf.cli; codes = [rayrlhf.cli.main(['train', 'toy', '--sed', '1']),"
+        "rayrlhf.cli.main(['train', '--help'])];"
+        "sys.exit(codes != [2, 0] or 'ray' in sys.modules or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+def test_a_mistake_is_one_line_and_exit_code_2() -> None:
+    done = rayrlhf("train", "quickstart", "--queries.budgte", "5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "rayrlhf: unknown key 'queries.budgte'; did you mean 'queries.budget'?\n"
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = rayrlhf("train", "nothing-like-it", "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "UserError" in done.stderr
+
+
+def test_version() -> None:
+    assert rayrlhf("--version").stdout.startswith("rayrlhf 0.")
+
+
+def test_no_verb_shows_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "usage: rayrlhf VERB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["trian"], "there is no verb 'trian'; did you mean 'train'?"),
+        (["zzz"], "there are train, eval"),
+        (["train"], "which config? A preset (pebble_dmc, "),
+        (["train", "quikstart"], "did you mean 'quickstart'"),
+        (["train", "toy", "toy"], "Unrecognized"),
+        (["train", "toy", "--seed", "-1"], "seed is -1, wanted a whole number of at least 0"),
+        (["train", "toy", "--seed"], "--seed has no value"),
+        (["train", "--resume", "no/where"], "there is no run 'no/where'"),
+        (["train", "toy", "--resume"], "rayrlhf train --help"),
+        (["eval"], "RUN|CHECKPOINT"),
+        (["eval", "no/where"], "there is no run or checkpoint 'no/where'"),
+        (["eval", ".", "--episodes", "0"], "--episodes is 0, wanted a whole number above 0"),
+        (["eval", ".", "--episodes", "many"], "--episodes"),
+        (["eval", ".", "--nope"], "--nope"),
+        (["plot"], "no runs to draw"),
+        (["plot", "no/where"], "there is no run 'no/where'"),
+        (["bench"], "NAME"),
+        (["bench", "learner", "stray"], "a benchmark's option is written key=value"),
+        (["dataset"], "info, export or import"),
+        (["dataset", "inof"], "did you mean 'info'?"),
+        (["dataset", "info", "no/where"], "there is no dataset 'no/where'"),
+        (["doctor", "--nope"], "--nope"),
+    ],
+)
+def test_mistakes(capsys: pytest.CaptureFixture[str], args: list[str], words: str) -> None:
+    assert words in mistake(capsys, *args)
+
+
+def test_a_window_without_a_display(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert "needs a display" in mistake(capsys, "eval", ".", "--render", "human")
+
+
+def test_a_folder_that_is_no_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "not a run's folder" in mistake(capsys, "train", "--resume", tmp_path)
+    assert "not a run's folder" in mistake(capsys, "plot", tmp_path)
+
+
+def test_interrupted_is_130_and_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(args: list[str]) -> int:
+        raise KeyboardInterrupt("go on with: rayrlhf train --resume runs/x")
+
+    monkeypatch.setattr(cli, "_dispatch", interrupted)
+    assert cli.main(["train"]) == 130
+    assert capsys.readouterr().err == "rayrlhf: interrupted: go on with: rayrlhf train --resume runs/x\n"
+
+
+def test_an_error_of_several_lines_becomes_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(args: list[str]) -> int:
+        raise UserError("first\n  second")
+
+    monkeypatch.setattr(cli, "_dispatch", failing)
+    assert mistake(capsys, "train") == "first second"
+
+
+@pytest.mark.parametrize(
+    ("line", "own", "overrides"),
+    [
+        ("toy --seed 3", ["toy"], ["--seed", "3"]),
+        ("--queries.budget 5 toy", ["toy"], ["--queries.budget", "5"]),
+        ("toy seed=3 --json", ["toy", "--json"], ["seed=3"]),
+        ("toy --rollout.synchronous --seed 3", ["toy"], ["--rollout.synchronous", "--seed", "3"]),
+        ("--resume runs/a --total_steps=9", ["--resume", "runs/a"], ["--total_steps=9"]),
+        ("--resume=runs/a", ["--resume=runs/a"], []),
+        ("toy --teacher.beta -1 --quiet", ["toy", "--quiet"], ["--teacher.beta", "-1"]),
+    ],
+)
+def test_words_of_the_verb_and_of_the_run(line: str, own: list[str], overrides: list[str]) -> None:
+    assert split_overrides(line.split()) == (own, overrides)
+
+
+def test_help_of_train_lists_every_option_with_the_presets_values(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "quickstart", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--explore.from none\n        Folder to start from" in text
+    assert f"--queries.budget {load_config('quickstart').queries.budget}" in text
+    assert "--env.goal_hidden false" in text
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A run with two evaluations and one session of answers."""
+    made = RunDirectory.create(load_config("toy", [f"storage_path={tmp_path}"]))
+    with Tracker(made, made.config().tracking) as tracker:
+        tracker.log(1000, {"success_rate": 0.2, "true_return_mean": 1.0, "labels": 0})
+        tracker.log(2000, {"success_rate": 0.8, "true_return_mean": 3.0, "labels": 20})
+    rng = np.random.default_rng(0)
+    left, right = (
+        Segments(
+            obs=rng.normal(size=(2, 4, 3)).astype(np.float32),
+            action=rng.uniform(-1, 1, size=(2, 4, 1)).astype(np.float32),
+            reward=rng.normal(size=(2, 4)).astype(np.float32),
+            success=np.zeros((2, 4), dtype=np.bool_),
+            episode=np.arange(2),
+            start=np.zeros(2, dtype=np.int64),
+        )
+        for _ in range(2)
+    )
+    queries = Queries(("toy/00000/00000", "toy/00000/00001"), 0, left, right)
+    PreferenceDataset(made.preferences).append(queries, [Answer("toy/00000/00000", "left", "oracle")])
+    return made
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    return dict(json.loads(capsys.readouterr().out.splitlines()[-1]))
+
+
+def test_plot_writes_where_it_says(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plot", str(run.path), "--json"]) == 0
+    assert last_line(capsys) == {"plots": [str(run.plots / "curves.png")]}
+    assert (run.plots / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_dataset_goes_out_and_in(run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["dataset", "info", str(run.path), "--json"]) == 0
+    found = last_line(capsys)
+    assert (found["queries"], found["unanswered"], found["annotators"]) == (2, 1, ["oracle"])
+    for ending in ("jsonl", "parquet"):
+        file, copy = tmp_path / f"answers.{ending}", tmp_path / f"copy-{ending}"
+        assert cli.main(["dataset", "export", str(run.path), str(file), "--json"]) == 0
+        assert last_line(capsys)["queries"] == 2
+        assert cli.main(["dataset", "import", str(copy), str(file), "--json"]) == 0
+        assert last_line(capsys)["new_answers"] == 1
+        assert cli.main(["dataset", "import", str(copy), str(file), "--json"]) == 0
+        assert last_line(capsys)["new_answers"] == 0
+
+
+def test_export_to_an_unknown_format(run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ".parquet or .jsonl" in mistake(capsys, "dataset", "export", run.path, tmp_path / "answers.csv")
+
+
+def test_doctor_finds_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--json"]) == 0
+    report = last_line(capsys)
+    findings = {found["name"]: found for found in report["findings"]}  # type: ignore[attr-defined]
+    assert report["ready"] is True
+    assert findings["ray"]["detail"].startswith("2.60")
+    assert all(found["remedy"] for found in findings.values() if found["state"] != "ok")
