@@ -3,10 +3,12 @@
 MetaWorld spends about half of a step outside MuJoCo. `lean(cls)` restates `SawyerXYZEnv.step` and `.reset` so that
 states, observations, rewards and success stay equal bit for bit (tests/envs/test_sawyer.py compares all tasks):
 
-- A reset simulates the hand's way home once per environment and continues from its outcome afterwards. MetaWorld
-  simulates it twice in every reset: 500 simulator steps, as much as a fifth of a 500-step episode.
-- Before a reset the model's body and site positions return to the file's. In MetaWorld they keep the last episode's
-  values while the hand moves home, which ties an episode to the one before it.
+- An episode starts as MetaWorld's benchmarks start it, from one draw held over both passes of `reset`. (Both passes are
+  needed: some tasks read where their object is before MuJoCo has computed it anew. With a draw for each pass, as
+  MetaWorld does when it is not given one, the reward of such an episode refers to the other draw's object.)
+- The first pass only places objects; MetaWorld moves the hand home in it too and forgets that: 250 simulator steps. The
+  second pass does not repeat them either where the objects' bodies stand as in the last episode.
+- Before a reset the model returns to its file's, so that no episode depends on the one before it.
 - A step reads positions through views instead of names and writes observations in place.
 - `info["grasp_success"]`, which loops over all contacts and is part of no reward, is not computed.
 """
@@ -34,13 +36,15 @@ class Lean:
         super().__init__(reward_function_version=reward_version)  # type: ignore[call-arg]
         env = cast(SawyerXYZEnv, self)
         # B-Pref's protocol: a new goal each reset, from the environment's own generator instead of NumPy's global one.
-        env._freeze_rand_vec, env.seeded_rand_vec, env._set_task_called = False, True, True
+        env.seeded_rand_vec, env._set_task_called = True, True
         env._partially_observable = goal_hidden
         del env.sawyer_observation_space  # cached when the goal was still hidden
         space = env.sawyer_observation_space
         self._lean_low, self._lean_high = space.low, space.high
         self._lean_current, self._lean_previous = np.zeros(18), np.zeros(18)
-        self._lean_home: Array | None = None
+        self._lean_home = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        self._lean_home_bodies = b""
+        self._lean_placing = False
 
     def _initialize_simulation(self) -> tuple[Any, Any]:
         """Takes the views and copies that steps and resets need, as soon as there is a model."""
@@ -57,11 +61,16 @@ class Lean:
         """The first observation `[39]` of the episode that `seed` names."""
         env = cast(SawyerXYZEnv, self)
         env.seed(seed)
-        self.model.body_pos[:], self.model.site_pos[:] = self._lean_pristine
-        mujoco.mj_resetData(self.model, self.data)
-        self._lean_warnings[:] = 0
         env.curr_path_length = 0
+        self.model.body_pos[:], self.model.site_pos[:] = self._lean_pristine
+        self._lean_placing, env._freeze_rand_vec = True, False
+        mujoco.mj_resetData(self.model, self.data)
+        mujoco.mj_forward(self.model, self.data)
+        env.reset_model()
+        self._lean_placing, env._freeze_rand_vec = False, True
+        mujoco.mj_resetData(self.model, self.data)
         obs = env.reset_model()
+        self._lean_warnings[:] = 0
         self._lean_current[:] = obs[:18]
         obs[18:36] = obs[:18]
         return obs
@@ -101,11 +110,15 @@ class Lean:
         return cast(Array, np.minimum(obs, self._lean_high, out=obs))
 
     def _reset_hand(self, steps: int = 50) -> None:
-        """Every task's reset begins with this, from the same state: what it leads to is computed once."""
-        if self._lean_home is None:
+        """Every task's reset begins with this, from a state that the model alone decides."""
+        if self._lean_placing:
+            super()._reset_hand(0)  # type: ignore[misc]
+            return
+        bodies = self.model.body_pos.tobytes()
+        if bodies != self._lean_home_bodies:
             super()._reset_hand(steps - 1)  # type: ignore[misc]
-            self._lean_home = np.empty(mujoco.mj_stateSize(self.model, _STATE))
             mujoco.mj_getState(self.model, self.data, self._lean_home, _STATE)
+            self._lean_home_bodies = bodies
         else:
             mujoco.mj_setState(self.model, self.data, self._lean_home, _STATE)
         # The last step is always simulated: what MuJoCo derives (the fingers' positions) is not part of the state.
