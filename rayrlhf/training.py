@@ -113,6 +113,7 @@ class _Run:
         self._earlier_seconds = algorithm.progress.wall_seconds
         self._checkpoint_due = _next(algorithm.progress.env_steps, config.checkpoint.interval)
         self._evaluation_due = _next(algorithm.progress.env_steps, config.evaluation.interval)
+        self._row_due = _next(algorithm.progress.env_steps, config.tracking.log_interval)
 
     @property
     def env_steps(self) -> int:
@@ -136,13 +137,15 @@ class _Run:
         return summary
 
     def _round(self) -> None:
-        row = self.algorithm.train()["rayrlhf"]
+        row: dict[str, float] = self.algorithm.train()["rayrlhf"]
+        due = self.env_steps >= self._row_due
         if self.env_steps >= self._evaluation_due:
             row |= self._evaluate(self.config.evaluation.episodes, "evaluation")
             self._evaluation_due = _next(self.env_steps, self.config.evaluation.interval)
-        self._touch_clock()
-        row["wall_seconds"] = self.algorithm.progress.wall_seconds
-        self.tracker.log(self.env_steps, {name: value for name, value in row.items() if name != "env_steps"})
+            due = True
+        if due:
+            self._log(row)
+            self._row_due = _next(self.env_steps, self.config.tracking.log_interval)
         phase = PHASES[self.algorithm.plan.phase(self.algorithm.progress)]
         self.line.update(self.env_steps, phase, labels=self.algorithm.progress.labels, success=row.get("success_rate"))
         if self.env_steps >= self._checkpoint_due and self._may_checkpoint():
@@ -162,6 +165,11 @@ class _Run:
     def _evaluate(self, episodes: int, stream: str) -> dict[str, float]:
         return self.algorithm.evaluate(episodes, stream=stream).row(self.config.seed)
 
+    def _log(self, row: dict[str, float]) -> None:
+        self._touch_clock()
+        row["wall_seconds"] = self.algorithm.progress.wall_seconds
+        self.tracker.log(self.env_steps, {name: value for name, value in row.items() if name != "env_steps"})
+
     def _touch_clock(self) -> None:
         self.algorithm.progress.wall_seconds = self._earlier_seconds + seconds_since_start()
 
@@ -176,9 +184,8 @@ class _Run:
     def _summary(self) -> dict[str, Any]:
         config = self.config
         final = self._evaluate(config.evaluation.final_episodes, "final")
-        self._touch_clock()
+        self._log(self.algorithm.row() | final)
         progress = self.algorithm.progress
-        self.tracker.log(self.env_steps, {**final, "labels": progress.labels, "wall_seconds": progress.wall_seconds})
         return {
             "name": self.folder.name,
             "task": config.env.task,

@@ -36,9 +36,9 @@ class FeedbackLoop:
 
     def __init__(self, run: RunConfig, obs_dim: int, action_dim: int, folder: str) -> None:
         self._run = run
-        self._log = PreferenceDataset(str(Path(folder) / "preferences"))
+        self._log = PreferenceDataset(f"{folder}/preferences")
         self._teacher: Teacher = make_teacher(run.teacher, run.seed)
-        self._trajectories, self._ensemble = _start_roles(run, Path(folder).name, obs_dim, action_dim)
+        self._trajectories, self._ensemble = _start_roles(run, folder.rstrip("/").rsplit("/", 1)[-1], obs_dim, action_dim)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session")
         self._running: Future[SessionOutcome] | None = None
         self._weights: Ref | None = None

@@ -29,7 +29,8 @@ class RoleHandle:
 
     def __call__(self, method: str, *args: Any) -> Ref:
         """Calls `method` with `args`, values or references."""
-        return self.host.call.remote(self._role, method, *args)
+        reference: Ref = self.host.call.remote(self._role, method, *args)
+        return reference
 
 
 def start_host(

@@ -46,8 +46,10 @@ class PebbleConfig(SACConfig):
         self.resources(num_cpus_for_main_process=resources.driver_cpus)
         self.rl_module(rl_module_spec=self._module_spec(run))
         self.training(gamma=run.sac.gamma, train_batch_size_per_learner=run.sac.batch_size, n_step=1)
-        self.reporting(min_sample_timesteps_per_iteration=run.tracking.log_interval, min_time_s_per_iteration=0)
+        # one call of train() is one round: RLlib's part of it costs 2 ms
+        self.reporting(min_sample_timesteps_per_iteration=0, min_time_s_per_iteration=0)
         self.fault_tolerance(restart_failed_env_runners=True, delay_between_env_runner_restarts_s=1.0)
+        self.debugging(log_level="ERROR")  # its warnings are about the stock SAC, which this is not
         self.update_from_dict({"_dont_auto_sync_env_runner_states": True})
         return self
 

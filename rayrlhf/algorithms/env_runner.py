@@ -15,7 +15,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from rayrlhf.algorithms.collector import Collector, CollectReport, Mode
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import EnvironmentBroken
-from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate
+from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
 from rayrlhf.preferences.fragments import Fragment
 
 Arrays = dict[str, NDArray[Any]]
@@ -53,7 +53,7 @@ class RolloutActor(EnvRunner, Checkpointable):
         spaces = spaces_of(self.env.spec.obs_dim, self.env.spec.action_dim)
         return {INPUT_ENV_SPACES: spaces, INPUT_ENV_SINGLE_SPACES: spaces, DEFAULT_MODULE_ID: spaces}
 
-    def sample(  # type: ignore[override]
+    def sample(
         self,
         *,
         weights: Arrays | None = None,
@@ -86,7 +86,7 @@ class RolloutActor(EnvRunner, Checkpointable):
     def evaluate(self, *, weights: Arrays, request: EvaluationRequest) -> list[EvaluationResult]:
         """Deterministic episodes in environments of their own."""
         self._load(weights)
-        return evaluate(self.collector.policy, self.run, request)
+        return evaluate_episodes(self.collector.policy, self.run, request)
 
     def _load(self, weights: Arrays) -> None:
         # a copy: what lies in the object store is read-only and may go away

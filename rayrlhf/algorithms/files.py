@@ -20,7 +20,7 @@ Arrays = dict[str, NDArray[Any]]
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Writes `arrays` under `path`; a crash leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    write_atomically(path, save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
 
 
 def read_arrays(path: Path) -> Arrays:

@@ -40,7 +40,7 @@ class GraphedUpdate:
         return losses
 
     def _on_side_stream(self, move_target: bool) -> dict[str, Tensor]:
-        stream = torch.cuda.Stream()
+        stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             losses = self._update(self._size, move_target)

@@ -93,7 +93,8 @@ class PebbleLearner(TorchLearner):
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         torch.distributed.all_reduce(flat)
         flat /= torch.distributed.get_world_size()
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        means = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
 
     # --- what the driver asks for ---
@@ -114,9 +115,7 @@ class PebbleLearner(TorchLearner):
             return self.scorer.score(rows.obs.to(self._device), rows.action.to(self._device))
         return torch.zeros(len(rows.obs))
 
-    def reward_with(
-        self, source: RewardSource, weights: Arrays | Ref | None = None, version: int = 0
-    ) -> None:
+    def reward_with(self, source: RewardSource, weights: Arrays | Ref | None = None, version: int = 0) -> None:
         """Makes `source` the reward and recomputes the whole column.
 
         `weights` are the ensemble's, by value or by reference, with their version; only for the source `ensemble`.
@@ -127,8 +126,8 @@ class PebbleLearner(TorchLearner):
         if source == "true":
             self.replay.use_true_reward()
         if source == "ensemble":
-            self.scorer.load(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
-            self.reward_version = version
+            assert weights is not None, "the source 'ensemble' needs the ensemble's weights"
+            self.load_reward(weights, version)
             self.replay.relabel(self.scorer.score)
 
     def learn(self, updates: int) -> dict[str, float]:

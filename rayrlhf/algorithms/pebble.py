@@ -13,7 +13,7 @@ from ray.rllib.algorithms.sac import SAC
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rayrlhf.algorithms import checkpoint, evaluation
-from rayrlhf.algorithms.collector import FinishedEpisode
+from rayrlhf.algorithms.collector import FinishedEpisode, Mode
 from rayrlhf.algorithms.config import PebbleConfig
 from rayrlhf.algorithms.learner import RewardSource
 from rayrlhf.algorithms.progress import Plan, Progress
@@ -23,7 +23,7 @@ from rayrlhf.config import RunConfig
 from rayrlhf.evaluation.episodes import EvaluationResult
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - not an error
     """Training stopped between two rounds because `Pebble.interrupted` was set: nothing is half done."""
 
 
@@ -90,7 +90,7 @@ class Pebble(SAC):
 
     def request_fragments(self, *, restart: bool = False) -> None:
         """Sends idle rollout actors off with the newest policy."""
-        mode = "random" if self.plan.phase(self.progress) == "random" else "policy"
+        mode: Mode = "random" if self.plan.phase(self.progress) == "random" else "policy"
         self.rollouts.request(self._policy, self.progress.learner_calls, mode, restart=restart)
 
     def insert(self, arrivals: list[Arrival]) -> None:
@@ -161,7 +161,8 @@ class Pebble(SAC):
         call = self.learner_group.foreach_learner(
             lambda learner: learner.actor_weights(), remote_actor_ids=[0], return_obj_refs=True
         )
-        return next(iter(call)).get()
+        reference: Ref = next(iter(call)).get()
+        return reference
 
     def _on_learners(self, method: str, *args: Any) -> list[Any]:
         results = self.learner_group.foreach_learner(lambda learner: getattr(learner, method)(*args))
@@ -188,7 +189,7 @@ class Pebble(SAC):
 
     def step(self) -> dict[str, Any]:
         """RLlib's results with our row of metrics beside them, under `rayrlhf`."""
-        results = super().step()
+        results: dict[str, Any] = super().step()
         results["rayrlhf"] = self.row()
         return results
 
@@ -202,7 +203,7 @@ class Pebble(SAC):
             row["train_return"] = float(np.mean([episode.true_return for episode in self._recent]))
         return row
 
-    def evaluate(self, episodes: int | None = None, *, stream: str = "evaluation") -> EvaluationResult:  # type: ignore[override]
+    def evaluate(self, episodes: int | None = None, *, stream: str = "evaluation") -> EvaluationResult:
         """`episodes` deterministic episodes (default: the run's), spread over the rollout actors."""
         numbers = tuple(range(episodes or self.run.evaluation.episodes))
         weights = self.feedback.weights() if self.feedback is not None else None
@@ -213,8 +214,10 @@ class Pebble(SAC):
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Brings rollout actors back that died; they continue with new episodes."""
         restored: list[int] = env_runner_group.probe_unhealthy_env_runners() or []
-        if restored and hasattr(self, "rollouts"):
+        if restored:
             self.rollouts.revive(restored)
+            if self.feedback is not None:
+                self.feedback.close_episodes()
         return restored
 
     def can_checkpoint(self) -> bool:
@@ -256,6 +259,6 @@ class Pebble(SAC):
 
     def cleanup(self) -> None:
         """Ends all actors."""
-        if getattr(self, "feedback", None) is not None:
+        if self.feedback is not None:
             self.feedback.close()
         super().cleanup()

@@ -37,7 +37,7 @@ class Rollouts:
     """What is asked of the rollout actors of `group`. `numbers` and `episodes` go into the checkpoint."""
 
     group: EnvRunnerGroup
-    restore: Callable[[], None]
+    restore: Callable[[], Any]
     lost_after_seconds: float = 180.0
     numbers: dict[int, int] = field(default_factory=dict)
     """By runner: how many fragments were asked of it."""
@@ -51,7 +51,7 @@ class Rollouts:
     @property
     def remote(self) -> bool:
         """Whether there are rollout actors, or only the driver's own environments."""
-        return self.group.num_remote_env_runners() > 0
+        return bool(self.group.num_remote_env_runners() > 0)
 
     def runners(self) -> list[int]:
         """Ids of the runners that can be asked now."""

@@ -43,7 +43,7 @@ def run(args: Sequence[str]) -> int:
         raise UserError("--render human needs a display, and there is none; --video writes a file instead")
     # imported here, so that help and mistakes come at once
     from rayrlhf.cli.guard import one_line
-    from rayrlhf.training import evaluate
+    from rayrlhf.evaluating import evaluate
 
     show_window = options.render == "human"
     with one_line():

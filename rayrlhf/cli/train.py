@@ -85,9 +85,14 @@ def _config(options: TrainOptions, overrides: Sequence[str]) -> RunConfig:
 
 def _report(config: RunConfig, summary: dict[str, Any], directory: RunDirectory) -> None:
     """The table, the plot and the video of a run that has ended, and where they are."""
+    from rayrlhf.evaluating import film_run
     from rayrlhf.plotting import plot_runs
 
     show(directory.name, ("", ""), result_rows(summary, protocol(config)))
+    try:
+        film_run(directory)
+    except UserError as error:
+        say(f"{'video':<8}none: {error}")
     pictures = plot_runs([directory.path])
     for name, paths in (("plot", pictures), ("video", sorted(directory.videos.glob("*.mp4")))):
         for path in paths:

@@ -18,9 +18,6 @@ from rayrlhf.policies import Actor
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.rewards import RewardScorer
 
-ENVIRONMENTS = 5
-"""Episodes stepped side by side in one process."""
-
 
 @dataclass(frozen=True)
 class EvaluationRequest:
@@ -32,6 +29,8 @@ class EvaluationRequest:
     episodes: tuple[int, ...]
     stream: str = "evaluation"
     reward_weights: dict[str, NDArray[Any]] | None = field(default=None, repr=False)
+    side_by_side: int = 5
+    """Episodes stepped at the same time in one process."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def _environments(options: EnvOptions, seed: int, stream: str, count: int) -> Ve
     return make_env(options, count, seed=seed, indices=[0] * count, stream=stream)
 
 
-def evaluate(
+def evaluate_episodes(
     policy: Actor,
     run: RunConfig,
     request: EvaluationRequest,
@@ -95,8 +94,8 @@ def evaluate(
     """
     scorer: RewardScorer | None = None
     results: list[EvaluationResult] = []
-    for start in range(0, len(request.episodes), ENVIRONMENTS):
-        numbers = request.episodes[start : start + ENVIRONMENTS]
+    for start in range(0, len(request.episodes), request.side_by_side):
+        numbers = request.episodes[start : start + request.side_by_side]
         env = _environments(run.env, run.seed, request.stream, len(numbers))
         if request.reward_weights is not None and scorer is None:
             scorer = RewardScorer(run.reward, env.spec.obs_dim, env.spec.action_dim, "cpu")

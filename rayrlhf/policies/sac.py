@@ -4,7 +4,7 @@ Plain torch: the loop, the replay and RLlib are elsewhere. The noise is an argum
 its inputs and two learners can be compared bit for bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -45,13 +45,13 @@ class SacUpdate:
             "critic": self._adam(networks.critic.parameters(), options.critic_lr),
             "alpha": self._adam([networks.log_alpha], options.alpha_lr),
         }
-        self._critic_parameters = list(networks.critic.parameters())
-        self._target_parameters = list(networks.target.parameters())
+        self._critic_parameters: list[Tensor] = list(networks.critic.parameters())
+        self._target_parameters: list[Tensor] = list(networks.target.parameters())
 
-    def _adam(self, parameters: "object", lr: float) -> torch.optim.Adam:
+    def _adam(self, parameters: Iterable[Tensor], lr: float) -> torch.optim.Adam:
         on_gpu = self.networks.log_alpha.is_cuda
         return torch.optim.Adam(
-            parameters,  # type: ignore[arg-type]
+            parameters,
             lr=lr,
             betas=self._options.adam_betas,
             fused=True,
@@ -59,7 +59,7 @@ class SacUpdate:
         )
 
     def __call__(self, batch: Batch, next_noise: Tensor, noise: Tensor, *, move_target: bool) -> dict[str, Tensor]:
-        """One update. `noise` and `next_noise` are standard normal, `[B, A]`; returns scalars without waiting for them."""
+        """One update with standard normal `noise` and `next_noise` `[B, A]`; returns scalars, without waiting for them."""
         critic_loss, value = self._update_critic(batch, next_noise)
         actor_loss, entropy = self._update_actor(batch.obs, noise)
         if move_target:

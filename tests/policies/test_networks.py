@@ -16,7 +16,7 @@ def _actor() -> Actor:
 
 
 def test_log_probability_is_that_of_a_squashed_gaussian() -> None:
-    """log p(tanh u) = log N(u) - sum log(1 - tanh(u)^2), with SciPy's normal density in double precision."""
+    """Log p(tanh u) = log N(u) - sum log(1 - tanh(u)^2), with SciPy's normal density in double precision."""
     actor = _actor()
     obs, noise = torch.randn(64, 5), torch.randn(64, 2)
     action, log_prob = actor.sample(obs, noise)

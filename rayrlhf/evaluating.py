@@ -1,0 +1,141 @@
+"""A trained policy from its checkpoint: evaluated, filmed or watched, without Ray."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rayrlhf.algorithms import checkpoint
+from rayrlhf.algorithms.files import read_arrays
+from rayrlhf.config import RunConfig
+from rayrlhf.envs import make_env
+from rayrlhf.envs.gl import rendering_problem
+from rayrlhf.envs.interface import VectorEnv
+from rayrlhf.envs.video import write_video
+from rayrlhf.envs.viewer import Viewer, open_viewer
+from rayrlhf.errors import UserError
+from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
+from rayrlhf.policies import Actor
+from rayrlhf.rewards import merge_weights
+from rayrlhf.tracking import RunDirectory
+
+ACTOR = "networks/actor."
+VIDEO_FPS = 40
+"""Half real time of MetaWorld (80 steps a second): fast enough to sit through, slow enough to see."""
+
+
+def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool = False) -> dict[str, Any]:
+    """Evaluates the policy in `target`, a run's folder (its newest checkpoint) or one checkpoint.
+
+    Returns a row of numbers with `videos`, the paths of what was filmed. UserError where there is no checkpoint, or
+    where `video` or `render` cannot be had.
+    """
+    run, place = _find(target)
+    config = run.config()
+    manifest = checkpoint.verify(place, config)
+    policy, weights = _policy(place, config), _reward_weights(place, manifest)
+    request = EvaluationRequest(tuple(range(episodes)), "final", weights)
+    if render:
+        result = _watched(policy, config, request)
+    else:
+        result = EvaluationResult.concatenate(evaluate_episodes(policy, config, request))
+    progress = manifest["progress"]
+    row: dict[str, Any] = {
+        "name": run.name,
+        "task": config.env.task,
+        "seed": config.seed,
+        "checkpoint": place.name,
+        "env_steps": progress["env_steps"],
+        "labels": progress["labels"],
+        "eval_episodes": episodes,
+        **result.row(config.seed),
+    }
+    if video:
+        row["videos"] = [str(path) for path in film(policy, config, run.videos, progress["env_steps"])]
+    return row
+
+
+def _find(target: Path) -> tuple[RunDirectory, Path]:
+    if (target / checkpoint.MANIFEST).is_file() and target.parent.name == "checkpoints":
+        return RunDirectory.open(target.parent.parent), target
+    run = RunDirectory.open(target)
+    newest = checkpoint.newest(run.checkpoints)
+    if newest is None:
+        raise UserError(f"{target} has no checkpoint yet")
+    return run, newest
+
+
+def _policy(place: Path, config: RunConfig) -> Actor:
+    arrays = read_arrays(place / "learner.safetensors")
+    weights = {name.removeprefix(ACTOR): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(ACTOR)}
+    first = weights["trunk.0.weight"]
+    last = weights[[name for name in weights if name.endswith("weight")][-1]]
+    policy = Actor(first.shape[1], last.shape[0] // 2, config.sac)
+    policy.load_state_dict(weights)
+    return policy.eval()
+
+
+def _reward_weights(place: Path, manifest: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
+    if not manifest["reward_version"]:
+        return None
+    return dict(merge_weights([read_arrays(file) for file in sorted((place / "feedback").glob("ensemble*"))]))
+
+
+def film_run(folder: RunDirectory) -> list[Path]:
+    """Films the newest policy of a run as its config says; none where rendering is not possible."""
+    config, newest = folder.config(), checkpoint.newest(folder.checkpoints)
+    if newest is None or not config.evaluation.videos:
+        return []
+    steps = checkpoint.verify(newest, config)["progress"]["env_steps"]
+    return film(_policy(newest, config), config, folder.videos, steps)
+
+
+def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> list[Path]:
+    """One MP4 per episode, of the final evaluation's first ones; UserError where nothing can be drawn."""
+    problem = rendering_problem() if config.env.suite != "toy" else None
+    if problem is not None:
+        raise UserError(problem)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(max(1, config.evaluation.videos)):
+        frames: list[NDArray[np.uint8]] = []
+        env = make_env(config.env, 1, seed=config.seed, indices=[0], stream="final")
+        _episode(policy, env, number, lambda env, frames=frames: frames.append(env.render()))
+        env.close()
+        path = folder / f"step{env_steps:09d}-episode{number}.mp4"
+        write_video(path, frames, VIDEO_FPS)
+        paths.append(path)
+    return paths
+
+
+def _episode(policy: Actor, env: VectorEnv, number: int, watch: Callable[[VectorEnv], None]) -> None:
+    obs = env.reset([number])
+    while True:
+        watch(env)
+        with torch.inference_mode():
+            step = env.step(policy.act(torch.from_numpy(obs), None).numpy())
+        if (step.terminated | step.truncated).any():
+            return
+        obs = step.obs
+
+
+def _watched(policy: Actor, config: RunConfig, request: EvaluationRequest) -> EvaluationResult:
+    """Evaluates one episode after another in a window."""
+    viewers: dict[int, Viewer] = {}
+
+    def show(env: VectorEnv) -> None:
+        if id(env) not in viewers:
+            viewers[id(env)] = open_viewer(env)
+        viewers[id(env)].sync()
+
+    try:
+        return EvaluationResult.concatenate(
+            evaluate_episodes(policy, config, replace(request, side_by_side=1), watch=show)
+        )
+    finally:
+        for viewer in viewers.values():
+            viewer.close()

@@ -1,0 +1,222 @@
+"""The whole loop on the toy, through real Ray actors and RLlib's learner group."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from rayrlhf.actors.feedback import FeedbackLoop
+from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.config.schema import RunConfig
+from rayrlhf.preferences.dataset import PreferenceDataset
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+Make = Callable[..., Pebble]
+
+
+def changed(run: RunConfig, **groups: Any) -> RunConfig:
+    """`run` with options replaced: `rollout={"actors": 1}` or `mode="oracle"`."""
+    values = run.model_dump(mode="json", by_alias=True)
+    for name, value in groups.items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    return RunConfig.model_validate(values)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Builds algorithms with a folder each, and ends them."""
+    made: list[Pebble] = []
+
+    def build(run: RunConfig, name: str = "run") -> Pebble:
+        options = Pebble.get_default_config().of(run, feedback=FeedbackLoop, folder=str(tmp_path / name))
+        made.append(options.build_algo())
+        return made[-1]
+
+    yield build
+    for algorithm in made:
+        algorithm.stop()
+
+
+def advance(algorithm: Pebble, env_steps: int) -> dict[str, float]:
+    """Trains until `env_steps`; the last row."""
+    row: dict[str, float] = {}
+    while algorithm.progress.env_steps < env_steps:
+        row = algorithm.train()["rayrlhf"]
+    return row
+
+
+def everything(algorithm: Pebble) -> dict[str, np.ndarray]:
+    """All that learning has touched, flat: networks, optimisers, replay, rewards, ensemble."""
+    learner = algorithm.learner_group._learner
+    arrays = dict(learner.arrays())
+    size = learner.replay.size
+    arrays |= {f"replay/{name}": column[:size].numpy() for name, column in learner.replay.columns.items()}
+    arrays["replay/reward"] = learner.replay.reward[:size].numpy()
+    arrays["generator"] = learner.generator.get_state().numpy()
+    if algorithm.feedback is not None:
+        arrays |= {f"ensemble/{name}": array for name, array in ray.get(algorithm.feedback.weights()).items()}
+    return {name: np.array(array) for name, array in arrays.items()}
+
+
+def assert_identical(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name], err_msg=name)
+
+
+def synchronous(run: RunConfig, **groups: Any) -> RunConfig:
+    return changed(run, **{**groups, "rollout": {"synchronous": True, **groups.get("rollout", {})}})
+
+
+def test_two_synchronous_runs_of_one_seed_are_identical(small_run: RunConfig, make: Make) -> None:
+    run = synchronous(small_run)
+    first, second = make(run, "a/run"), make(run, "b/run")
+    rows = [advance(algorithm, 700) for algorithm in (first, second)]
+    assert rows[0]["labels"] == 12
+    assert_identical(everything(first), everything(second))
+
+
+def test_another_seed_gives_another_run(small_run: RunConfig, make: Make) -> None:
+    first, second = make(synchronous(small_run), "a"), make(synchronous(small_run, seed=1), "b")
+    for algorithm in (first, second):
+        advance(algorithm, 200)
+    assert not np.array_equal(everything(first)["replay/obs"], everything(second)["replay/obs"])
+
+
+@pytest.mark.parametrize("cut_at", [200, 500])
+def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
+    small_run: RunConfig, make: Make, tmp_path: Path, cut_at: int
+) -> None:
+    """Cut while exploring and while learning; the resumed run shares the answer log, which is newer than the cut."""
+    run = synchronous(small_run)
+    whole = make(run, "run")
+    advance(whole, cut_at)
+    assert whole.can_checkpoint()
+    whole.save_checkpoint(str(tmp_path / "cut"))
+    advance(whole, 900)
+    resumed = make(run, "run")
+    resumed.load_checkpoint(str(tmp_path / "cut"))
+    assert resumed.progress.env_steps == cut_at
+    advance(resumed, 900)
+    assert resumed.progress.labels == whole.progress.labels == 12
+    assert_identical(everything(whole), everything(resumed))
+
+
+def test_answers_newer_than_the_checkpoint_are_neither_lost_nor_asked_again(
+    small_run: RunConfig, make: Make, tmp_path: Path
+) -> None:
+    first = make(small_run)
+    advance(first, 320)
+    first.save_checkpoint(str(tmp_path / "cut"))
+    advance(first, 700)
+    log = PreferenceDataset(str(tmp_path / "run" / "preferences"))
+    before = {answer.query_id: answer.choice for _, answers in log.read() for answer in answers}
+    second = make(small_run)
+    second.load_checkpoint(str(tmp_path / "cut"))
+    advance(second, 1000)
+    second.hold_session(wait=True)
+    after = {answer.query_id: answer.choice for _, answers in log.read() for answer in answers}
+    assert before.items() <= after.items()
+    assert second.progress.labels == len(after) == small_run.queries.budget
+
+
+def test_asynchronous_mode_keeps_its_bounds(small_run: RunConfig, make: Make) -> None:
+    """Staleness within its bound, updates per step within 1 % of the config, budget spent exactly."""
+    run = changed(small_run, sac={"updates_per_step": 0.5}, total_steps=4000)
+    algorithm = make(run)
+    row = advance(algorithm, 4000)
+    assert 1 <= row["max_staleness"] <= run.rollout.max_staleness
+    assert row["updates_per_step"] == pytest.approx(0.5, rel=0.01)
+    assert row["labels"] == run.queries.budget
+
+
+def test_staleness_bound_of_one_holds(small_run: RunConfig, make: Make) -> None:
+    row = advance(make(changed(small_run, rollout={"max_staleness": 1})), 800)
+    assert row["max_staleness"] <= 1
+
+
+def test_learned_reward_is_the_ensembles_and_true_reward_stays_out(small_run: RunConfig, make: Make) -> None:
+    algorithm = make(synchronous(small_run))
+    advance(algorithm, 600)
+    learner = algorithm.learner_group._learner
+    rows = slice(0, learner.replay.size)
+    obs, action = learner.replay.columns["obs"][rows], learner.replay.columns["action"][rows]
+    expected = learner.scorer.score(obs, action)
+    torch.testing.assert_close(learner.replay.reward[rows], expected, rtol=1e-5, atol=1e-6)
+    assert learner.reward_version == algorithm.feedback.version == 2
+
+
+def test_oracle_mode_learns_from_the_true_reward(small_run: RunConfig, make: Make) -> None:
+    algorithm = make(changed(small_run, mode="oracle"))
+    row = advance(algorithm, 500)
+    replay = algorithm.learner_group._learner.replay
+    assert row["labels"] == 0
+    assert torch.equal(replay.reward[: replay.size], replay.columns["true_reward"][: replay.size])
+
+
+def test_critic_is_reset_when_exploration_ends_and_the_actor_is_not(small_run: RunConfig, make: Make) -> None:
+    run = synchronous(small_run, explore={"critic_reset_updates": 0})
+    algorithm = make(run)
+    advance(algorithm, 280)
+    learner = algorithm.learner_group._learner
+    before = {name: array.copy() for name, array in learner.arrays().items()}
+    algorithm.end_exploration()
+    after = learner.arrays()
+    same = {name: np.array_equal(before[name], after[name]) for name in after}
+    assert all(same[name] for name in same if name.startswith("networks/actor"))
+    assert not any(same[name] for name in same if name.startswith("networks/critic") and name.endswith("weight"))
+    assert not any(name.startswith("optimizer/critic") for name in after)
+    assert all(same[name] for name in same if name.startswith("optimizer/actor"))
+
+
+def test_temperature_and_optimisers_come_back_through_rllibs_own_state(small_run: RunConfig, make: Make) -> None:
+    """Stock SAC restores log-alpha as 0."""
+    first, second = make(small_run, "a"), make(small_run, "b")
+    advance(first, 500)
+    second.learner_group.set_state(first.learner_group.get_state())
+    ours, theirs = (algorithm.learner_group._learner.arrays() for algorithm in (first, second))
+    assert float(ours["networks/log_alpha"]) != pytest.approx(np.log(small_run.sac.initial_temperature))
+    assert_identical(ours, theirs)
+
+
+def test_exploration_is_saved_and_serves_another_run(small_run: RunConfig, make: Make, tmp_path: Path) -> None:
+    saved = tmp_path / "explored"
+    first = make(changed(small_run, explore={"save": str(saved)}), "a")
+    advance(first, 400)
+    other = changed(small_run, seed=5, explore={"from": str(saved)}, queries={"selection": "entropy"})
+    second = make(other, "b")
+    second.load_checkpoint(str(saved), exploration_only=True)
+    assert second.progress.exploring and second.progress.env_steps >= 300
+    size = second.learner_group._learner.replay.size
+    assert size == second.progress.env_steps
+    row = advance(second, 700)
+    assert row["labels"] >= 4
+
+
+def test_evaluation_is_repeatable_and_does_not_disturb_training(small_run: RunConfig, make: Make) -> None:
+    algorithm = make(synchronous(small_run))
+    advance(algorithm, 400)
+    before = everything(algorithm)
+    first, second = (algorithm.evaluate(7) for _ in range(2))
+    assert len(first.episodes) == 7
+    np.testing.assert_array_equal(first.episodes.true_return, second.episodes.true_return)
+    assert len(first.predicted) == len(first.true) == 7 * 50 // small_run.queries.segment_length
+    assert_identical(before, everything(algorithm))
+
+
+def test_environments_in_the_driver_work_too(small_run: RunConfig, make: Make) -> None:
+    row = advance(make(changed(small_run, rollout={"actors": 0})), 600)
+    assert row["labels"] == 8 and np.isfinite(row["critic_loss"])
+
+
+def test_members_split_over_actors_give_the_same_ensemble(small_run: RunConfig, make: Make) -> None:
+    one = make(synchronous(small_run, reward={"members": 3}), "a/run")
+    two = make(synchronous(small_run, reward={"members": 3}, resources={"reward_actors": 2}), "b/run")
+    for algorithm in (one, two):
+        advance(algorithm, 600)
+    assert_identical(everything(one), everything(two))
