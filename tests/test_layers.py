@@ -17,7 +17,7 @@ LAYERS = (
     {"preferences", "envs"},
     {"policies", "rewards", "queries", "teachers", "exploration", "language", "evaluation"},
     {"algorithms"},
-    {"actors", "training", "tuning", "tracking", "plotting"},
+    {"actors", "training", "tuning", "evaluating", "tracking", "plotting"},
     {"serving"},
     {"cli", "bench", "__main__"},
 )
@@ -33,6 +33,7 @@ SIDEWAYS = {
     ("exploration", "rewards"),
     ("training", "actors"),
     ("training", "tracking"),
+    ("evaluating", "tracking"),
     ("plotting", "tracking"),
     ("cli", "bench"),
     ("__main__", "cli"),

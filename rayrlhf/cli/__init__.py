@@ -6,6 +6,7 @@ Each verb is a module that is imported when it is called, so that help and mista
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from rayrlhf import __version__
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    if not debug:  # importing MuJoCo where there is no display is no reason to worry
+        warnings.filterwarnings("ignore", message=r".*DISPLAY environment variable is missing")
     try:
         return _dispatch(args)
     except KeyboardInterrupt as interrupt:

@@ -56,13 +56,19 @@ def _git(folder: Path, *words: str) -> str:
 def manifest(command: Sequence[str]) -> dict[str, Any]:
     """What to write into `manifest.json` for a run that `command` (as `sys.argv`) starts now."""
     return {
-        "command": [Path(command[0]).name, *command[1:]] if command else [],
+        "command": _words(command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": versions(),
         "git": git_state(Path(__file__).parent),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
     }
+
+
+def _words(command: Sequence[str]) -> list[str]:
+    """The command without the folder of its program; `python -m rayrlhf` is `rayrlhf`."""
+    program = Path(command[0]).name if command else ""
+    return ["rayrlhf" if program == "__main__.py" else program, *command[1:]]
 
 
 def seconds_since_start() -> float:
