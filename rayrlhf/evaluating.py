@@ -1,18 +1,17 @@
 """A trained policy from its checkpoint: evaluated, filmed or watched, without Ray."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import read_arrays
 from rayrlhf.config import RunConfig
-from rayrlhf.envs import make_env
+from rayrlhf.envs import check_env, make_env
 from rayrlhf.envs.gl import rendering_problem
 from rayrlhf.envs.interface import VectorEnv
 from rayrlhf.envs.video import write_video
@@ -72,9 +71,8 @@ def _find(target: Path) -> tuple[RunDirectory, Path]:
 def _policy(place: Path, config: RunConfig) -> Actor:
     arrays = read_arrays(place / "learner.safetensors")
     weights = {name.removeprefix(ACTOR): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(ACTOR)}
-    first = weights["trunk.0.weight"]
-    last = weights[[name for name in weights if name.endswith("weight")][-1]]
-    policy = Actor(first.shape[1], last.shape[0] // 2, config.sac)
+    spec = check_env(config.env)
+    policy = Actor(spec.obs_dim, spec.action_dim, config.sac)
     policy.load_state_dict(weights)
     return policy.eval()
 
@@ -102,9 +100,8 @@ def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> list
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(max(1, config.evaluation.videos)):
-        frames: list[NDArray[np.uint8]] = []
         env = make_env(config.env, 1, seed=config.seed, indices=[0], stream="final")
-        _episode(policy, env, number, lambda env, frames=frames: frames.append(env.render()))
+        frames = [env.render() for _ in _episode(policy, env, number)]
         env.close()
         path = folder / f"step{env_steps:09d}-episode{number}.mp4"
         write_video(path, frames, VIDEO_FPS)
@@ -112,14 +109,15 @@ def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> list
     return paths
 
 
-def _episode(policy: Actor, env: VectorEnv, number: int, watch: Callable[[VectorEnv], None]) -> None:
+def _episode(policy: Actor, env: VectorEnv, number: int) -> Iterator[None]:
+    """Plays one episode, yielding before each step."""
     obs = env.reset([number])
-    while True:
-        watch(env)
+    ended = False
+    while not ended:
+        yield
         with torch.inference_mode():
             step = env.step(policy.act(torch.from_numpy(obs), None).numpy())
-        if (step.terminated | step.truncated).any():
-            return
+        ended = bool((step.terminated | step.truncated).any())
         obs = step.obs
 
 

@@ -129,8 +129,7 @@ class _Run:
             self._save()
         except Interrupted:
             self._save()
-            self.line.write(f"stopped; go on with: rayrlhf train --resume {self.folder.path}")
-            raise KeyboardInterrupt from None
+            raise KeyboardInterrupt(f"stopped; go on with: rayrlhf train --resume {self.folder.path}") from None
         finally:
             self.line.close()
         self.folder.write_summary(summary)

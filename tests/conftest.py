@@ -8,30 +8,13 @@ from pathlib import Path
 import pytest
 import ray
 import torch
+from support import Make, build, small
 
-from rayrlhf.config.load import load_config
+from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.config.schema import RunConfig
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-SMALL = (
-    "--total_steps=1000",
-    "--sac.hidden=[16,16]",
-    "--sac.batch_size=32",
-    "--reward.hidden=[16]",
-    "--reward.epochs=5",
-    "--explore.seed_steps=100",
-    "--explore.unsupervised_steps=200",
-    "--queries.budget=12",
-    "--queries.per_session=4",
-    "--queries.interval=200",
-    "--rollout.actors=1",
-    "--rollout.fragment_length=10",
-    "--tracking.tensorboard=false",
-)
-"""Overrides that make a run of the toy take seconds."""
-
 
 logging.getLogger("ray.rllib").setLevel(logging.ERROR)
 
@@ -48,4 +31,18 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture
 def small_run(tmp_path: Path) -> RunConfig:
     """A small run of the toy under `tmp_path`."""
-    return load_config("toy", [*SMALL, f"--storage_path={tmp_path / 'runs'}"])
+    return small(tmp_path)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Builds algorithms with a folder each, and ends them."""
+    made: list[Pebble] = []
+
+    def one_more(run: RunConfig, name: str = "run") -> Pebble:
+        made.append(build(run, tmp_path / name))
+        return made[-1]
+
+    yield one_more
+    for algorithm in made:
+        algorithm.stop()

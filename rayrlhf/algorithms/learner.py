@@ -172,6 +172,10 @@ class PebbleLearner(TorchLearner):
             self.update_step.reset_critic()
         self._graphs = None
 
+    def replay_size(self) -> int:
+        """Transitions in this shard that can be drawn."""
+        return self.replay.size
+
     def actor_weights(self) -> Arrays:
         """The actor's parameters, for rollout actors."""
         return {name: value.detach().cpu().numpy() for name, value in self.networks.actor.state_dict().items()}

@@ -1,76 +1,16 @@
 """The whole loop on the toy, through real Ray actors and RLlib's learner group."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
+from support import Make, advance, assert_identical, changed, everything, synchronous
 
-from rayrlhf.actors.feedback import FeedbackLoop
-from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.preferences.dataset import PreferenceDataset
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-Make = Callable[..., Pebble]
-
-
-def changed(run: RunConfig, **groups: Any) -> RunConfig:
-    """`run` with options replaced: `rollout={"actors": 1}` or `mode="oracle"`."""
-    values = run.model_dump(mode="json", by_alias=True)
-    for name, value in groups.items():
-        values[name] = {**values[name], **value} if isinstance(value, dict) else value
-    return RunConfig.model_validate(values)
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Builds algorithms with a folder each, and ends them."""
-    made: list[Pebble] = []
-
-    def build(run: RunConfig, name: str = "run") -> Pebble:
-        options = Pebble.get_default_config().of(run, feedback=FeedbackLoop, folder=str(tmp_path / name))
-        made.append(options.build_algo())
-        return made[-1]
-
-    yield build
-    for algorithm in made:
-        algorithm.stop()
-
-
-def advance(algorithm: Pebble, env_steps: int) -> dict[str, float]:
-    """Trains until `env_steps`; the last row."""
-    row: dict[str, float] = {}
-    while algorithm.progress.env_steps < env_steps:
-        row = algorithm.train()["rayrlhf"]
-    return row
-
-
-def everything(algorithm: Pebble) -> dict[str, np.ndarray]:
-    """All that learning has touched, flat: networks, optimisers, replay, rewards, ensemble."""
-    learner = algorithm.learner_group._learner
-    arrays = dict(learner.arrays())
-    size = learner.replay.size
-    arrays |= {f"replay/{name}": column[:size].numpy() for name, column in learner.replay.columns.items()}
-    arrays["replay/reward"] = learner.replay.reward[:size].numpy()
-    arrays["generator"] = learner.generator.get_state().numpy()
-    if algorithm.feedback is not None:
-        arrays |= {f"ensemble/{name}": array for name, array in ray.get(algorithm.feedback.weights()).items()}
-    return {name: np.array(array) for name, array in arrays.items()}
-
-
-def assert_identical(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
-    assert first.keys() == second.keys()
-    for name, array in first.items():
-        np.testing.assert_array_equal(array, second[name], err_msg=name)
-
-
-def synchronous(run: RunConfig, **groups: Any) -> RunConfig:
-    return changed(run, **{**groups, "rollout": {"synchronous": True, **groups.get("rollout", {})}})
 
 
 def test_two_synchronous_runs_of_one_seed_are_identical(small_run: RunConfig, make: Make) -> None:

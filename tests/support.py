@@ -1,0 +1,85 @@
+"""Helpers for tests that drive the whole loop."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from rayrlhf.actors.feedback import FeedbackLoop
+from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.config.load import load_config
+from rayrlhf.config.schema import RunConfig
+
+Make = Callable[..., Pebble]
+"""The fixture `make`: builds an algorithm from a run, in a folder of its own."""
+
+
+SMALL = (
+    "--total_steps=1000",
+    "--sac.hidden=[16,16]",
+    "--sac.batch_size=32",
+    "--reward.hidden=[16]",
+    "--reward.epochs=5",
+    "--explore.seed_steps=100",
+    "--explore.unsupervised_steps=200",
+    "--queries.budget=12",
+    "--queries.per_session=4",
+    "--queries.interval=200",
+    "--rollout.actors=1",
+    "--rollout.fragment_length=10",
+    "--tracking.tensorboard=false",
+)
+"""Overrides that make a run of the toy take seconds."""
+
+
+def small(folder: Path) -> RunConfig:
+    """A run of the toy that takes seconds, with its results under `folder`."""
+    return load_config("toy", [*SMALL, f"--storage_path={folder / 'runs'}"])
+
+
+def build(run: RunConfig, folder: Path) -> Pebble:
+    """The algorithm of `run`, its answer log in `folder`."""
+    options = Pebble.get_default_config().of(run, feedback=FeedbackLoop, folder=str(folder))
+    algorithm: Pebble = options.build_algo()
+    return algorithm
+
+
+def changed(run: RunConfig, **groups: Any) -> RunConfig:
+    """`run` with options replaced: `rollout={"actors": 1}` or `mode="oracle"`."""
+    values = run.model_dump(mode="json", by_alias=True)
+    for name, value in groups.items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    return RunConfig.model_validate(values)
+
+
+def advance(algorithm: Pebble, env_steps: int) -> dict[str, float]:
+    """Trains until `env_steps`; the last row."""
+    row: dict[str, float] = {}
+    while algorithm.progress.env_steps < env_steps:
+        row = algorithm.train()["rayrlhf"]
+    return row
+
+
+def everything(algorithm: Pebble) -> dict[str, np.ndarray]:
+    """All that learning has touched, flat: networks, optimisers, replay, rewards, ensemble."""
+    learner = algorithm.learner_group._learner
+    arrays = dict(learner.arrays())
+    size = learner.replay.size
+    arrays |= {f"replay/{name}": column[:size].numpy() for name, column in learner.replay.columns.items()}
+    arrays["replay/reward"] = learner.replay.reward[:size].numpy()
+    arrays["generator"] = learner.generator.get_state().numpy()
+    if algorithm.feedback is not None:
+        arrays |= {f"ensemble/{name}": array for name, array in ray.get(algorithm.feedback.weights()).items()}
+    return {name: np.array(array) for name, array in arrays.items()}
+
+
+def assert_identical(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name], err_msg=name)
+
+
+def synchronous(run: RunConfig, **groups: Any) -> RunConfig:
+    return changed(run, **{**groups, "rollout": {"synchronous": True, **groups.get("rollout", {})}})
