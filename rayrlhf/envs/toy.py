@@ -1,5 +1,6 @@
 """A point mass in a square: the environment on which the whole loop learns in seconds.
 
+Observed are the way to the goal (2 numbers) and the velocity (2).
 `N` points are stepped in one array. The agent pushes a point towards a goal; both are drawn anew at each reset, so
 neither a constant nor a random action solves it. The reward is dense, and success is being near the goal at a step.
 `point-terminating` has no walls: leaving the square ends the episode, as falling does in locomotion tasks.
@@ -16,7 +17,7 @@ from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.interface import EnvSpec, Step
 from rayrlhf.preferences.fragments import Floats
 
-OBS_DIM, ACTION_DIM, LIMIT = 6, 2, 50
+OBS_DIM, ACTION_DIM, LIMIT = 4, 2, 50
 _DRAG, _PUSH = 0.8, 0.03
 """Velocity kept per step, and velocity gained by a full action: at most 0.15 of the square's half side per step."""
 _RADIUS = 0.1
@@ -32,7 +33,7 @@ def task_names() -> list[str]:
 
 
 def describe(options: EnvOptions) -> EnvSpec:
-    """Position, velocity and goal; 50 steps unless told otherwise."""
+    """The way to the goal and the velocity; 50 steps unless told otherwise."""
     horizon = options.horizon or -(-LIMIT // options.action_repeat)
     return EnvSpec(f"toy/{options.task}", OBS_DIM, ACTION_DIM, horizon)
 
@@ -43,7 +44,7 @@ def make(options: EnvOptions, num_envs: int, draws: Draws) -> "PointEnv":
 
 
 class PointEnv:
-    """A `VectorEnv`; the state `[N, 6]` is the observation: position, velocity, goal."""
+    """A `VectorEnv`; its state `[N, 6]` is position, velocity, goal."""
 
     def __init__(self, options: EnvOptions, num_envs: int, draws: Draws) -> None:
         self.spec = describe(options)
@@ -51,7 +52,7 @@ class PointEnv:
         self._draws = draws
         self._repeat = options.action_repeat
         self._walls = options.task != _TERMINATING
-        self._state = np.zeros((num_envs, OBS_DIM), np.float32)
+        self._state = np.zeros((num_envs, 6), np.float32)
         self._episode = np.zeros(num_envs, np.int64)
         self._step = np.zeros(num_envs, np.int64)
 
@@ -60,7 +61,7 @@ class PointEnv:
             raise ValueError(f"{len(episodes)} episodes for {self.num_envs} environments")
         for i, episode in enumerate(episodes):
             self._start(i, int(episode))
-        return self._state.copy()
+        return self._observe()
 
     def step(self, action: Floats) -> Step:
         push = _PUSH * np.clip(action, -1.0, 1.0, dtype=np.float32)
@@ -70,7 +71,7 @@ class PointEnv:
         terminated, success = np.zeros((2, self.num_envs), np.bool_)
         for _ in range(self._repeat):
             self._move(push, reward, terminated, success)
-        next_obs = self._state.copy()
+        next_obs = self._observe()
         require_finite(self.spec.name, self._draws.indices, self._episode, self._step, next_obs, reward)
         self._step += 1
         truncated = (self._step >= self.spec.horizon) & ~terminated
@@ -89,6 +90,10 @@ class PointEnv:
 
     def close(self) -> None:
         """Nothing to free."""
+
+    def _observe(self) -> Floats:
+        """Observations `[N, 4]`: the way to the goal, and the velocity."""
+        return np.concatenate([self._state[:, 4:] - self._state[:, :2], self._state[:, 2:4]], axis=1)
 
     def _move(self, push: Floats, reward: Floats, terminated: NDArray[np.bool_], success: NDArray[np.bool_]) -> None:
         """One step of the points that have not left the square; adds to `reward` `[N]`, joins the flags `[N]`."""
@@ -113,7 +118,7 @@ class PointEnv:
             return next_obs
         for i in np.flatnonzero(ended):
             self._start(int(i), int(self._episode[i]) + 1)
-        return self._state.copy()
+        return self._observe()
 
     def _start(self, i: int, episode: int) -> None:
         rng = np.random.default_rng(self._draws.seed_of(i, episode))

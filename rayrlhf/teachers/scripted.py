@@ -104,6 +104,11 @@ def judge(
     return said
 
 
+def _stream(seed: int, teacher: str, query: str) -> np.random.Generator:
+    """The generator of one answer. The run's name, an id's first part, has no say: a repeated run is answered alike."""
+    return generator(seed, "teacher", teacher, query.partition("/")[2] or query)
+
+
 class ScriptedTeacher(ImmediateTeacher):
     """One of the six, with the options' changes. Its answer to a query depends on the seed and the query alone."""
 
@@ -120,7 +125,7 @@ class ScriptedTeacher(ImmediateTeacher):
         # B-Pref's code passes a margin that already holds eps to a setter that multiplies by eps, in all sessions but
         # the first (`train_PEBBLE.py`, "update margin"): its later thresholds are 10 times too small at eps 0.1.
         repeated = self._compatible and queries.session > FIRST_SESSION
-        uniform = np.array([generator(self._seed, "teacher", self.annotator, key).random(2) for key in queries.ids])
+        uniform = np.array([_stream(self._seed, self.annotator, key).random(2) for key in queries.ids])
         return judge(
             queries.left.reward,
             queries.right.reward,
@@ -140,7 +145,7 @@ class RandomTeacher(ImmediateTeacher):
 
     def choose(self, queries: Queries) -> Sequence[Choice]:
         return [
-            "right" if generator(self._seed, "teacher", self.annotator, key).random() < 0.5 else "left"
+            "right" if _stream(self._seed, self.annotator, key).random() < 0.5 else "left"
             for key in queries.ids
         ]
 
