@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from rayrlhf.config.schema import EnvOptions
 from rayrlhf.envs.draws import Draws
-from rayrlhf.envs.gl import rendering_problem
 from rayrlhf.envs.gymnasium import GymnasiumEnv, spec_of
 from rayrlhf.envs.interface import EnvSpec
 from rayrlhf.envs.loop import LoopEnv
+from rayrlhf.envs.scene import Scene
 from rayrlhf.errors import UserError
 
 try:
@@ -47,13 +47,25 @@ class DmcEnv(GymnasiumEnv):
         self._control = suite.load(domain, name)
         steps = float(getattr(self._control, "_step_limit", np.inf))
         self.limit = int(np.ceil(steps)) if np.isfinite(steps) else None
+        self._scene: Scene | None = None
+        self._drawn: Any | None = None
         super().__init__(FlattenObservation(DmControlCompatibilityV0(self._control)), task)
 
     def render(self, width: int, height: int) -> NDArray[np.uint8]:
-        try:
-            return np.asarray(self._control.physics.render(height, width, camera_id=0), np.uint8)
-        except Exception as error:  # DeepMind Control's back ends raise what they like
-            raise UserError(rendering_problem() or f"cannot render: {error}") from error
+        model, data = self.mujoco()
+        if self._drawn is not model:  # some tasks compile a new model at a reset
+            self._close_scene()
+            self._scene, self._drawn = Scene(model, data, 0 if model.ncam else -1), model
+        assert self._scene is not None
+        return self._scene.frame(width, height)
 
     def mujoco(self) -> tuple[Any, Any]:
         return self._control.physics.model.ptr, self._control.physics.data.ptr
+
+    def close(self) -> None:
+        self._close_scene()
+        super().close()
+
+    def _close_scene(self) -> None:
+        if self._scene is not None:
+            self._scene.close()

@@ -1,14 +1,17 @@
 """Which GL library MuJoCo draws with, and what to install when there is none.
 
-MuJoCo reads `MUJOCO_GL` once, when it is imported, and its own default needs a display. So the choice is made before.
+MuJoCo reads `MUJOCO_GL` once, when it is imported, and its own default needs a display.
 """
 
 import ctypes
 import os
 import subprocess
 import sys
+from importlib import import_module
+from typing import Any
 
-_LIBRARIES = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
+_LIBRARIES = {"egl": ("libEGL.so.1", "libGL.so.1"), "osmesa": ("libOSMesa.so.8",)}
+"""What each back end loads. With EGL alone MuJoCo cannot even be imported: PyOpenGL wants GL beside it."""
 _OFF = ("disable", "disabled", "off", "false", "0")
 _PROBE = (
     "import mujoco; "
@@ -16,19 +19,16 @@ _PROBE = (
     "data = mujoco.MjData(model); renderer = mujoco.Renderer(model, 16, 16); renderer.update_scene(data); "
     "renderer.render(); print('drawn')"
 )
-REMEDY = "as root run `apt-get install -y libegl1` (Debian, Ubuntu) or install Mesa's EGL or OSMesa"
+REMEDY = "as root run `apt-get install -y libegl1 libgl1` (Debian, Ubuntu), or install Mesa's EGL or OSMesa otherwise"
 
 
 def choose_backend() -> None:
-    """Sets `MUJOCO_GL` to egl or osmesa where that library exists; a value of the user's own stays.
-
-    To be called before MuJoCo is imported.
-    """
-    if sys.platform != "linux" or os.environ.get("MUJOCO_GL") or "mujoco" in sys.modules:
+    """Makes MuJoCo draw with EGL or OSMesa where one is installed; a `MUJOCO_GL` of the user's own stays."""
+    if sys.platform != "linux" or os.environ.get("MUJOCO_GL"):
         return
-    for backend, library in _LIBRARIES.items():
-        if _loads(library):
-            os.environ["MUJOCO_GL"] = backend
+    for backend, libraries in _LIBRARIES.items():
+        if all(map(_loads, libraries)):
+            _use(backend)
             return
 
 
@@ -36,19 +36,26 @@ def rendering_problem() -> str | None:
     """One line that says why MuJoCo cannot draw here and what to install; none if it can.
 
     Each candidate is tried in a process of its own, since a bad driver may crash it. The first that draws is set for
-    this process and its children, unless MuJoCo has been imported already and cannot change any more.
+    this process and its children.
     """
     chosen = os.environ.get("MUJOCO_GL", "")
     if chosen in _OFF:
         return f"rendering is switched off by MUJOCO_GL={chosen}: unset it"
-    fixed = bool(chosen) or "mujoco" in sys.modules or sys.platform != "linux"
-    for backend in [chosen] if fixed else [*_LIBRARIES, ""]:
+    for backend in [chosen] if chosen or sys.platform != "linux" else [*_LIBRARIES, ""]:
         if _draws(backend):
-            if backend:
-                os.environ["MUJOCO_GL"] = backend
+            if backend and not chosen:
+                _use(backend)
             return None
     tried = f" with MUJOCO_GL={chosen}" if chosen else ""
     return f"rendering is not possible{tried}: {REMEDY}"
+
+
+def _use(backend: str) -> None:
+    """Sets the back end for MuJoCo, also if it is imported already: RLlib imports it where dm_control is installed."""
+    os.environ["MUJOCO_GL"] = backend
+    chosen_at_import: Any = sys.modules.get("mujoco.gl_context")
+    if chosen_at_import is not None:
+        chosen_at_import.GLContext = import_module(f"mujoco.{backend}").GLContext
 
 
 def _loads(library: str) -> bool:

@@ -1,5 +1,7 @@
 """Frames of a MuJoCo scene, drawn off screen."""
 
+import atexit
+import weakref
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -66,6 +68,15 @@ class Scene:
             renderer = mujoco.Renderer(self._model, height, width)
         except Exception as error:  # MuJoCo's back ends raise what they like
             raise UserError(rendering_problem() or f"cannot render: {error}") from error
+        # MuJoCo ends its GL display when Python exits; what is still open then must go before, or it complains.
+        atexit.register(_close, weakref.ref(renderer))
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             renderer.scene.flags[flag] = 0
         return renderer
+
+
+def _close(renderer: "weakref.ref[Any]") -> None:
+    """Frees a renderer that is still there."""
+    alive = renderer()
+    if alive is not None:
+        alive.close()

@@ -15,8 +15,11 @@ from rayrlhf.errors import UserError
 pytest.importorskip("envpool")
 
 FAST = ["button-press", "drawer-close", "window-close"]
-REWARD_MENDED_SINCE = {"button-press-topdown-wall"}
-"""EnvPool has this reward as it was before MetaWorld 3.0.0's successor mended it."""
+OTHER_REWARD = {
+    "button-press-topdown-wall": "mended in MetaWorld 3.0.1; EnvPool was built from 3.0.0",
+    "door-lock": "MetaWorld measures from the lock as it moves, EnvPool from where it was: returns 3450 and 4200",
+}
+OTHER_TASK = {"dial-turn": "EnvPool's dial hardly turns: the expert succeeds always in MetaWorld and never in EnvPool"}
 
 
 def pool(num_envs: int, task: str = "drawer-open", seed: int = 0, **options: Any) -> VectorEnv:
@@ -133,7 +136,7 @@ def assert_parity(task: str, num_envs: int, horizon: int) -> float:
     rates = python_success.mean(), pool_success.mean()
     rate = float(rates[0] + rates[1]) / 2
     assert abs(rates[0] - rates[1]) <= 3.5 * np.sqrt(2 * max(rate * (1 - rate), 0.5 / num_envs) / num_envs), rates
-    if task not in REWARD_MENDED_SINCE:
+    if task not in OTHER_REWARD:
         error = np.sqrt((python_return.var(ddof=1) + pool_return.var(ddof=1)) / num_envs)
         slack = 0.01 * abs(python_return.mean())
         assert abs(python_return.mean() - pool_return.mean()) <= 4 * error + slack, (python_return, pool_return)
@@ -148,7 +151,7 @@ def test_experts_fare_alike_on_both_backends(task: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:Constant")
 @pytest.mark.slow
-@pytest.mark.parametrize("task", task_names("metaworld", "python"))
+@pytest.mark.parametrize("task", [task for task in task_names("metaworld", "python") if task not in OTHER_TASK])
 def test_experts_fare_alike_on_all_tasks(task: str) -> None:
     assert_parity(task, num_envs=20, horizon=500)
 

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 from metaworld.env_dict import ENV_CLS_MAP
+from metaworld.policies import ENV_POLICY_MAP
 
 from rayrlhf.envs.sawyer import lean
 
-FAST = ["button-press-v3", "pick-place-v3", "door-open-v3", "window-close-v3"]
+FAST = ["button-press-v3", "pick-place-v3", "stick-push-v3", "window-close-v3"]
 
 
 def upstream(task: str, version: str, goal_hidden: bool) -> Any:
@@ -29,33 +30,41 @@ def upstream_reset(env: Any, seed: int) -> np.ndarray:
     return env.reset()[0]
 
 
-def assert_same(task: str, version: str, *, goal_hidden: bool, episodes: int = 2, steps: int) -> None:
+def assert_same(task: str, version: str, *, goal_hidden: bool, episodes: int = 2, steps: int) -> bool:
+    """Walks both environments alike, half scripted and half at random. Whether a step succeeded."""
     theirs = upstream(task, version, goal_hidden)
     ours = lean(ENV_CLS_MAP[task])(reward_version=version, goal_hidden=goal_hidden)
-    rng = np.random.default_rng(0)
-    for episode in range(episodes):  # the second episode starts from the remembered state
-        np.testing.assert_array_equal(ours.lean_reset(episode), upstream_reset(theirs, episode))
+    rng, expert, succeeded = np.random.default_rng(0), ENV_POLICY_MAP[task](), False
+    for episode in range(episodes):  # those after the first may start from a remembered state
+        obs = ours.lean_reset(episode)
+        np.testing.assert_array_equal(obs, upstream_reset(theirs, episode))
         for _ in range(steps):
-            action = rng.uniform(-1, 1, 4).astype(np.float32)
-            obs, reward, _, _, info = theirs.step(action)
-            lean_obs, lean_reward, lean_info = ours.lean_step(action)
-            np.testing.assert_array_equal(lean_obs, obs)
-            assert lean_reward == reward
-            assert lean_info["success"] == info["success"]
+            noise = rng.uniform(-1, 1, 4) * (episode % 2)
+            action = np.clip(expert.get_action(obs) + noise, -1, 1).astype(np.float32)
+            their_obs, their_reward, _, _, their_info = theirs.step(action)
+            obs, reward, info = ours.lean_step(action)
+            np.testing.assert_array_equal(obs, their_obs)
+            assert reward == their_reward
+            assert info == their_info
+            succeeded = succeeded or bool(info["success"])
         np.testing.assert_array_equal(ours.data.qacc_warmstart, theirs.data.qacc_warmstart)
+    return succeeded
 
 
 @pytest.mark.parametrize("task", FAST)
 @pytest.mark.parametrize(("version", "goal_hidden"), [("v1", False), ("v2", True)])
+@pytest.mark.filterwarnings("ignore:Constant")  # the experts' actions are clipped, as they say
 def test_lean_equals_metaworld(task: str, version: str, goal_hidden: bool) -> None:
-    assert_same(task, version, goal_hidden=goal_hidden, steps=40)
+    assert_same(task, version, goal_hidden=goal_hidden, steps=70)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", sorted(ENV_CLS_MAP))
 @pytest.mark.parametrize(("version", "goal_hidden"), [("v1", False), ("v2", True)])
+@pytest.mark.filterwarnings("ignore:Constant")
 def test_lean_equals_metaworld_on_all_tasks(task: str, version: str, goal_hidden: bool) -> None:
-    assert_same(task, version, goal_hidden=goal_hidden, episodes=3, steps=300)
+    succeeded = assert_same(task, version, goal_hidden=goal_hidden, episodes=3, steps=400)
+    assert succeeded or goal_hidden  # with the goal in sight the experts reach what ends in success
 
 
 def test_a_reset_without_a_draw_of_its_own_mixes_two_draws() -> None:

@@ -103,14 +103,30 @@ def test_walkers_have_their_feet_below(suite: str, task: str, feet: list[str]) -
 
 def test_the_toys_pictures_are_upright_and_unmirrored() -> None:
     env = make_env(EnvOptions(suite="toy", task="point"), 3, seed=0)
-    obs = env.reset([0, 1, 2])
-    for i in range(3):
+    env.reset([0, 1, 2])
+    for i, state in enumerate(env._state):
         frame = env.render(i, width=220, height=110).astype(int)
-        for colour, (x, y) in (("blue", obs[i, :2]), ("green", obs[i, 4:])):
+        for colour, (x, y) in (("blue", state[:2]), ("green", state[4:])):
             strongest = frame.argmax(axis=-1) == {"green": 1, "blue": 2}[colour]
             row, column = np.argwhere(strongest & (np.ptp(frame, axis=-1) > 50)).mean(axis=0)
             assert abs(column / 219 * 2.2 - 1.1 - x) < 0.03
             assert abs(1.1 - row / 109 * 2.2 - y) < 0.03
+
+
+@draws
+def test_mujoco_may_be_imported_first() -> None:
+    program = (
+        "import mujoco\n"
+        "from rayrlhf.config.schema import EnvOptions\n"
+        "from rayrlhf.envs import make_env\n"
+        "env = make_env(EnvOptions(task='reach'), 1, seed=0)\n"
+        "env.reset([0])\n"
+        "print(env.render(0, width=32, height=32).std())"
+    )
+    env = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 5
+    assert not done.stderr  # contexts are freed before MuJoCo ends its display
 
 
 def test_switched_off_rendering_is_named() -> None:
