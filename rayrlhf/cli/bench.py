@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from rayrlhf.cli.options import parse
-from rayrlhf.cli.output import finish, show
+from rayrlhf.cli.output import finish, say, show
 from rayrlhf.config.yaml import parse_yaml
 from rayrlhf.errors import UserError
 
@@ -17,9 +17,9 @@ class BenchOptions:
     """Measure one part against a reference in the same run. Options of a benchmark's own are `key=value`."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """learner, rollout, relabel, query, reward, end2end or controls."""
+    """learner, rollout, relabel, query, reward, end2end, driver, memory or controls."""
     options: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=VALUE")] = ()
-    """Passed to the benchmark."""
+    """The benchmark's own, such as rounds=3; one that it lacks names those it has."""
     json: bool = False
     """Print the result as one JSON object, as the last line."""
 
@@ -37,6 +37,8 @@ def run(args: Sequence[str]) -> int:
     cases = result.get("cases", {})
     rows = [(name, *_row(case)) for name, case in cases.items()]
     show(f"bench {options.name}", ("case", "ours", "reference", "ratio", "unit", "against"), rows, right=(1, 2, 3))
+    for name, (low, high) in result.get("spread", {}).items():
+        say(f"{name}: ratio {low:.3g} to {high:.3g} over the rounds")
     finish(result, as_json=options.json)
     return 0
 

@@ -1,0 +1,123 @@
+"""`bench controls`: what a run's success is worth. The same run beside four that should do worse, or better.
+
+`random` draws its answers, `silent` gives none, `oracle` trains on the true reward, and `constant` is the best of
+twenty constant actions, chosen on the very episodes it is measured on. The runs go one after the other, each in a
+process of its own, with the same seed and the same final episodes.
+"""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from rayrlhf import seeding
+from rayrlhf.bench.report import Case, Count, Report, options_from
+from rayrlhf.config import RunConfig
+from rayrlhf.config.load import load_config
+from rayrlhf.config.schema import NonNegative, Options
+from rayrlhf.envs import make_env
+from rayrlhf.preferences.fragments import Floats
+from rayrlhf.training import train
+
+CONTROLS: dict[str, tuple[str, ...]] = {
+    "random": ("teacher.name=random",),
+    "silent": ("teacher.name=silent",),
+    "oracle": ("mode=oracle",),
+}
+"""By control: what differs from the run."""
+MEANING = {
+    "random": "the same run with the teacher's answers drawn at random",
+    "silent": "the same run without a single answer",
+    "oracle": "the same run on the true reward",
+    "constant": "the best of {} constant actions on the same episodes",
+}
+EPISODES_AT_ONCE = 5
+
+
+class ControlsBench(Options):
+    """Options of `bench controls`."""
+
+    preset: str = "quickstart"
+    """A preset's name or a YAML file."""
+    seed: NonNegative = 0
+    name: str | None = None
+    """The runs are NAME-run, NAME-random, ... in `storage`; by default named after preset and seed."""
+    storage: str = "runs/controls"
+    only: tuple[str, ...] = (*CONTROLS, "constant")
+    constant_actions: Count = 20
+    overrides: tuple[str, ...] = ()
+    """Of the config, for all runs: `overrides=[total_steps=2000]`."""
+    progress: bool = False
+
+
+def run(**given: Any) -> dict[str, Any]:
+    """Trains the run and its controls; success over the final evaluation's episodes."""
+    options = options_from(ControlsBench, given, "controls")
+    report = Report("controls")
+    runs = {"run": _train(options, "run", ())}
+    for control, changes in CONTROLS.items():
+        if control in options.only:
+            runs[control] = _train(options, control, changes)
+    success = {name: float(summary["success_rate"]) for name, summary in runs.items()}
+    if "constant" in options.only:
+        config = _config(options, "run", ())
+        success["constant"], action = best_constant(config, options.constant_actions)
+        report.notes["constant_action"] = action.tolist()
+    for control in (name for name in success if name != "run"):
+        against = MEANING[control].format(options.constant_actions)
+        report.cases[control] = Case(success["run"], success[control], "success rate", against)
+    report.notes["runs"] = runs
+    return report.as_dict()
+
+
+def _config(options: ControlsBench, control: str, changes: tuple[str, ...]) -> RunConfig:
+    name = f"{options.name or f'{options.preset}-s{options.seed}'}-{control}"
+    own = (f"seed={options.seed}", f"name={name}", f"storage_path={options.storage}")
+    return load_config(options.preset, [*own, *options.overrides, *changes])
+
+
+def _train(options: ControlsBench, control: str, changes: tuple[str, ...]) -> dict[str, Any]:
+    """One run's summary, trained in a new process: each has its own Ray and its own clock."""
+    config = _config(options, control, changes)
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=fresh) as process:
+        return process.submit(train, config, progress=options.progress).result()
+
+
+def best_constant(config: RunConfig, count: int) -> tuple[float, Floats]:
+    """The highest success rate among `count` constant actions on the final evaluation's episodes, and its action."""
+    actions = constant_actions(config, count)
+    success = [constant_success(config, action) for action in actions]
+    best = int(np.argmax(success))
+    return success[best], actions[best]
+
+
+def constant_actions(config: RunConfig, count: int) -> Floats:
+    """`[count, A]`: pushes along each axis, both ways; then in turn from {-1, 0, 1}^A and uniform in [-1, 1]^A."""
+    width = make_env(config.env, 1, seed=config.seed).spec.action_dim
+    rng = seeding.generator(config.seed, "constant actions")
+    axes = np.concatenate([np.eye(width), -np.eye(width)])
+    more = max(0, count - len(axes))
+    drawn = [rng.integers(-1, 2, width) if i % 2 == 0 else rng.uniform(-1, 1, width) for i in range(more)]
+    actions: Floats = np.array([*axes, *drawn], dtype=np.float32)[:count]
+    return actions
+
+
+def constant_success(config: RunConfig, action: Floats) -> float:
+    """Share of the final evaluation's episodes that `action` `[A]`, always the same, solves at some step."""
+    count = config.evaluation.final_episodes
+    solved = 0
+    for first in range(0, count, EPISODES_AT_ONCE):
+        numbers = range(first, min(count, first + EPISODES_AT_ONCE))
+        # index 0 for all, as evaluation has it: only the episode's number decides its start
+        env = make_env(config.env, len(numbers), seed=config.seed, indices=[0] * len(numbers), stream="final")
+        env.reset(list(numbers))
+        running, success = np.ones(len(numbers), dtype=bool), np.zeros(len(numbers), dtype=bool)
+        while running.any():
+            step = env.step(np.tile(action, (len(numbers), 1)))
+            success |= step.success & running
+            running &= ~(step.terminated | step.truncated)
+        solved += int(success.sum())
+        env.close()
+    return solved / count

@@ -1,0 +1,97 @@
+"""`bench driver`: what a fragment costs the driver, for small fragments and for large ones.
+
+The driver moves references. Its own work per fragment (asking, collecting, handing on to the trajectory store; not the
+learner, which may share its process) is measured in processor seconds of its thread; it sleeps until the fragment is
+there. The note has those of the whole process too, Ray's threads included, less what they spend when idle.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.bench.data import ray_session
+from rayrlhf.bench.program import program
+from rayrlhf.bench.report import BenchOptions, Case, Count, Report, options_from
+from rayrlhf.bench.timing import torch_threads
+from rayrlhf.config import EnvOptions, ExploreOptions, QueryOptions, RolloutOptions, RunConfig
+
+
+class DriverBench(BenchOptions):
+    """Options of `bench driver`."""
+
+    rounds: Count = 40
+    """Fragments of each size."""
+    envs: Count = 64
+    small: Count = 10
+    large: Count = 500
+    """Steps per fragment: transitions are `envs` times as many."""
+
+
+def run(**given: Any) -> dict[str, Any]:
+    """Measures fragments of two sizes in turn."""
+    options = options_from(DriverBench, given, "driver")
+    report = Report("driver")
+    with torch_threads(options.threads), ray_session():
+        with program(_run(options, options.small)) as small, program(_run(options, options.large)) as large:
+            _measure(report, options, {"small": small, "large": large})
+        return report.as_dict()
+
+
+def _measure(report: Report, options: DriverBench, sides: dict[str, Pebble]) -> None:
+    pause = {name: _seconds_per_fragment(algorithm) for name, algorithm in sides.items()}
+    thread: dict[str, list[float]] = {name: [] for name in sides}
+    process: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(options.rounds):
+        for name, algorithm in sides.items():
+            own, everything = _one_fragment(algorithm, pause[name])
+            thread[name].append(own)
+            process[name].append(everything - _idle(pause[name]))
+    rows = {"small": options.envs * options.small, "large": options.envs * options.large}
+    seconds = {name: float(np.median(spent)) for name, spent in thread.items()}
+    unit = "fragments/second of the driver's thread"
+    against = f"the same for fragments of {rows['small']} transitions"
+    report.cases[f"{rows['large']}_transitions"] = Case(1 / seconds["large"], 1 / seconds["small"], unit, against)
+    report.notes["milliseconds"] = {
+        name: {"thread": 1000 * seconds[name], "process_less_idle": 1000 * float(np.median(process[name]))}
+        for name in sides
+    }
+
+
+def _idle(pause: float) -> float:
+    """Processor seconds that this process spends while nothing is asked of it."""
+    begin = time.process_time()
+    time.sleep(pause)
+    return time.process_time() - begin
+
+
+def _run(options: DriverBench, length: int) -> RunConfig:
+    return RunConfig(
+        total_steps=10_000_000,
+        env=EnvOptions(suite="toy", task="point", horizon=50),
+        explore=ExploreOptions(seed_steps=0, unsupervised_steps=1_000_000),
+        queries=QueryOptions(segment_length=10, budget=10, per_session=10),
+        rollout=RolloutOptions(actors=1, envs_per_actor=options.envs, fragment_length=length),
+    )
+
+
+def _seconds_per_fragment(algorithm: Pebble) -> float:
+    """How long to sleep for one, with room to spare."""
+    longest = 0.0
+    for _ in range(4):
+        begin = time.perf_counter()
+        _one_fragment(algorithm, 0.0)
+        longest = max(longest, time.perf_counter() - begin)
+    return 1.5 * longest + 0.02
+
+
+def _one_fragment(algorithm: Pebble, pause: float) -> tuple[float, float]:
+    """Processor seconds that this thread and this process spend on one fragment, from request to trajectory store."""
+    thread, process = time.thread_time(), time.process_time()
+    algorithm.request_fragments()
+    time.sleep(pause)
+    arrivals = algorithm.collect()
+    assert algorithm.feedback is not None
+    algorithm.feedback.remember([arrival.fragment for arrival in arrivals])
+    return time.thread_time() - thread, time.process_time() - process

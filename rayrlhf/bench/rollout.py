@@ -1,0 +1,125 @@
+"""`bench rollout`: transitions per second that reach the driver from rollout actors.
+
+Ours is the program's own path: requests with the newest weights, actors stepping `envs` environments each with batched
+inference, columnar fragments by reference, reports. The reference steps the same environments in a loop in this
+process and keeps nothing. `_cpu` cases count transitions per second of processor time instead of the clock's, which
+other programs on the machine do not disturb.
+"""
+
+import time
+from contextlib import ExitStack
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.bench.data import ray_session
+from rayrlhf.bench.program import collect, on_actors, program
+from rayrlhf.bench.reference_rollout import BareLoop, StockMetaWorld
+from rayrlhf.bench.report import BenchOptions, Count, Report, options_from
+from rayrlhf.bench.timing import Rates, Side, alternate, torch_threads
+from rayrlhf.config import EnvOptions, ExploreOptions, RolloutOptions, RunConfig, SacOptions
+from rayrlhf.envs import make_env
+from rayrlhf.policies import Actor
+
+UNIT = "transitions/s"
+
+
+class RolloutBench(BenchOptions):
+    """Options of `bench rollout`."""
+
+    rounds: Count = 5
+    envs: Count = 8
+    """Per actor."""
+    fragments: Count = 10
+    """Per actor and portion."""
+    fragment_length: Count = 50
+    suite: Literal["metaworld", "toy"] = "metaworld"
+    task: str = "drawer-open"
+
+
+def run(**given: Any) -> dict[str, Any]:
+    """Measures one actor, two actors, and EnvPool where it is installed."""
+    options = options_from(RolloutBench, given, "rollout")
+    report = Report("rollout")
+    with torch_threads(options.threads), ray_session(), ExitStack() as stack:
+        _measure(report, options, stack)
+        return report.as_dict()
+
+
+def _measure(report: Report, options: RolloutBench, stack: ExitStack) -> None:
+    one = stack.enter_context(program(_run(options, actors=1)))
+    two = stack.enter_context(program(_run(options, actors=2)))
+    env = make_env(one.run.env, options.envs, seed=0)
+    policy = Actor(env.spec.obs_dim, env.spec.action_dim, one.run.sac).eval()
+    steps = options.fragments * options.fragment_length
+    bare = BareLoop(env, policy)
+    sides: dict[str, Side] = {
+        "one": _fragments(one, options.fragments),
+        "two": _fragments(two, 2 * options.fragments),
+        "bare": lambda: bare.steps(steps),
+    }
+    before = {"one": lambda: collect(one), "two": lambda: collect(two)}
+    if options.suite == "metaworld":
+        stock = StockMetaWorld(options.task, options.envs, policy)
+        sides["stock"] = lambda: stock.steps(steps)
+        if find_spec("envpool") is not None:
+            pooled = stack.enter_context(program(_run(options, actors=1, backend="envpool")))
+            sides["envpool"] = _fragments(pooled, options.fragments)
+            before["envpool"] = lambda: collect(pooled)
+    rates = alternate(sides, rounds=options.rounds, before=before)
+    envs = f"{options.envs} environments"
+    against = f"the same {envs} and policy in a bare loop in this process, one core"
+    report.add("one_actor", rates, "one", "bare", unit=UNIT, against=against)
+    report.add("two_actors", rates, "two", "one", unit=UNIT, against=f"one actor of {envs}; wants two free cores")
+    if "stock" in sides:
+        stock_loop = f"{envs} of the metaworld package stepped in a bare loop with the same policy"
+        report.add("one_actor_stock_metaworld", rates, "one", "stock", unit=UNIT, against=stock_loop)
+    if "envpool" in sides:
+        report.add("envpool", rates, "envpool", "one", unit=UNIT, against="the same actor with the Python backend")
+    actors = {"one": one} | ({"envpool": pooled} if "envpool" in sides else {})
+    _per_processor_second(report, options, actors, bare)
+
+
+def _run(options: RolloutBench, *, actors: int, backend: Literal["python", "envpool"] = "python") -> RunConfig:
+    horizon = 500 if options.suite == "metaworld" else 50
+    env = EnvOptions(suite=options.suite, task=options.task, backend=backend, horizon=horizon)
+    return RunConfig(
+        mode="oracle",
+        total_steps=10_000,
+        env=env,
+        sac=SacOptions(hidden=(256, 256)),
+        explore=ExploreOptions(seed_steps=0, unsupervised_steps=0),
+        rollout=RolloutOptions(actors=actors, envs_per_actor=options.envs, fragment_length=options.fragment_length),
+    )
+
+
+def _fragments(algorithm: Pebble, count: int) -> Side:
+    """Collects `count` fragments. As many are on their way before as after, so that none is a gift."""
+    rows = algorithm.run.rollout.envs_per_actor * algorithm.run.rollout.fragment_length
+
+    def side() -> float:
+        taken = 0
+        while taken < count * rows:
+            taken += collect(algorithm)
+        return float(taken)
+
+    return side
+
+
+def _per_processor_second(report: Report, options: RolloutBench, actors: dict[str, Pebble], bare: BareLoop) -> None:
+    """The same by processor time: an actor's whole process, Ray's threads included, against this thread."""
+    made: dict[str, list[float]] = {name: [] for name in (*actors, "bare")}
+    for _ in range(options.rounds):
+        for name, algorithm in actors.items():
+            begin = on_actors(algorithm, lambda actor: time.process_time())[0]
+            rows = _fragments(algorithm, options.fragments)()
+            made[name].append(rows / (on_actors(algorithm, lambda actor: time.process_time())[0] - begin))
+        start = time.thread_time()
+        rows = bare.steps(options.fragments * options.fragment_length)
+        made["bare"].append(rows / (time.thread_time() - start))
+    rates = Rates(made)
+    unit = "transitions/processor second"
+    report.add("one_actor_cpu", rates, "one", "bare", unit=unit, against="the bare loop, by processor time of either")
+    if "envpool" in actors:
+        against = "the same actor with the Python backend, by processor time of either"
+        report.add("envpool_cpu", rates, "envpool", "one", unit=unit, against=against)

@@ -1,0 +1,116 @@
+"""RLlib's own SAC, as it comes, on an environment that costs nothing.
+
+Where its options leave a choice it is the faster one: uniform replay without priorities, a small buffer, the smallest
+networks it can make whose policy has the wanted layers (its critics need encoders and a fusion layer besides).
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from ray.rllib.algorithms.sac import SAC, SACConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+
+from rayrlhf.bench.data import ACTION_DIM, OBS_DIM
+
+Observation = NDArray[np.float32]
+
+
+class FreeEnv(gym.Env[Observation, Observation]):
+    """MetaWorld's shapes, no physics: every step returns the same array."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (OBS_DIM,), np.float32)
+    action_space = gym.spaces.Box(-1.0, 1.0, (ACTION_DIM,), np.float32)
+
+    def __init__(self, config: Any = None) -> None:
+        self._obs = np.zeros(OBS_DIM, np.float32)
+        self._step = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Starts an episode of 500 steps."""
+        self._step = 0
+        return self._obs, {}
+
+    def step(self, action: Observation) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Nothing happens."""
+        self._step += 1
+        return self._obs, 0.0, False, self._step >= 500, {}
+
+
+class StockSac:
+    """Its training step without the environment, and its learner's update alone."""
+
+    def __init__(self, hidden: tuple[int, ...], batch_size: int, *, device: str = "cpu", rows: int = 5000) -> None:
+        model = DefaultModelConfig(
+            fcnet_hiddens=[hidden[0]],
+            fcnet_activation="relu",
+            fusionnet_hiddens=[],
+            fusionnet_activation="relu",
+            head_fcnet_hiddens=list(hidden[1:]),
+            head_fcnet_activation="relu",
+        )
+        config = (
+            SACConfig()
+            .environment(FreeEnv)
+            .env_runners(num_env_runners=0, num_envs_per_env_runner=1)
+            .learners(num_learners=0, num_gpus_per_learner=1 if device == "cuda" else 0)
+            .rl_module(model_config=model)
+            .training(
+                train_batch_size_per_learner=batch_size,
+                replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 2 * rows},
+                n_step=1,
+            )
+            .debugging(log_level="ERROR")
+        )
+        self._batch_size = batch_size
+        self._algorithm: SAC = config.build_algo()
+        self._fill(rows)
+        self._batch = self._connected_batch()
+
+    def _fill(self, rows: int) -> None:
+        runner = self._algorithm.env_runner_group.local_env_runner
+        while self._algorithm.local_replay_buffer.get_num_timesteps() < rows:
+            self._algorithm.local_replay_buffer.add(runner.sample(num_timesteps=500, random_actions=True))
+
+    def _sample(self) -> Any:
+        return self._algorithm.local_replay_buffer.sample(
+            num_items=self._batch_size,
+            n_step=1,
+            batch_length_T=0,
+            lookback=0,
+            min_batch_length_T=0,
+            gamma=self._algorithm.config.gamma,
+            sample_episodes=True,
+        )
+
+    def _connected_batch(self) -> Any:
+        """A batch as the learner's connector makes it, so that an update can run without sampling and connector."""
+        learner = self._algorithm.learner_group._learner
+        episodes = self._sample()
+        columns = learner._learner_connector(
+            rl_module=learner.module, batch={}, episodes=episodes, shared_data={}, metrics=learner.metrics
+        )
+        batches = {DEFAULT_MODULE_ID: SampleBatch(columns[DEFAULT_MODULE_ID])}
+        return MultiAgentBatch(batches, env_steps=self._batch_size)
+
+    def _timesteps(self) -> dict[str, int]:
+        return {"num_env_steps_sampled_lifetime": 1, "num_agent_steps_sampled_lifetime": 1}
+
+    def steps(self, count: int) -> None:
+        """`count` times: sample episodes, connector, update."""
+        for _ in range(count):
+            self._algorithm.learner_group.update(episodes=self._sample(), timesteps=self._timesteps())
+
+    def updates(self, count: int) -> None:
+        """`count` updates on a batch that is ready."""
+        for _ in range(count):
+            self._algorithm.learner_group.update(batch=self._batch, timesteps=self._timesteps())
+
+    def stop(self) -> None:
+        """Ends the algorithm."""
+        self._algorithm.stop()

@@ -1,0 +1,166 @@
+"""Every benchmark runs, small, and returns the one form."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from rayrlhf.bench import BENCHES, run
+from rayrlhf.bench.controls import constant_actions, constant_success
+from rayrlhf.bench.report import Case
+from rayrlhf.bench.timing import alternate
+from rayrlhf.config.load import load_config
+from rayrlhf.errors import UserError
+
+
+def check(result: dict[str, Any], name: str, cases: set[str]) -> None:
+    assert result["bench"] == name
+    assert set(result["cases"]) == cases
+    for case in result["cases"].values():
+        assert set(case) == {"ours", "reference", "ratio", "unit", "against"}
+        assert case["ours"] > 0 and math.isclose(case["ratio"], case["ours"] / case["reference"])
+        assert case["unit"] and case["against"]
+    assert result["machine"]["torch_threads"] == 1
+    json.dumps(result, allow_nan=False)
+
+
+def test_learner() -> None:
+    result = run("learner", rounds=1, updates=2, rows=600, stock=False, device="cpu")
+    check(result, "learner", {"2x256_b256", "2x256_b256_tuned", "3x256_b512", "3x256_b512_tuned"})
+    assert {case["unit"] for case in result["cases"].values()} == {"updates/s"}
+
+
+def test_relabel() -> None:
+    result = run("relabel", rounds=1, rows=3000, hidden=[32], device="cpu")
+    check(result, "relabel", {"3000_transitions"})
+    assert result["notes"]["largest_difference"] < 1e-5
+
+
+def test_query() -> None:
+    options: dict[str, Any] = {"candidates": 30, "centres": 20, "picks": 5, "length": 10, "steps": 400}
+    result = run("query", rounds=1, device="cpu", **options)
+    check(result, "query", {"k_center", "disagreement"})
+    assert result["notes"]["k_center"] == {"same_picks": 5, "picks": 5}
+    assert result["notes"]["disagreement"]["largest_difference"] < 1e-5
+
+
+def test_reward() -> None:
+    result = run("reward", rounds=2, labels=20, length=4, hidden=[16], batch_size=8, device="cpu")
+    check(result, "reward", {"fit", "fit_loop", "fit_stacked"})
+    assert result["notes"]["curves_apart"] < 1e-3
+    against = {name: case["against"] for name, case in result["cases"].items()}
+    assert against["fit"] in (against["fit_loop"], against["fit_stacked"])
+    assert result["cases"]["fit"]["ratio"] == min(case["ratio"] for case in result["cases"].values())
+
+
+@pytest.mark.slow
+def test_learner_against_stock_rllib() -> None:
+    result = run("learner", rounds=1, updates=8, rows=600, sizes=["2x256_b256"], device="cpu")
+    stock = {"2x256_b256_stock_step", "2x256_b256_stock_learner"}
+    check(result, "learner", {"2x256_b256", "2x256_b256_tuned"} | stock)
+
+
+@pytest.mark.slow
+def test_rollout() -> None:
+    result = run("rollout", rounds=1, envs=2, fragments=2, fragment_length=10, suite="toy", task="point")
+    check(result, "rollout", {"one_actor", "two_actors", "one_actor_cpu"})
+
+
+@pytest.mark.slow
+def test_driver() -> None:
+    """Fifty times the rows; were they copied or looked at, the driver would need many times as long."""
+    result = run("driver", rounds=10)
+    check(result, "driver", {"32000_transitions"})
+    assert result["cases"]["32000_transitions"]["ratio"] > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_200_000_toy_steps_leave_the_drivers_memory_flat() -> None:
+    result = run("memory")
+    check(result, "memory", {"driver"})
+    assert result["cases"]["driver"]["ratio"] < 1.05
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_end2end() -> None:
+    small: dict[str, Any] = {"steps": 50, "visited": 600, "explore_batch": 64, "rows": 2500, "labels": 5, "epochs": 1}
+    parts = ["unsupervised", "session", "steady_2x256_b256_half"]
+    result = run("end2end", rounds=1, actors=1, parts=parts, **small)
+    check(result, "end2end", {*parts, "session_standstill"})
+    assert result["notes"]["steady_2x256_b256_half"]["bound"] > 0.95
+    assert math.isclose(sum(result["notes"]["steady_2x256_b256_half"]["shares"].values()), 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_controls(tmp_path: Any) -> None:
+    overrides = ["total_steps=2200", "evaluation.final_episodes=4", "evaluation.interval=10000"]
+    given: dict[str, Any] = {"preset": "toy", "storage": str(tmp_path), "name": "small", "overrides": overrides}
+    result = run("controls", **given, only=["silent", "constant"])
+    assert set(result["cases"]) == {"silent", "constant"}
+    assert set(result["cases"]["silent"]) == {"ours", "reference", "ratio", "unit", "against"}
+    assert result["notes"]["runs"]["run"]["labels"] > 0
+    assert result["notes"]["runs"]["silent"]["labels"] == 0
+    assert (tmp_path / "small-silent" / "summary.json").is_file()
+
+
+def test_constant_actions_are_twenty_and_differ() -> None:
+    actions = constant_actions(load_config("quickstart"), 20)
+    assert actions.shape == (20, 4) and abs(actions).max() <= 1
+    assert len({tuple(action) for action in actions.tolist()}) >= 18
+    assert {tuple(action) for action in constant_actions(load_config("quickstart"), 20).tolist()} == {
+        tuple(action) for action in actions.tolist()
+    }
+
+
+def test_a_constant_action_closes_the_drawer_and_standing_still_does_not() -> None:
+    config = load_config("quickstart", ["evaluation.final_episodes=3"])
+    actions = constant_actions(config, 1)
+    actions[0] = (0, 1, -1, 0)
+    assert constant_success(config, actions[0]) == 1.0
+    assert constant_success(config, 0 * actions[0]) == 0.0
+
+
+def test_sides_take_turns_and_preparations_are_not_timed() -> None:
+    calls: list[str] = []
+
+    def side(name: str) -> Any:
+        def work() -> float:
+            calls.append(name)
+            return 1.0
+
+        return work
+
+    rates = alternate({"a": side("a"), "b": side("b")}, rounds=4, warm_up=1, before={"b": side("before")})
+    assert calls.count("a") == calls.count("b") == calls.count("before") == 5
+    assert [len(rates.per_round[name]) for name in "ab"] == [4, 4]
+    timed = [name for name in calls if name != "before"]
+    assert {tuple(timed[i : i + 2]) for i in range(0, 10, 2)} == {("a", "b"), ("b", "a")}, "neither is always first"
+
+
+def test_no_ratio_to_nothing() -> None:
+    assert Case(0.9, 0.0, "success rate", "nobody").row()["ratio"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("learners", {}, "did you mean 'learner'"),
+        ("learner", {"round": 3}, "did you mean 'rounds'"),
+        ("reward", {"rounds": 0}, "rounds=0"),
+        ("query", {"device": "tpu"}, "device='tpu'"),
+    ],
+)
+def test_mistakes_are_one_line(name: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        run(name, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_name_has_a_module() -> None:
+    for name in BENCHES:
+        with pytest.raises(UserError, match="no option 'nonsense'"):
+            run(name, nonsense=1)
