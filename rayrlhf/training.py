@@ -16,7 +16,7 @@ from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError
-from rayrlhf.tracking import Progress, RunDirectory, Tracker, seconds_since_start
+from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start
 
 PHASES = {"random": "random", "explore": "exploring", "learn": "learning"}
 
@@ -28,7 +28,8 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
     """
     check_budget(config)
     folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
-    with _ray_session(config), _algorithm(config, folder) as algorithm:
+    native = native_stderr_to(folder.path / "ray.log")
+    with native, _ray_session(config), _algorithm(config, folder) as algorithm:
         done = _restore(algorithm, config, folder) if resume is not None else _start(algorithm, config)
         line = Progress(config.total_steps, _budget(config), start=done, enabled=progress)
         with Tracker(folder, config.tracking, resume_from=done or None) as tracker:
@@ -56,7 +57,7 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
     """Joins the cluster this process belongs to, or starts Ray on this machine for the time of the run."""
     mine = not ray.is_initialized()
     if mine:
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray says it will do from its next version
         address = os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": _cpus(config)}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)

@@ -101,8 +101,7 @@ class FeedbackLoop:
     def _select(self, session: int, count: int) -> Queries:
         # the first session is uniform: an ensemble that has seen no label has nothing to disagree about (PEBBLE)
         informed = session > 0 and self._run.queries.selection != "uniform"
-        drawn = count * self._run.queries.candidates if informed else count
-        pairs = self._trajectories("candidates", session, drawn)
+        pairs = self._trajectories("candidates", session, count, self._run.queries.candidates if informed else 1)
         logits = [role("pair_logits", pairs) for role in self._ensemble] if informed else []
         queries: Queries = ray.get(self._trajectories("choose", session, count, pairs, *logits))
         return queries

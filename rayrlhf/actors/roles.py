@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rayrlhf import seeding
 from rayrlhf.algorithms.files import read_arrays, write_arrays
 from rayrlhf.config import RunConfig
+from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.preferences.segments import Queries, Segments, query_id
@@ -40,10 +41,17 @@ class TrajectoryRole:
         if self._run.queries.selection.startswith("k_center"):
             self._labelled.append(labels)
 
-    def candidates(self, session: int, count: int) -> Pairs:
-        """Pairs to choose `count` questions from."""
+    def candidates(self, session: int, questions: int, factor: int) -> Pairs:
+        """`factor` times as many pairs as `questions`; UserError where the episodes hold fewer pairs than questions."""
+        length = self._run.queries.segment_length
+        starts = self._store.legal_starts(length)
+        if 1 < starts and starts * (starts - 1) // 2 < questions:
+            raise UserError(
+                f"{questions} questions are due and the stored episodes hold {starts} segments of {length} steps: lower "
+                "queries.per_session or queries.segment_length, or collect more steps before the first session"
+            )
         rng = seeding.generator(self._run.seed, "candidates", session)
-        return draw_pairs(self._store, count, self._run.queries.segment_length, rng)
+        return draw_pairs(self._store, questions * factor, length, rng)
 
     def choose(self, session: int, count: int, pairs: Pairs, *logits: NDArray[np.float32]) -> Queries:
         """The `count` questions among `pairs`, by the members' `logits` `[E_g, N]`; without logits uniformly."""

@@ -20,7 +20,7 @@ from rayrlhf.preferences.fragments import Floats
 OBS_DIM, ACTION_DIM, LIMIT = 4, 2, 50
 _DRAG, _PUSH = 0.8, 0.03
 """Velocity kept per step, and velocity gained by a full action: at most 0.15 of the square's half side per step."""
-_RADIUS = 0.1
+_RADIUS = 0.2
 """How near the goal counts as success."""
 _FAR = 0.7
 """Least distance of point and goal at a reset."""

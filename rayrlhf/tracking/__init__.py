@@ -2,7 +2,8 @@
 
 from rayrlhf.tracking.directory import RunDirectory, read_metrics
 from rayrlhf.tracking.manifest import seconds_since_start, versions
+from rayrlhf.tracking.native import native_stderr_to
 from rayrlhf.tracking.progress import Progress
 from rayrlhf.tracking.tracker import Tracker
 
-__all__ = ["Progress", "RunDirectory", "Tracker", "read_metrics", "seconds_since_start", "versions"]
+__all__ = ["Progress", "RunDirectory", "Tracker", "native_stderr_to", "read_metrics", "seconds_since_start", "versions"]

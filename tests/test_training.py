@@ -1,0 +1,130 @@
+"""`rayrlhf train` as a user has it: real processes, killed and interrupted, and what they leave behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import SMALL
+
+from rayrlhf.preferences.dataset import PreferenceDataset
+
+RAYRLHF = [sys.executable, "-m", "rayrlhf"]
+
+
+def start(*args: str) -> subprocess.Popen[str]:
+    """A `rayrlhf` process of its own group, so that signals reach it alone."""
+    return subprocess.Popen(
+        [*RAYRLHF, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def small(folder: Path, *args: str) -> list[str]:
+    return ["train", "toy", *SMALL, "--name=run", f"--storage_path={folder}", "--checkpoint.interval=200", *args]
+
+
+def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return sorted((folder / "run" / "checkpoints").glob("step-*"))
+
+
+def answers(folder: Path) -> dict[str, str]:
+    log = PreferenceDataset(str(folder / "run" / "preferences"))
+    return {answer.query_id: answer.choice for _, said in log.read() for answer in said}
+
+
+def test_a_run_leaves_all_it_promises(tmp_path: Path) -> None:
+    code, out, err = finish(start(*small(tmp_path, "--json", "--tracking.tensorboard=true", "--evaluation.videos=1")))
+    assert code == 0, err
+    summary = json.loads(out.splitlines()[-1])
+    run = tmp_path / "run"
+    assert summary == json.loads((run / "summary.json").read_text())
+    promised = "task algorithm seed labels env_steps updates wall_seconds success_rate eval_episodes true_return_mean"
+    assert set(promised.split()) | {"reward_model_accuracy"} <= summary.keys()
+    assert summary["task"] == "point" and summary["algorithm"] == "pebble"
+    assert 0 <= summary["success_rate"] <= 1 and summary["labels"] == len(answers(tmp_path)) == 12
+    assert summary["env_steps"] >= 1000
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["env_steps"] for row in rows] == sorted(row["env_steps"] for row in rows)
+    for pattern in ("config.yaml", "manifest.json", "tensorboard/events*", "videos/*.mp4", "plots/*.png"):
+        assert list(run.glob(pattern)), pattern
+    code, out, err = finish(start("eval", str(run), "--episodes=5", "--json"))
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["eval_episodes"] == 5
+
+
+def test_kill_minus_nine_and_resume_equals_a_run_never_killed(tmp_path: Path) -> None:
+    """Synchronous, killed somewhere after its second checkpoint; metrics, labels and replay are bit for bit the same."""
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    code, _, err = finish(start(*small(straight, "--rollout.synchronous=true")))
+    assert code == 0, err
+    process = start(*small(broken, "--rollout.synchronous=true"))
+    wait_for(lambda: len(checkpoints(broken)) >= 2, process)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = answers(broken)
+    code, _, err = finish(start("train", f"--resume={broken / 'run'}"))
+    assert code == 0, err
+    assert before.items() <= answers(broken).items()
+    assert answers(broken) == answers(straight)
+    last = [sorted(checkpoints(folder))[-1] for folder in (straight, broken)]
+    assert last[0].name == last[1].name
+    for file in ("learner.safetensors", "shard000.safetensors", "feedback/ensemble000.safetensors"):
+        assert (last[0] / file).read_bytes() == (last[1] / file).read_bytes(), file
+    finals = [json.loads((folder / "run" / "summary.json").read_text()) for folder in (straight, broken)]
+    for name in finals[0].keys() - {"wall_seconds"}:
+        assert finals[0][name] == finals[1][name], name
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = start(*small(tmp_path, "--total_steps=100000", "--checkpoint.interval=1000000"))
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    wait_for(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) >= 2, process)
+    os.kill(process.pid, signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130
+    assert "Traceback" not in err
+    assert f"rayrlhf train --resume {tmp_path / 'run'}" in err
+    assert len(checkpoints(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--env.suite=metaworld", "--env.task=drawer-opn"], "drawer-open"),
+        (["--queries.budget=100000", "--queries.per_session=10"], "queries.per_session"),
+        (["--explore.from=/nowhere"], "/nowhere"),
+        (["--env.suite=gymnasium", "--env.task=Hoper-v5"], "Hopper-v5"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, args: list[str], said: str) -> None:
+    code, _, err = finish(start(*small(tmp_path, *args)))
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert code == 2, err
+    assert len(lines) == 1 and said in lines[0], err
+
+
+def test_more_labels_than_segments_can_give_is_refused(tmp_path: Path) -> None:
+    """One session of more questions than the stored episodes have pairs of segments."""
+    code, _, err = finish(
+        start(*small(tmp_path, "--queries.budget=100000", "--queries.per_session=100000", "--queries.segment_length=50"))
+    )
+    assert code == 2, err
+    assert "Traceback" not in err and "segments" in err
