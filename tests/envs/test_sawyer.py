@@ -52,7 +52,7 @@ def assert_same(task: str, version: str, *, goal_hidden: bool, episodes: int = 2
 
 
 @pytest.mark.parametrize("task", FAST)
-@pytest.mark.parametrize(("version", "goal_hidden"), [("v1", False), ("v2", True)])
+@pytest.mark.parametrize(("version", "goal_hidden"), [("v1", True), ("v2", False)])
 @pytest.mark.filterwarnings("ignore:Constant")  # the experts' actions are clipped, as they say
 def test_lean_equals_metaworld(task: str, version: str, goal_hidden: bool) -> None:
     assert_same(task, version, goal_hidden=goal_hidden, steps=70)
@@ -60,11 +60,11 @@ def test_lean_equals_metaworld(task: str, version: str, goal_hidden: bool) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", sorted(ENV_CLS_MAP))
-@pytest.mark.parametrize(("version", "goal_hidden"), [("v1", False), ("v2", True)])
+@pytest.mark.parametrize(("version", "goal_hidden"), [("v1", True), ("v2", False)])
 @pytest.mark.filterwarnings("ignore:Constant")
 def test_lean_equals_metaworld_on_all_tasks(task: str, version: str, goal_hidden: bool) -> None:
     succeeded = assert_same(task, version, goal_hidden=goal_hidden, episodes=3, steps=400)
-    assert succeeded or goal_hidden  # with the goal in sight the experts reach what ends in success
+    assert succeeded or version == "v1"  # the experts reach what ends in success; V1 reports none in some tasks
 
 
 def test_a_reset_without_a_draw_of_its_own_mixes_two_draws() -> None:
