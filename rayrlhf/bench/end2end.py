@@ -2,8 +2,9 @@
 
 `unsupervised`: environment steps per second of state-entropy exploration with 10,000 states visited. `session`: from
 the question to the relabelled replay, with nothing else going on; `session_standstill`: how long learning waits for it.
-`steady_*`: environment steps per second of learning between two sessions; a note gives the bound that perfect overlap of collecting and learning would reach times 0.95,
-0.95 (1 + (env + act + score) / update), of parts measured in the reference.
+`steady_*`: environment steps per second of learning between two sessions; a note gives the bound that perfect overlap
+of collecting and learning would reach times 0.95, 0.95 (1 + (env + act + score) / update), of parts measured in the
+reference.
 
 Ours is the program as `rayrlhf train` runs it (RLlib's `Algorithm.train`, Ray actors for rollouts and feedback); the
 reference is `reference_loop`, in this process. Both step our MetaWorld.
@@ -176,8 +177,8 @@ def _session(report: Report, options: End2EndBench) -> None:
             nonlocal number
             begin = time.perf_counter()
             feedback.begin_session(number, count)
-            outcome = feedback.finish_session(wait=True)
-            assert outcome is not None
+            while (outcome := feedback.finish_session()) is None:
+                time.sleep(0.001)
             answered = time.perf_counter()
             algorithm.learner_group.foreach_learner(
                 lambda learner: learner.reward_with("ensemble", outcome.weights, outcome.version)

@@ -18,8 +18,12 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {"2x256_b256": ((256, 256), 256)
 UNIT = "updates/s"
 PLAIN = "a plain PyTorch loop: resident tensor replay, twin critics, three Adam optimisers, eager"
 TUNED = "the plain loop with fused Adam and frozen critics in the actor's loss"
-STOCK_STEP = "RLlib's own SAC, its training step without environment: sample episodes, connector, update"
-STOCK_LEARNER = "RLlib's own SAC, its learner's update alone on a batch that is ready"
+STOCK = {
+    "stock": "RLlib's own SAC with these hidden layers and its default critics",
+    "smallest": "RLlib's own SAC with this policy and the smallest critics it can make",
+}
+STEP = "its training step without environment: sample episodes, connector, update"
+UPDATE = "its learner's update alone on a batch that is ready"
 
 
 class LearnerBench(DeviceOptions):
@@ -48,19 +52,24 @@ def _measure(report: Report, size: str, options: LearnerBench) -> None:
     hidden, batch_size = SIZES[size]
     device = report.device
     sac = SacOptions(hidden=hidden, batch_size=batch_size, replay_capacity=options.rows)
-    sides, stock = _sides(sac, options, device), None
+    sides, stock = _sides(sac, options, device), {}
+    few = max(1, _portion(options, device) // 8)
     if options.stock:
-        stock = StockSac(hidden, batch_size, device=device)
-        few = max(1, _portion(options, device) // 8)
-        sides["stock_step"] = _counted(stock.steps, few)
-        sides["stock_learner"] = _counted(stock.updates, few)
+        stock = {
+            "stock": StockSac(hidden, batch_size, device=device),
+            "smallest": StockSac(hidden, batch_size, device=device, smallest=True),
+        }
+    for name, algorithm in stock.items():
+        sides[f"{name}_step"] = _counted(algorithm.steps, few)
+        sides[f"{name}_learner"] = _counted(algorithm.updates, few)
     rates = alternate(sides, rounds=options.rounds, clock=options.clock)
     report.add(size, rates, "ours", "plain", unit=UNIT, against=PLAIN)
     report.add(f"{size}_tuned", rates, "ours", "tuned", unit=UNIT, against=TUNED)
-    if stock is not None:
-        report.add(f"{size}_stock_step", rates, "ours", "stock_step", unit=UNIT, against=STOCK_STEP)
-        report.add(f"{size}_stock_learner", rates, "ours", "stock_learner", unit=UNIT, against=STOCK_LEARNER)
-        stock.stop()
+    for name, algorithm in stock.items():
+        which = STOCK[name]
+        report.add(f"{size}_{name}_step", rates, "ours", f"{name}_step", unit=UNIT, against=f"{which}, {STEP}")
+        report.add(f"{size}_{name}_learner", rates, "ours", f"{name}_learner", unit=UNIT, against=f"{which}, {UPDATE}")
+        algorithm.stop()
 
 
 def _sides(sac: SacOptions, options: LearnerBench, device: str) -> dict[str, Side]:

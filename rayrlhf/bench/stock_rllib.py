@@ -1,7 +1,8 @@
 """RLlib's own SAC, as it comes, on an environment that costs nothing.
 
-Where its options leave a choice it is the faster one: uniform replay without priorities, a small buffer, the smallest
-networks it can make whose policy has the wanted layers (its critics need encoders and a fusion layer besides).
+Where its options leave a choice it is the faster one: uniform replay without priorities, and a small one. Its networks
+are what `fcnet_hiddens` makes of the wanted layers and its defaults: its critics are an encoder for observations, one
+for actions and a network that fuses both. `smallest` asks for the smallest critics it can make around the same policy.
 """
 
 from typing import Any
@@ -42,17 +43,32 @@ class FreeEnv(gym.Env[Observation, Observation]):
         return self._obs, 0.0, False, self._step >= 500, {}
 
 
+def _smallest(hidden: tuple[int, ...]) -> DefaultModelConfig:
+    """One encoding layer, one fusing layer, and the other layers in the heads."""
+    return DefaultModelConfig(
+        fcnet_hiddens=[hidden[0]],
+        fcnet_activation="relu",
+        fusionnet_hiddens=[],
+        fusionnet_activation="relu",
+        head_fcnet_hiddens=list(hidden[1:]),
+        head_fcnet_activation="relu",
+    )
+
+
 class StockSac:
     """Its training step without the environment, and its learner's update alone."""
 
-    def __init__(self, hidden: tuple[int, ...], batch_size: int, *, device: str = "cpu", rows: int = 5000) -> None:
-        model = DefaultModelConfig(
-            fcnet_hiddens=[hidden[0]],
-            fcnet_activation="relu",
-            fusionnet_hiddens=[],
-            fusionnet_activation="relu",
-            head_fcnet_hiddens=list(hidden[1:]),
-            head_fcnet_activation="relu",
+    def __init__(
+        self,
+        hidden: tuple[int, ...],
+        batch_size: int,
+        *,
+        device: str = "cpu",
+        rows: int = 5000,
+        smallest: bool = False,
+    ) -> None:
+        model = (
+            _smallest(hidden) if smallest else DefaultModelConfig(fcnet_hiddens=list(hidden), fcnet_activation="relu")
         )
         config = (
             SACConfig()

@@ -57,7 +57,7 @@ def test_reward() -> None:
 @pytest.mark.slow
 def test_learner_against_stock_rllib() -> None:
     result = run("learner", rounds=1, updates=8, rows=600, sizes=["2x256_b256"], device="cpu")
-    stock = {"2x256_b256_stock_step", "2x256_b256_stock_learner"}
+    stock = {f"2x256_b256_{which}_{part}" for which in ("stock", "smallest") for part in ("step", "learner")}
     check(result, "learner", {"2x256_b256", "2x256_b256_tuned"} | stock)
 
 
