@@ -19,7 +19,7 @@ from rayrlhf.envs.viewer import Viewer, open_viewer
 from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
 from rayrlhf.policies import Actor
-from rayrlhf.rewards import merge_weights
+from rayrlhf.rewards import is_weight, merge_weights
 from rayrlhf.tracking import RunDirectory
 
 ACTOR = "networks/actor."
@@ -62,10 +62,10 @@ def _find(target: Path) -> tuple[RunDirectory, Path]:
     if (target / checkpoint.MANIFEST).is_file() and target.parent.name == "checkpoints":
         return RunDirectory.open(target.parent.parent), target
     run = RunDirectory.open(target)
-    newest = checkpoint.newest(run.checkpoints)
-    if newest is None:
+    whole = checkpoint.by_age(run.checkpoints)
+    if not whole:
         raise UserError(f"{target} has no checkpoint yet")
-    return run, newest
+    return run, whole[0]
 
 
 def _policy(place: Path, config: RunConfig) -> Actor:
@@ -80,16 +80,18 @@ def _policy(place: Path, config: RunConfig) -> Actor:
 def _reward_weights(place: Path, manifest: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
     if not manifest["reward_version"]:
         return None
-    return dict(merge_weights([read_arrays(file) for file in sorted((place / "feedback").glob("ensemble*"))]))
+    parts = [read_arrays(file) for file in sorted((place / "feedback").glob("ensemble*"))]
+    # beside the weights the files hold optimisers and counters, which do not merge
+    return merge_weights([{name: a for name, a in part.items() if is_weight(name)} for part in parts])
 
 
 def film_run(folder: RunDirectory) -> list[Path]:
     """Films the newest policy of a run as its config says; none where rendering is not possible."""
-    config, newest = folder.config(), checkpoint.newest(folder.checkpoints)
-    if newest is None or not config.evaluation.videos:
+    config, saved = folder.config(), checkpoint.by_age(folder.checkpoints)
+    if not saved or not config.evaluation.videos:
         return []
-    steps = checkpoint.verify(newest, config)["progress"]["env_steps"]
-    return film(_policy(newest, config), config, folder.videos, steps)
+    steps = checkpoint.verify(saved[0], config)["progress"]["env_steps"]
+    return film(_policy(saved[0], config), config, folder.videos, steps)
 
 
 def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> list[Path]:

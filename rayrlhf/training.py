@@ -3,8 +3,8 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,6 +13,7 @@ import ray
 
 from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms import checkpoint
+from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError
@@ -30,7 +31,8 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
     folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
     native = native_stderr_to(folder.path / "ray.log")
     with native, _ray_session(config), _algorithm(config, folder) as algorithm:
-        done = _restore(algorithm, config, folder) if resume is not None else _start(algorithm, config)
+        say = Progress(config.total_steps, _budget(config), enabled=progress).write
+        done = _restore(algorithm, config, folder, say) if resume is not None else _start(algorithm, config)
         line = Progress(config.total_steps, _budget(config), start=done, enabled=progress)
         with Tracker(folder, config.tracking, resume_from=done or None) as tracker:
             return _Run(algorithm, config, folder, tracker, line).to_the_end()
@@ -57,7 +59,9 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
     """Joins the cluster this process belongs to, or starts Ray on this machine for the time of the run."""
     mine = not ray.is_initialized()
     if mine:
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray says it will do from its next version
+        os.environ.setdefault(
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+        )  # what Ray says it will do from its next version
         address = os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": _cpus(config)}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -80,6 +84,8 @@ def _algorithm(config: RunConfig, folder: RunDirectory) -> Iterator[Pebble]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     options = Pebble.get_default_config().of(config, feedback=FeedbackLoop, folder=str(folder.path.absolute()))
     algorithm: Pebble = options.build_algo()
+    with suppress(OSError):
+        Path(algorithm.logdir).rmdir()  # an empty folder that Tune's base class makes in the home directory
     try:
         yield algorithm
     finally:
@@ -87,18 +93,29 @@ def _algorithm(config: RunConfig, folder: RunDirectory) -> Iterator[Pebble]:
 
 
 def _start(algorithm: Pebble, config: RunConfig) -> int:
+    if config.explore.save is not None:
+        checkpoint.require_replaceable(Path(config.explore.save))
     if config.explore.from_ is not None:
         algorithm.load_checkpoint(config.explore.from_, exploration_only=True)
     return algorithm.progress.env_steps
 
 
-def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory) -> int:
-    """Goes back to the newest checkpoint; a run killed before its first one starts again."""
-    newest = checkpoint.newest(folder.checkpoints)
-    if newest is None:
+def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory, line: Callable[[str], None]) -> int:
+    """Goes back to the newest checkpoint that is whole; a run killed before its first one starts again."""
+    chosen = None
+    for candidate in checkpoint.by_age(folder.checkpoints):
+        try:
+            checkpoint.verify(candidate, config)
+        except Damaged as damaged:
+            line(f"{damaged}; going back to the checkpoint before it")
+        else:
+            chosen = candidate
+            break
+    checkpoint.forget_after(folder.checkpoints, chosen)
+    if chosen is None:
         _start(algorithm, config)
     else:
-        algorithm.load_checkpoint(str(newest))
+        algorithm.load_checkpoint(str(chosen))
     folder.note_resume(algorithm.progress.env_steps)
     return algorithm.progress.env_steps
 
@@ -126,8 +143,8 @@ class _Run:
             with _interrupts(self.algorithm):
                 while self.env_steps < self.config.total_steps:
                     self._round()
-            summary = self._summary()
-            self._save()
+                self._save()  # first: the final evaluation may be interrupted too
+                summary = self._summary()
         except Interrupted:
             self._save()
             raise KeyboardInterrupt(f"stopped; go on with: rayrlhf train --resume {self.folder.path}") from None

@@ -70,7 +70,7 @@ def test_a_run_leaves_all_it_promises(tmp_path: Path) -> None:
 
 
 def test_kill_minus_nine_and_resume_equals_a_run_never_killed(tmp_path: Path) -> None:
-    """Synchronous, killed somewhere after its second checkpoint; metrics, labels and replay are bit for bit the same."""
+    """Synchronous, killed after its second checkpoint; labels, networks, rewards and summary are the same to the bit."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     code, _, err = finish(start(*small(straight, "--rollout.synchronous=true")))
     assert code == 0, err
@@ -124,7 +124,9 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, args: list[str], 
 def test_more_labels_than_segments_can_give_is_refused(tmp_path: Path) -> None:
     """One session of more questions than the stored episodes have pairs of segments."""
     code, _, err = finish(
-        start(*small(tmp_path, "--queries.budget=100000", "--queries.per_session=100000", "--queries.segment_length=50"))
+        start(
+            *small(tmp_path, "--queries.budget=100000", "--queries.per_session=100000", "--queries.segment_length=50")
+        )
     )
     assert code == 2, err
     assert "Traceback" not in err and "segments" in err

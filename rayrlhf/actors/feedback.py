@@ -4,6 +4,7 @@ The driver's side of the roles around the reward model. Sessions run in a thread
 wait for actors and teachers; training goes on meanwhile.
 """
 
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -20,15 +21,12 @@ from rayrlhf.config import RunConfig
 from rayrlhf.preferences.answers import Answer, Labels, labels_from
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.segments import Queries
-from rayrlhf.rewards import FitReport, fit_together, merge_weights, reward_scale
+from rayrlhf.rewards import FitReport, fit_together, reward_scale
 from rayrlhf.teachers import Teacher, make_teacher
 
 WAIT_POLL_SECONDS = 0.05
-
-
-@ray.remote
-def _merged(*parts: Any) -> Any:
-    return merge_weights(parts)
+Asked = tuple[Queries, list[Answer]]
+"""Queries of one session that have been answered, and the answers."""
 
 
 class FeedbackLoop:
@@ -38,25 +36,33 @@ class FeedbackLoop:
         self._run = run
         self._log = PreferenceDataset(f"{folder}/preferences")
         self._teacher: Teacher = make_teacher(run.teacher, run.seed)
-        self._trajectories, self._ensemble = _start_roles(run, folder.rstrip("/").rsplit("/", 1)[-1], obs_dim, action_dim)
+        self._trajectories, self._ensemble = _start_roles(
+            run, folder.rstrip("/").rsplit("/", 1)[-1], obs_dim, action_dim
+        )
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session")
         self._running: Future[SessionOutcome] | None = None
         self._weights: Ref | None = None
+        self._handed_over: Ref | None = None
+        self._open: dict[str, tuple[Queries, int]] = {}
+        self._closing = threading.Event()
         self.labels, self.version = 0, 0
 
     # --- the protocol ---
 
     def remember(self, fragments: list[Ref]) -> None:
-        """Hands fragments to the trajectory store; returns at once."""
-        self._trajectories("add", *fragments)
+        """Hands fragments to the trajectory store; returns at once. Raises what an earlier hand-over met."""
+        if self._handed_over is not None and ray.wait([self._handed_over], timeout=0)[0]:
+            ray.get(self._handed_over)
+        self._handed_over = self._trajectories("add", *fragments)
 
     def begin_session(self, session: int, count: int) -> None:
         """Starts a session for up to `count` labels; returns at once."""
+        self.weights()  # what is published while the fit changes the members is the state before it
         self._running = self._pool.submit(self._hold, session, count)
 
-    def finish_session(self, *, wait: bool) -> SessionOutcome | None:
+    def finish_session(self) -> SessionOutcome | None:
         """The running session's outcome, or none while it lasts."""
-        if self._running is None or not (wait or self._running.done()):
+        if self._running is None or not self._running.done():
             return None
         outcome = self._running.result()
         self._running = None
@@ -73,41 +79,60 @@ class FeedbackLoop:
 
     def _hold(self, session: int, count: int) -> SessionOutcome:
         begin = time.perf_counter()
-        queries, answers = self._ask(session, count)
-        asked = time.perf_counter()
-        labels = labels_from(queries, answers)
-        metrics = {"query_seconds": asked - begin}
-        version = self.version
-        if len(labels):
-            metrics |= self._learn_from(labels)
+        asked = self._ask(session, count)
+        answered = time.perf_counter()
+        parts = [labels_from(queries, answers) for queries, answers in asked]
+        metrics = {"query_seconds": answered - begin}
+        version, new = self.version, sum(len(part) for part in parts)
+        if new:
+            metrics |= self._learn_from(parts)
             version += 1
-        metrics["fit_seconds"] = time.perf_counter() - asked
-        return SessionOutcome(session, self.labels + len(labels), len(answers), self._publish(), version, metrics)
+        metrics["fit_seconds"] = time.perf_counter() - answered
+        answers = sum(len(said) for _, said in asked)
+        return SessionOutcome(session, self.labels + new, answers, self._publish(), version, metrics)
 
-    def _ask(self, session: int, count: int) -> tuple[Queries, list[Answer]]:
-        """Questions and answers of `session`. What the log holds of it already is not asked again."""
+    def _ask(self, session: int, count: int) -> list[Asked]:
+        """Asks the questions of `session`; returns what has been answered, late answers to earlier sessions included.
+
+        What the log holds of this session already is not asked again.
+        """
         if session in self._log.sessions():
-            return self._log.read_session(session)
+            return [self._log.read_session(session)]
         queries = self._select(session, count)
+        self._open |= {key: (queries, index) for index, key in enumerate(queries.ids)}
         self._teacher.ask(queries)
         answers = self._teacher.collect()
-        while self._run.teacher.wait and len(answers) < len(queries):
-            time.sleep(WAIT_POLL_SECONDS)
+        while self._run.teacher.wait and not {answer.query_id for answer in answers} >= set(queries.ids):
+            if self._closing.wait(WAIT_POLL_SECONDS):
+                break
             answers += self._teacher.collect()
-        if answers:
-            self._log.append(queries, answers)
-        return queries, answers
+        asked = self._by_session(answers)
+        for answered, said in asked:
+            self._log.append(answered, said)
+        return asked
+
+    def _by_session(self, answers: list[Answer]) -> list[Asked]:
+        """Answers beside the queries they belong to; answers to unknown queries are dropped."""
+        found: dict[int, tuple[Queries, list[int], list[Answer]]] = {}
+        for answer in answers:
+            if answer.query_id in self._open:
+                queries, index = self._open.pop(answer.query_id)
+                _, indices, said = found.setdefault(queries.session, (queries, [], []))
+                indices.append(index)
+                said.append(answer)
+        return [(queries.take(np.array(indices, dtype=np.int64)), said) for queries, indices, said in found.values()]
 
     def _select(self, session: int, count: int) -> Queries:
         # the first session is uniform: an ensemble that has seen no label has nothing to disagree about (PEBBLE)
-        informed = session > 0 and self._run.queries.selection != "uniform"
+        informed = self.labels > 0 and self._run.queries.selection != "uniform"
         pairs = self._trajectories("candidates", session, count, self._run.queries.candidates if informed else 1)
         logits = [role("pair_logits", pairs) for role in self._ensemble] if informed else []
         queries: Queries = ray.get(self._trajectories("choose", session, count, pairs, *logits))
         return queries
 
-    def _learn_from(self, labels: Labels) -> dict[str, float]:
-        self._give(labels)
+    def _learn_from(self, parts: list[Labels]) -> dict[str, float]:
+        for labels in parts:
+            self._give(labels)
         report = self._fit()
         return {
             "reward_loss": float(np.mean(report.loss)),
@@ -132,7 +157,7 @@ class FeedbackLoop:
 
     def _publish(self) -> Ref:
         parts = [role("weights") for role in self._ensemble]
-        return parts[0] if len(parts) == 1 else _merged.options(num_cpus=0).remote(*parts)
+        return parts[0] if len(parts) == 1 else self._ensemble[0]("merge", *parts)
 
     # --- checkpoints ---
 
@@ -157,15 +182,16 @@ class FeedbackLoop:
         ray.get([role("load", str(_ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)])
         self.version, self._weights = version, self._publish()
 
-    def close_episodes(self) -> None:
-        """Closes the running episodes in the trajectory store."""
-        self._trajectories("close_episodes")
+    def close_episodes(self, environments: list[int] | None) -> None:
+        """Closes the running episodes of `environments` in the trajectory store; of all where none are given."""
+        self._trajectories("close_episodes", environments)
 
     def close(self) -> None:
         """Ends the session's thread and the actors."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._closing.set()
         for host in {role.host for role in [self._trajectories, *self._ensemble]}:
             ray.kill(host)
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _epoch_of(role: RoleHandle, _: None) -> Ref:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from rayrlhf import seeding
+from rayrlhf.algorithms.collector import environment_of
 from rayrlhf.algorithms.files import read_arrays, write_arrays
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError
@@ -17,7 +18,7 @@ from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.preferences.segments import Queries, Segments, query_id
 from rayrlhf.preferences.trajectories import TrajectoryStore
 from rayrlhf.queries.selection import draw_pairs, select
-from rayrlhf.rewards import EpochReport, FitReport, RewardEnsemble
+from rayrlhf.rewards import EpochReport, FitReport, RewardEnsemble, merge_weights
 
 Arrays = dict[str, NDArray[Any]]
 Pairs = tuple[Segments, Segments]
@@ -45,10 +46,10 @@ class TrajectoryRole:
         """`factor` times as many pairs as `questions`; UserError where the episodes hold fewer pairs than questions."""
         length = self._run.queries.segment_length
         starts = self._store.legal_starts(length)
-        if 1 < starts and starts * (starts - 1) // 2 < questions:
+        if starts > 1 and starts * (starts - 1) // 2 < questions:
             raise UserError(
-                f"{questions} questions are due and the stored episodes hold {starts} segments of {length} steps: lower "
-                "queries.per_session or queries.segment_length, or collect more steps before the first session"
+                f"{questions} questions are due and the stored episodes hold {starts} segments of {length} steps: "
+                "lower queries.per_session or queries.segment_length, or collect more steps before the first session"
             )
         rng = seeding.generator(self._run.seed, "candidates", session)
         return draw_pairs(self._store, questions * factor, length, rng)
@@ -64,9 +65,10 @@ class TrajectoryRole:
         typical = self._store.typical_return(self._run.queries.segment_length)
         return Queries(ids, session, left.take(index), right.take(index), typical)
 
-    def close_episodes(self) -> None:
-        """Closes the running episodes."""
-        self._store.close_open_episodes()
+    def close_episodes(self, environments: list[int] | None) -> None:
+        """Closes the running episodes of `environments`, or all."""
+        chosen = None if environments is None else set(environments)
+        self._store.close_open_episodes(lambda episode: chosen is None or environment_of(episode) in chosen)
 
     def save(self, file: str) -> None:
         """Writes the stored episodes."""
@@ -116,6 +118,10 @@ class EnsembleRole:
     def weights(self) -> Mapping[str, NDArray[Any]]:
         """What scoring needs."""
         return self._ensemble.weights()
+
+    def merge(self, *parts: Mapping[str, NDArray[Any]]) -> Arrays:
+        """The whole ensemble's weights from those of all roles."""
+        return merge_weights(parts)
 
     def save(self, file: str) -> None:
         """Writes networks, optimisers and counters; labels are in the answer log."""

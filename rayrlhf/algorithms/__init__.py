@@ -1,0 +1,1 @@
+"""PEBBLE on RLlib: configuration, rollout actors, learner with its replay, checkpoints."""

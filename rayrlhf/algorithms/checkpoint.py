@@ -10,15 +10,25 @@
 Answers are not here: they are in the answer log, which never goes back.
 """
 
-import hashlib
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rayrlhf
-from rayrlhf.algorithms.files import Arrays, no_space_is_one_line, read_arrays, read_json, write_arrays, write_json
+from rayrlhf.algorithms.files import (
+    Arrays,
+    Damaged,
+    digest,
+    no_space_is_one_line,
+    read_arrays,
+    read_json,
+    require_digest,
+    write_arrays,
+    write_json,
+)
 from rayrlhf.algorithms.progress import Progress
 from rayrlhf.algorithms.shards import ShardEntry
 from rayrlhf.config import RunConfig
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 ROWS = "rows"
+NORMALIZERS = {"normalize_inputs", "normalize_rewards"}
 
 
 def save(algorithm: "Pebble", folder: Path, *, shared_rows: bool = False) -> None:
@@ -38,19 +49,28 @@ def save(algorithm: "Pebble", folder: Path, *, shared_rows: bool = False) -> Non
     With `shared_rows` the replay's rows go to `rows/` beside `folder`, and those already there are not written again.
     """
     folder = folder.absolute()
-    aside = folder.with_name(f".{folder.name}.part")
+    require_replaceable(folder)
+    aside, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         with no_space_is_one_line(folder):
             aside.mkdir(parents=True)
             _write(algorithm, aside, folder.parent / ROWS if shared_rows else aside / ROWS, shared_rows)
             if folder.exists():
-                shutil.rmtree(folder)
+                folder.rename(old)
             aside.rename(folder)
-            _sync(folder.parent)
+            for written in (folder, folder.parent):
+                _sync(written)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuses to put a checkpoint where something else is."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is no checkpoint: choose another folder")
 
 
 def _rows_of(folder: Path, manifest: dict[str, Any]) -> Path:
@@ -77,23 +97,28 @@ def _write(algorithm: "Pebble", folder: Path, rows: Path, shared_rows: bool) -> 
         },
         "shards": shards,
         "shared_rows": shared_rows,
-        "files": {str(path.relative_to(folder)): _digest(path) for path in files},
+        "files": {str(path.relative_to(folder)): digest(path) for path in files},
     }
     write_json(folder / MANIFEST, manifest)
 
 
-def made_for(run: RunConfig) -> dict[str, Any]:
-    """What a checkpoint must agree about with the run that loads it."""
-    return {
+def made_for(run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any]:
+    """What a checkpoint must agree about with the run that loads it; less when only its exploration is wanted."""
+    common = {
         "algorithm": run.algorithm,
         "env": run.env.model_dump(mode="json"),
         "sac": {"hidden": list(run.sac.hidden), "layer_norm": run.sac.layer_norm},
+        "explore": {"neighbours": run.explore.neighbours},
     }
-
-
-def _digest(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    return {"bytes": len(content), "blake2b": hashlib.blake2b(content, digest_size=16).hexdigest()}
+    if exploration_only:
+        return common
+    reward = run.reward.model_dump(mode="json", include={"members", "network", "hidden", "output"} | NORMALIZERS)
+    return common | {
+        "mode": run.mode,
+        "seed": run.seed,
+        "reward": reward,
+        "rollout": {"envs_per_actor": run.rollout.envs_per_actor},
+    }
 
 
 def _sync(folder: Path) -> None:
@@ -102,23 +127,22 @@ def _sync(folder: Path) -> None:
     os.close(handle)
 
 
-def verify(folder: Path, run: RunConfig) -> dict[str, Any]:
-    """The manifest of a whole checkpoint that fits `run`; UserError for a damaged, newer or foreign one."""
+def verify(folder: Path, run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any]:
+    """The manifest of a whole checkpoint that fits `run`.
+
+    Raises `Damaged` for one that is not whole, and UserError for a newer or foreign one.
+    """
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
     if manifest.get("format") != FORMAT:
         found = manifest.get("format", "none")
-        raise UserError(
-            f"{folder} has checkpoint format {found}, this version reads {FORMAT}; use rayrlhf {manifest.get('rayrlhf', 'of its time')}"
-        )
-    _refuse_mismatch(folder, "", manifest["made_for"], made_for(run))
+        writer = manifest.get("rayrlhf", "of its time")
+        raise UserError(f"{folder} has checkpoint format {found}, this version reads {FORMAT}; use rayrlhf {writer}")
+    _refuse_mismatch(folder, "", manifest["made_for"], made_for(run, exploration_only=exploration_only))
     for name, expected in manifest["files"].items():
-        path = folder / name
-        if not path.is_file() or _digest(path) != expected:
-            raise UserError(f"{path} is damaged or missing; use an earlier checkpoint")
+        require_digest(folder / name, expected)
     for shard in manifest["shards"]:
         for chunk in shard["chunks"]:
-            if not (_rows_of(folder, manifest) / chunk).is_file():
-                raise UserError(f"{_rows_of(folder, manifest) / chunk} is missing; use an earlier checkpoint")
+            require_digest(_rows_of(folder, manifest) / chunk["name"], chunk["digest"])
     return manifest
 
 
@@ -135,14 +159,19 @@ def _refuse_mismatch(folder: Path, prefix: str, saved: dict[str, Any], wanted: d
 def load(algorithm: "Pebble", folder: Path, *, exploration_only: bool = False) -> None:
     """Restores a checkpoint. With `exploration_only`, only what exploration produced: another run starts from it."""
     folder = folder.absolute()
-    manifest = verify(folder, algorithm.run)
+    manifest = verify(folder, algorithm.run, exploration_only=exploration_only)
     progress = Progress(**manifest["progress"])
     if exploration_only and not progress.exploring:
         raise UserError(f"{folder} was made after the exploration phase; explore.from wants what explore.save wrote")
     arrays: Arrays = read_arrays(folder / "learner.safetensors")
     algorithm._on_learners("load_arrays", arrays)
     source = _source(algorithm.run, progress)
-    algorithm._on_learners("load_shard", str(folder), str(_rows_of(folder, manifest)), manifest["shards"], source)
+    rows = str(_rows_of(folder, manifest))
+    algorithm._on_learners("load_shard", str(folder), rows, manifest["shards"], source, not exploration_only)
+    if exploration_only:
+        # the other run's pace is not this one's: what its steps are owed here counts as done
+        progress = Progress(env_steps=progress.env_steps)
+        progress.updates = algorithm.plan.updates_due(progress)
     algorithm.progress = progress
     if algorithm.feedback is not None:
         algorithm.feedback.load(
@@ -172,27 +201,40 @@ def _restore_runners(algorithm: "Pebble", saved: dict[str, Any]) -> None:
             continue
         rollouts.numbers[runner] = state["fragments"]
         # where a run was cut inside episodes, these are lost and the next ones begin
-        rollouts.episodes[runner] = [number + (not at_boundary) for number in state["episodes"]]
-        rollouts.place([runner])
+        rollouts.place(runner, [number + (not at_boundary) for number in state["episodes"]])
 
 
 def prune(checkpoints: Path, keep: int) -> None:
     """Deletes all but the newest `keep` checkpoints, and row chunks that none of these names."""
-    steps = sorted(checkpoints.glob("step-*"))
-    for old in steps[:-keep]:
+    steps = by_age(checkpoints)
+    for old in steps[keep:]:
         shutil.rmtree(old)
-    named = {
-        chunk for step in steps[-keep:] for shard in read_json(step / MANIFEST)["shards"] for chunk in shard["chunks"]
-    }
-    for chunk in (checkpoints / ROWS).glob("*.safetensors"):
+    _forget_unnamed(checkpoints, steps[:keep])
+
+
+def forget_after(checkpoints: Path, kept: Path | None) -> None:
+    """Deletes what a crash left: checkpoints newer than `kept`, half-written ones, and rows nobody names."""
+    for step in by_age(checkpoints):
+        if kept is None or step.name > kept.name:
+            shutil.rmtree(step)
+    for leftover in checkpoints.glob(".step-*"):
+        shutil.rmtree(leftover)
+    _forget_unnamed(checkpoints, by_age(checkpoints))
+
+
+def _forget_unnamed(checkpoints: Path, steps: list[Path]) -> None:
+    named = set()
+    for step in steps:
+        with suppress(Damaged):
+            named |= {chunk["name"] for shard in read_json(step / MANIFEST)["shards"] for chunk in shard["chunks"]}
+    for chunk in (checkpoints / ROWS).glob("*"):
         if chunk.name not in named:
             chunk.unlink()
 
 
-def newest(checkpoints: Path) -> Path | None:
-    """The newest whole checkpoint in `checkpoints`, or none."""
-    whole = [step for step in sorted(checkpoints.glob("step-*")) if (step / MANIFEST).is_file()]
-    return whole[-1] if whole else None
+def by_age(checkpoints: Path) -> list[Path]:
+    """The checkpoints in a run's folder, newest first."""
+    return sorted(checkpoints.glob("step-*"), reverse=True)
 
 
 def folder_for(checkpoints: Path, env_steps: int) -> Path:

@@ -10,11 +10,16 @@ from rayrlhf import seeding
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import make_env
 from rayrlhf.policies import Actor
-from rayrlhf.preferences.fragments import Fragment
+from rayrlhf.preferences.fragments import Bools, Floats, Fragment, Integers
 
 Mode = Literal["random", "policy"]
 EPISODE_BITS = 32
 """An episode's id is its environment's global index and its number within it, side by side."""
+
+
+def environment_of(episode: int) -> int:
+    """The global index of the environment that the episode with this id belongs to."""
+    return episode >> EPISODE_BITS
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ class Collector:
         self.policy = Actor(self.env.spec.obs_dim, self.env.spec.action_dim, run.sac).eval()
         self._true_return = np.zeros(count)
         self._success = np.zeros(count, dtype=bool)
-        self.restart([0] * count)
+        self.episodes = np.zeros(count, dtype=np.int64)
+        self._obs: Floats | None = None
 
     def restart(self, episodes: list[int]) -> None:
         """Starts episode `episodes[i]` in environment `i`, whatever was running."""
@@ -66,6 +72,9 @@ class Collector:
 
     def collect(self, steps: int, mode: Mode, *, fragment: int, version: int) -> tuple[Fragment, CollectReport]:
         """`steps` transitions of each environment. `fragment` numbers this collection: its noise depends on it."""
+        if self._obs is None:
+            self.restart(self.episodes.tolist())
+        assert self._obs is not None
         spec, envs = self.env.spec, self.env.num_envs
         rng = seeding.generator(self._run.seed, "acting", self._worker, fragment)
         obs = np.empty((steps, envs, spec.obs_dim), np.float32)
@@ -78,7 +87,7 @@ class Collector:
         finished: list[FinishedEpisode] = []
         for t in range(steps):
             if mode == "policy":
-                action[t] = self._act(action[t])
+                action[t] = self._act(self._obs, action[t])
             obs[t], episode[t], step[t] = self._obs, owner | self.episodes, self._steps
             result = self.env.step(action[t])
             next_obs[t], reward[t], success[t] = result.next_obs, result.reward, result.success
@@ -93,22 +102,22 @@ class Collector:
         numbers = tuple(int(number) for number in self.episodes)
         return columns, CollectReport(version, columns.num_transitions, numbers, at_start, tuple(finished))
 
-    def _draw(self, rng: np.random.Generator, mode: Mode, shape: tuple[int, int, int]) -> np.ndarray:
+    def _draw(self, rng: np.random.Generator, mode: Mode, shape: tuple[int, int, int]) -> Floats:
         """Uniform actions, or the standard normal noise that the policy turns into actions."""
         if mode == "random":
             return rng.uniform(-1, 1, shape).astype(np.float32)
         return rng.standard_normal(shape, dtype=np.float32)
 
-    def _act(self, noise: np.ndarray) -> np.ndarray:
+    def _act(self, obs: Floats, noise: Floats) -> Floats:
         with torch.inference_mode():
-            return self.policy.act(torch.from_numpy(self._obs), torch.from_numpy(noise)).numpy()
+            return self.policy.act(torch.from_numpy(obs), torch.from_numpy(noise)).numpy()
 
-    def _count(self, reward: np.ndarray, success: np.ndarray) -> None:
+    def _count(self, reward: Floats, success: Bools) -> None:
         self._steps += 1
         self._true_return += reward
         self._success |= success
 
-    def _finish(self, ended: np.ndarray) -> list[FinishedEpisode]:
+    def _finish(self, ended: Integers) -> list[FinishedEpisode]:
         episodes = [
             FinishedEpisode(float(self._true_return[i]), bool(self._success[i]), int(self._steps[i])) for i in ended
         ]

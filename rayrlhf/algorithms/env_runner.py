@@ -60,18 +60,19 @@ class RolloutActor(EnvRunner, Checkpointable):
         version: int = 0,
         mode: Mode = "policy",
         fragment: int = 0,
-        restart: bool = False,
+        running: list[int] | None = None,
         **kwargs: Any,
     ) -> Fragment | None:
         """Collects one fragment with `weights` (the driver sends the newest); none where an environment broke.
 
-        `restart` begins new episodes first. `fragment` numbers the collection over the run.
+        `running` is what the driver knows of this runner's episodes: where it differs, this process has taken a dead
+        one's place, and begins the episodes after those. `fragment` numbers the collection over the run.
         """
         try:
             if weights is not None:
                 self._load(weights)
-            if restart:
-                self.collector.restart([int(number) + 1 for number in self.collector.episodes])
+            if running is not None and running != self.collector.episodes.tolist():
+                self.collector.restart([number + 1 for number in running])
             length = self.run.rollout.fragment_length
             columns, self._report = self.collector.collect(length, mode, fragment=fragment, version=version)
         except EnvironmentBroken as broken:
@@ -83,10 +84,13 @@ class RolloutActor(EnvRunner, Checkpointable):
         """What the last `sample` did."""
         return self._report
 
-    def evaluate(self, *, weights: Arrays, request: EvaluationRequest) -> list[EvaluationResult]:
-        """Deterministic episodes in environments of their own."""
+    def evaluate(self, *, weights: Arrays, request: EvaluationRequest) -> list[EvaluationResult] | EnvironmentBroken:
+        """Deterministic episodes in environments of their own, or what broke there."""
         self._load(weights)
-        return evaluate_episodes(self.collector.policy, self.run, request)
+        try:
+            return evaluate_episodes(self.collector.policy, self.run, request)
+        except EnvironmentBroken as broken:
+            return broken
 
     def _load(self, weights: Arrays) -> None:
         # a copy: what lies in the object store is read-only and may go away

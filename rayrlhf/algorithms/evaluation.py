@@ -7,6 +7,7 @@ import ray
 
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.algorithms.rollouts import Rollouts
+from rayrlhf.envs import EnvironmentBroken
 from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult
 
@@ -20,19 +21,21 @@ def spread(
     *,
     lost_after_seconds: float = 180.0,
 ) -> EvaluationResult:
-    """Runs `episodes` with `policy`, each once, in their order, whichever actor runs them and whoever dies meanwhile."""
+    """Runs `episodes` with `policy`, each once and in order, whichever actor runs them and whoever dies meanwhile."""
     weights = ray.get(reward_weights) if reward_weights is not None else None
     if not rollouts.remote:
         request = EvaluationRequest(episodes, stream, weights)
-        return EvaluationResult.concatenate(
-            rollouts.group.local_env_runner.evaluate(weights=ray.get(policy), request=request)
-        )
+        local = rollouts.group.local_env_runner.evaluate(weights=ray.get(policy), request=request)
+        if isinstance(local, EnvironmentBroken):
+            raise local
+        return EvaluationResult.concatenate(local)
     runners = rollouts.runners()
     open_shares = deque(share for i in range(len(runners)) if (share := episodes[i :: len(runners)]))
     results: dict[int, EvaluationResult] = {}
     running: dict[int, tuple[int, ...]] = {}
     deadline = time.monotonic() + lost_after_seconds
     while open_shares or running:
+        rollouts.check()
         healthy = rollouts.runners()
         open_shares.extend(running.pop(lost) for lost in set(running) - set(healthy))
         for runner in healthy:
@@ -43,7 +46,11 @@ def spread(
                     "evaluate", tag="evaluate", kwargs=arguments, remote_worker_ids=[runner]
                 )
         for runner, result in rollouts.group.fetch_ready_async_reqs(tags="evaluate", timeout_seconds=0.01):
+            if isinstance(result, EnvironmentBroken):
+                raise result
             results |= dict(zip(running.pop(runner), result, strict=True))
+        if healthy:
+            deadline = time.monotonic() + lost_after_seconds
         if not healthy:
             rollouts.restore()
             if time.monotonic() > deadline:

@@ -1,10 +1,11 @@
 """Arrays in files that are whole or absent: safetensors, written aside and renamed. No pickle anywhere."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ from rayrlhf.errors import UserError
 from rayrlhf.files import write_atomically
 
 Arrays = dict[str, NDArray[Any]]
+
+
+class Damaged(UserError):  # noqa: N818 - reads as what it says
+    """A checkpoint that is not whole: an earlier one may serve."""
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -28,10 +33,31 @@ def read_arrays(path: Path) -> Arrays:
     try:
         loaded = load(path.read_bytes())
     except FileNotFoundError as missing:
-        raise UserError(f"the checkpoint lacks {path.name} (in {path.parent}); use an earlier one") from missing
+        raise Damaged(f"{path} is missing: the checkpoint is not whole") from missing
     except (SafetensorError, ValueError) as damaged:
-        raise UserError(f"{path} is damaged ({damaged}); use an earlier checkpoint") from damaged
+        raise Damaged(f"{path} is damaged ({damaged})") from damaged
     return {name: array.copy() for name, array in loaded.items()}
+
+
+class Digest(TypedDict):
+    """Size and checksum of a file."""
+
+    bytes: int
+    blake2b: str
+
+
+def digest(path: Path) -> Digest:
+    """What `path` holds, in short."""
+    content = path.read_bytes()
+    return Digest(bytes=len(content), blake2b=hashlib.blake2b(content, digest_size=16).hexdigest())
+
+
+def require_digest(path: Path, expected: Digest) -> None:
+    """Raises `Damaged` where `path` is missing or is not what it was."""
+    if not path.is_file():
+        raise Damaged(f"{path} is missing: the checkpoint is not whole")
+    if digest(path) != expected:
+        raise Damaged(f"{path} is damaged: its content is not what was saved")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -44,9 +70,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as missing:
-        raise UserError(f"{path} does not exist: {path.parent} is no checkpoint") from missing
+        raise Damaged(f"{path} does not exist: {path.parent} is no checkpoint") from missing
     except (json.JSONDecodeError, UnicodeDecodeError) as damaged:
-        raise UserError(f"{path} is damaged ({damaged}); use an earlier checkpoint") from damaged
+        raise Damaged(f"{path} is damaged ({damaged})") from damaged
 
 
 @contextmanager

@@ -43,7 +43,9 @@ class PebbleLearner(TorchLearner):
         nets, run = self.networks, self.run
         obs_dim, action_dim = nets.obs_dim, nets.action_dim
         learners = max(1, run.resources.learners)
-        capacity = min(run.sac.replay_capacity, run.total_steps)
+        # one round more than the run needs: the asynchronous mode may go past its last step
+        rounds = 2 * run.rollout.fragment_length * run.rollout.envs_per_actor * max(1, run.rollout.actors)
+        capacity = min(run.sac.replay_capacity, run.total_steps + rounds)
         self.replay = Replay(-(-capacity // learners), obs_dim, action_dim, self._device)
         self.batch_size = run.sac.batch_size // learners
         self.updates = 0
@@ -54,20 +56,18 @@ class PebbleLearner(TorchLearner):
         self.source: RewardSource = "entropy"
         self.entropy: StateEntropy | None = self._new_entropy() if run.explore.unsupervised_steps else None
         self._graphs: GraphedUpdate | None = None
+        self._size = torch.zeros((), dtype=torch.float64, device=self._device)
 
     def _new_entropy(self) -> StateEntropy:
-        # seed and unsupervised steps, and the fragments still on their way when the phase ends
-        in_flight = (
-            4 * self.run.rollout.fragment_length * self.run.rollout.envs_per_actor * max(1, self.run.rollout.actors)
+        # memory is taken as states come; exploration ends long before the replay wraps
+        return StateEntropy(
+            self.networks.obs_dim, self.run.explore.neighbours, capacity=self.replay.capacity, device=self._device
         )
-        states = min(self.replay.capacity, self.run.exploration_steps + in_flight)
-        return StateEntropy(self.networks.obs_dim, self.run.explore.neighbours, capacity=states, device=self._device)
 
     @property
     def networks(self) -> SacNetworks:
-        """The networks behind RLlib's module. A DDP wrapper is by-passed: gradients are reduced by `_all_reduce`."""
-        module = self.module[DEFAULT_MODULE_ID]
-        return module.unwrapped().networks  # type: ignore[no-any-return]
+        """The networks inside RLlib's module."""
+        return self.module[DEFAULT_MODULE_ID].networks  # type: ignore[no-any-return]
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Registers the update's three optimisers, so that RLlib saves and restores them."""
@@ -88,6 +88,9 @@ class PebbleLearner(TorchLearner):
         """Not used: `learn` is the batch path. RLlib's `LearnerGroup.update` would end here."""
         raise RuntimeError("PebbleLearner learns through learn(), not through LearnerGroup.update()")
 
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """No wrapper: all learners start from the same seed, and `_all_reduce` keeps them equal."""
+
     @staticmethod
     def _all_reduce(gradients: list[Tensor]) -> None:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -103,17 +106,17 @@ class PebbleLearner(TorchLearner):
         """Writes fragments to the replay, scored by the newest reward."""
         for item in fragments:
             fragment = ray.get(item) if isinstance(item, ray.ObjectRef) else item
-            rows = Rows.from_fragment(fragment)
+            rows = Rows.from_fragment(fragment).to(self._device)
             if self.entropy is not None:
-                self.entropy.add(rows.obs.to(self._device))
+                self.entropy.add(rows.obs)
             self.replay.insert(rows, self._score(rows))
 
     def _score(self, rows: Rows) -> Tensor:
         if self.source == "true":
             return rows.true_reward
         if self.source == "ensemble":
-            return self.scorer.score(rows.obs.to(self._device), rows.action.to(self._device))
-        return torch.zeros(len(rows.obs))
+            return self.scorer.score(rows.obs, rows.action)
+        return torch.zeros(len(rows.obs), device=self._device)
 
     def reward_with(self, source: RewardSource, weights: Arrays | Ref | None = None, version: int = 0) -> None:
         """Makes `source` the reward and recomputes the whole column.
@@ -147,10 +150,9 @@ class PebbleLearner(TorchLearner):
         return means
 
     def _one_update(self, move_target: bool) -> dict[str, Tensor]:
-        if self._device.type != "cuda" or self.source == "entropy":
-            return self._draw_and_update(
-                torch.tensor(float(self.replay.size), dtype=torch.float64, device=self._device), move_target
-            )
+        if self._device.type != "cuda" or self.source == "entropy" or self.config.num_learners > 1:
+            self._size.fill_(float(self.replay.size))
+            return self._draw_and_update(self._size, move_target)
         if self._graphs is None:
             self._graphs = GraphedUpdate(self._draw_and_update, self.generator, self._device)
         return self._graphs(self.replay.size, move_target)
@@ -220,8 +222,13 @@ class PebbleLearner(TorchLearner):
     def _shard_file(folder: str, index: int) -> Path:
         return Path(folder) / f"shard{index:03d}.safetensors"
 
-    def load_shard(self, folder: str, rows: str, entries: list[ShardEntry], source: RewardSource) -> None:
-        """Restores this learner's shard; where the number of learners has changed, its share of all rows."""
+    def load_shard(
+        self, folder: str, rows: str, entries: list[ShardEntry], source: RewardSource, same_run: bool
+    ) -> None:
+        """Restores this learner's shard; where the number of learners has changed, its share of all rows.
+
+        Another run's exploration (`same_run` false) gives the rows, not the generator: seeds must differ.
+        """
         learners = max(1, self.run.resources.learners)
         same = len(entries) == learners
         mine = [entry for entry in entries if not same or entry["index"] == self._learner_index]
@@ -230,7 +237,7 @@ class PebbleLearner(TorchLearner):
         load_rows(self.replay, Path(rows), mine, [state["reward"] for state in states], share)
         self.source = source
         self.updates = int(states[0]["updates"])
-        if same:
+        if same and same_run:
             self.generator.set_state(torch.from_numpy(states[0]["generator"]))
         if source != "entropy":
             self.entropy = None

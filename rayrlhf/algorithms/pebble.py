@@ -1,6 +1,7 @@
 """PEBBLE (Lee et al. 2021, arXiv 2106.05091) as an RLlib algorithm: the one loop of a run."""
 
 import threading
+import time
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,10 @@ from rayrlhf.algorithms.progress import Plan, Progress
 from rayrlhf.algorithms.roles import Feedback, Ref, SessionOutcome
 from rayrlhf.algorithms.rollouts import Arrival, Rollouts
 from rayrlhf.config import RunConfig
+from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationResult
+
+SESSION_POLL_SECONDS = 0.005
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
@@ -43,13 +47,14 @@ class Pebble(SAC):
         Algorithm.setup(self, config)
         self.run: RunConfig = self.config.run
         self.plan, self.progress = Plan(self.run), Progress()
-        self.rollouts = Rollouts(self.env_runner_group, lambda: self.restore_env_runners(self.env_runner_group))
+        self.interrupted = threading.Event()
+        group = self.env_runner_group
+        self.rollouts = Rollouts(group, lambda: self.restore_env_runners(group), self._stop_if_interrupted)
         self.feedback: Feedback | None = self._make_feedback()
         self._session_running = False
         self._policy = self._fetch_policy()
         self._recent: deque[FinishedEpisode] = deque(maxlen=10)
         self._metrics: dict[str, float] = {}
-        self.interrupted = threading.Event()
 
     def _make_feedback(self) -> Feedback | None:
         if self.run.mode == "oracle":
@@ -66,8 +71,7 @@ class Pebble(SAC):
 
     def training_step(self) -> None:
         """One round of PEBBLE's algorithm 2; in the asynchronous mode collecting goes on while learning."""
-        if self.interrupted.is_set():
-            raise Interrupted
+        self._stop_if_interrupted()
         arrivals = self.collect()
         self.insert(arrivals)
         if self.plan.exploration_over(self.progress):
@@ -77,6 +81,10 @@ class Pebble(SAC):
         if not self.run.rollout.synchronous:
             self.request_fragments()
         self.learn(self.plan.updates_due(self.progress))
+
+    def _stop_if_interrupted(self) -> None:
+        if self.interrupted.is_set():
+            raise Interrupted
 
     def collect(self) -> list[Arrival]:
         """Fragments that have come, at least one; none of them staler than allowed."""
@@ -88,10 +96,10 @@ class Pebble(SAC):
             everything=self.run.rollout.synchronous,
         )
 
-    def request_fragments(self, *, restart: bool = False) -> None:
+    def request_fragments(self) -> None:
         """Sends idle rollout actors off with the newest policy."""
         mode: Mode = "random" if self.plan.phase(self.progress) == "random" else "policy"
-        self.rollouts.request(self._policy, self.progress.learner_calls, mode, restart=restart)
+        self.rollouts.request(self._policy, self.progress.learner_calls, mode)
 
     def insert(self, arrivals: list[Arrival]) -> None:
         """Hands fragments, by reference, to the learners' replays and to the trajectory store."""
@@ -115,8 +123,9 @@ class Pebble(SAC):
         else:
             self.hold_session(wait=True)
         self._on_learners("reset_critic")
-        self._on_learners("learn", self.run.explore.critic_reset_updates)
-        self.progress.reset_updates += self.run.explore.critic_reset_updates
+        updates = self.run.explore.critic_reset_updates
+        self.progress.reset_updates += updates
+        self._learn_and_publish(updates)
 
     def hold_session(self, *, wait: bool = False) -> None:
         """Begins the session that is due and applies the one that has ended. Only `wait` holds training up."""
@@ -127,10 +136,19 @@ class Pebble(SAC):
         if questions and not self._session_running:
             self.feedback.begin_session(self.progress.sessions, questions)
             self._session_running = True
-        if self._session_running:
-            outcome = self.feedback.finish_session(wait=wait)
+        self._finish_session(wait=wait)
+
+    def _finish_session(self, *, wait: bool) -> None:
+        """Applies the running session's outcome if it is there, or once it is."""
+        while self._session_running and self.feedback is not None:
+            outcome = self.feedback.finish_session()
             if outcome is not None:
                 self._apply(outcome)
+            elif wait:
+                self._stop_if_interrupted()
+                time.sleep(SESSION_POLL_SECONDS)
+            else:
+                return
 
     def _apply(self, outcome: SessionOutcome) -> None:
         self._session_running = False
@@ -145,36 +163,49 @@ class Pebble(SAC):
 
     def learn(self, updates: int) -> None:
         """`updates` updates on every learner, then the newest policy is published."""
-        if not updates:
-            return
+        if updates and all(self._on_learners("replay_size")):
+            self.progress.updates += updates
+            self._learn_and_publish(updates)
+
+    def _learn_and_publish(self, updates: int) -> None:
         metrics = self._on_learners("learn", updates)
-        if not metrics[0]:
-            return
         self._metrics |= {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
-        self.progress.updates += updates
         self.progress.learner_calls += 1
         self._policy = self._fetch_policy()
 
     def _fetch_policy(self) -> Ref:
         if self.learner_group.is_local:
             return ray.put(self.learner_group._learner.actor_weights())
-        call = self.learner_group.foreach_learner(
-            lambda learner: learner.actor_weights(), remote_actor_ids=[0], return_obj_refs=True
+        (reference,) = self._results(
+            self.learner_group.foreach_learner(
+                lambda learner: learner.actor_weights(), remote_actor_ids=[0], return_obj_refs=True
+            ),
+            expected=1,
         )
-        reference: Ref = next(iter(call)).get()
+        assert isinstance(reference, ray.ObjectRef)
         return reference
 
     def _on_learners(self, method: str, *args: Any) -> list[Any]:
-        results = self.learner_group.foreach_learner(lambda learner: getattr(learner, method)(*args))
+        calls = self.learner_group.foreach_learner(lambda learner: getattr(learner, method)(*args))
+        return self._results(calls, expected=max(1, self.run.resources.learners))
+
+    @staticmethod
+    def _results(calls: Any, *, expected: int) -> list[Any]:
+        """What learners returned. RLlib hands errors over as results and goes on without the learner: not here."""
+        results = list(calls)
+        for result in results:
+            if not result.ok:
+                raise result.get()
+        if len(results) != expected:
+            raise UserError(f"{expected - len(results)} of {expected} learners are lost; go on with --resume")
         return [result.get() for result in results]
 
     def _on_learner(self, index: int, method: str, *args: Any) -> None:
         chosen = None if self.learner_group.is_local else [index]
-        results = self.learner_group.foreach_learner(
+        calls = self.learner_group.foreach_learner(
             lambda learner: getattr(learner, method)(*args), remote_actor_ids=chosen
         )
-        for result in results:
-            result.get()
+        self._results(calls, expected=1)
 
     def _count(self, arrival: Arrival) -> None:
         report, progress = arrival.report, self.progress
@@ -214,11 +245,14 @@ class Pebble(SAC):
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Brings rollout actors back that died; they continue with new episodes."""
         restored: list[int] = env_runner_group.probe_unhealthy_env_runners() or []
-        if restored:
-            self.rollouts.revive(restored)
-            if self.feedback is not None:
-                self.feedback.close_episodes()
+        if restored and self.feedback is not None:
+            self.feedback.close_episodes([env for runner in restored for env in self._environments_of(runner)])
         return restored
+
+    def _environments_of(self, runner: int) -> range:
+        """Global indices of a rollout actor's environments."""
+        count = self.run.rollout.envs_per_actor
+        return range((runner - 1) * count, runner * count)
 
     def can_checkpoint(self) -> bool:
         """A synchronous run is cut only where all environments stand at an episode's start."""
@@ -226,17 +260,15 @@ class Pebble(SAC):
 
     def cut(self) -> None:
         """Ends all running episodes, so that a synchronous run can be cut here: it goes on with new ones."""
-        self.rollouts.revive(list(self.rollouts.episodes))
-        self.rollouts.at_start = dict.fromkeys(self.rollouts.at_start, True)
+        for runner, episodes in list(self.rollouts.episodes.items()):
+            self.rollouts.place(runner, [number + 1 for number in episodes])
         if self.feedback is not None:
-            self.feedback.close_episodes()
+            self.feedback.close_episodes(None)
 
     def save_checkpoint(self, checkpoint_dir: str, *, shared_rows: bool = False) -> None:
         """Everything of the run, in files without pickle; see `algorithms.checkpoint`."""
-        if self._session_running and self.feedback is not None:
-            outcome = self.feedback.finish_session(wait=True)
-            if outcome is not None:
-                self._apply(outcome)
+        # a session that Ctrl-C cuts off is held again after the resume, with the same ids
+        self._finish_session(wait=not self.interrupted.is_set())
         checkpoint.save(self, Path(checkpoint_dir), shared_rows=shared_rows)
 
     def load_checkpoint(self, checkpoint_dir: str, *, exploration_only: bool = False) -> None:

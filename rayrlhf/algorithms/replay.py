@@ -1,7 +1,8 @@
 """The replay that lives with a learner: preallocated columns on its device, the reward one of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,10 @@ class Rows:
     next_obs: Tensor
     true_reward: Tensor
     terminated: Tensor
+
+    def to(self, device: torch.device) -> "Rows":
+        """The same rows on `device`."""
+        return Rows(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     @staticmethod
     def from_fragment(fragment: Fragment) -> "Rows":
@@ -62,6 +67,8 @@ class Replay:
             for name, width in widths.items()
         }
         self.reward = torch.zeros(capacity, dtype=torch.float32, device=self.device)
+        self.saved: dict[tuple[str, int], Any] = {}
+        """By folder and chunk number: the files this replay wrote or came from (`shards.py`)."""
 
     @property
     def size(self) -> int:

@@ -47,8 +47,8 @@ class Feedback(Protocol):
         """Starts selecting, asking, collecting and fitting for up to `count` labels; returns at once."""
         ...
 
-    def finish_session(self, *, wait: bool) -> SessionOutcome | None:
-        """The running session's outcome once it is there, else none. With `wait`, blocks until it is."""
+    def finish_session(self) -> SessionOutcome | None:
+        """The running session's outcome once it is there, else none. Raises what the session raised."""
         ...
 
     def weights(self) -> Ref:
@@ -66,8 +66,8 @@ class Feedback(Protocol):
         """
         ...
 
-    def close_episodes(self) -> None:
-        """Closes the running episodes: what comes next belongs to new ones."""
+    def close_episodes(self, environments: list[int] | None) -> None:
+        """Closes the running episodes of `environments` (none: of all): what comes next belongs to new ones."""
         ...
 
     def close(self) -> None:

@@ -19,6 +19,8 @@ from rayrlhf.envs import EnvironmentBroken
 from rayrlhf.errors import UserError
 
 POLL_SECONDS = 0.002
+LOSSES_IN_A_ROW = 10
+"""Deaths of rollout actors without a fragment in between that are taken for bad luck."""
 LOCAL = 0
 """The id of the runner in the driver, used when there are no rollout actors."""
 
@@ -38,12 +40,15 @@ class Rollouts:
 
     group: EnvRunnerGroup
     restore: Callable[[], Any]
+    check: Callable[[], None]
+    """Called while waiting; raises to stop the wait."""
     lost_after_seconds: float = 180.0
     numbers: dict[int, int] = field(default_factory=dict)
     """By runner: how many fragments were asked of it."""
     episodes: dict[int, list[int]] = field(default_factory=dict)
     """By runner: the numbers of its running episodes."""
     at_start: dict[int, bool] = field(default_factory=dict)
+    _losses: int = 0
     _in_flight: dict[int, int] = field(default_factory=dict)
     _fragments: dict[int, Ref] = field(default_factory=dict)
     _reports: dict[int, Any] = field(default_factory=dict)
@@ -57,7 +62,7 @@ class Rollouts:
         """Ids of the runners that can be asked now."""
         return sorted(self.group.healthy_worker_ids()) if self.remote else [LOCAL]
 
-    def request(self, weights: Ref, version: int, mode: Mode, *, restart: bool = False) -> None:
+    def request(self, weights: Ref, version: int, mode: Mode) -> None:
         """Asks every idle runner for a fragment acted with `weights` of `version`."""
         for runner in self.runners():
             if runner in self._in_flight:
@@ -65,7 +70,8 @@ class Rollouts:
             number = self.numbers.get(runner, 0)
             self.numbers[runner] = number + 1
             self._in_flight[runner] = version
-            arguments = {"weights": weights, "version": version, "mode": mode, "fragment": number, "restart": restart}
+            running = self.episodes.get(runner)
+            arguments = {"weights": weights, "version": version, "mode": mode, "fragment": number, "running": running}
             self._send(runner, arguments)
 
     def _send(self, runner: int, arguments: dict[str, Any]) -> None:
@@ -86,6 +92,7 @@ class Rollouts:
         arrivals: list[Arrival] = []
         deadline = time.monotonic() + self.lost_after_seconds
         while True:
+            self.check()
             arrivals += self._arrived()
             overdue = any(everything or version - asked >= max_staleness for asked in self._in_flight.values())
             if arrivals and not overdue:
@@ -108,6 +115,7 @@ class Rollouts:
     def _take(self, runner: int) -> Arrival:
         fragment, report = self._fragments.pop(runner), self._reports.pop(runner)
         self._in_flight.pop(runner, None)
+        self._losses = 0
         if isinstance(report, EnvironmentBroken):
             raise report
         self.episodes[runner] = list(report.episodes)
@@ -116,31 +124,29 @@ class Rollouts:
 
     def _forget(self, runners: Iterable[int]) -> None:
         for runner in runners:
+            self._losses += 1
             for book in (self._in_flight, self._fragments, self._reports):
                 book.pop(runner, None)
+        if self._losses > LOSSES_IN_A_ROW:
+            raise UserError(
+                f"rollout actors died {self._losses} times without returning anything: see ray.log in the run's folder"
+            )
 
     def _wait_for_runners(self, deadline: float) -> None:
         while not self.runners():
+            self.check()
             self.restore()
             if time.monotonic() > deadline:
                 raise UserError("every rollout actor is lost and none came back; start again with --resume")
             time.sleep(0.1)
 
-    def revive(self, runners: Iterable[int]) -> None:
-        """Gives runners that came back the next episodes of their environments: no episode's id is used twice."""
-        for runner in runners:
-            self._forget([runner])
-            if runner in self.episodes:
-                self.episodes[runner] = [number + 1 for number in self.episodes[runner]]
-                self.place([runner])
-
-    def place(self, runners: Iterable[int]) -> None:
-        """Starts the episodes `self.episodes` names in `runners`."""
-        for runner in runners:
-            state = {"episodes": self.episodes[runner]}
-            if self.remote:
-                self.group.foreach_env_runner(
-                    "set_state", kwargs={"state": state}, remote_worker_ids=[runner], local_env_runner=False
-                )
-            else:
-                self.group.local_env_runner.set_state(state)
+    def place(self, runner: int, episodes: list[int]) -> None:
+        """Starts `episodes` in the environments of `runner`."""
+        self.episodes[runner], self.at_start[runner] = episodes, True
+        state = {"episodes": episodes}
+        if self.remote:
+            self.group.foreach_env_runner(
+                "set_state", kwargs={"state": state}, remote_worker_ids=[runner], local_env_runner=False
+            )
+        else:
+            self.group.local_env_runner.set_state(state)

@@ -1,21 +1,33 @@
 """A learner's shard in files: row chunks that are written once, and per checkpoint what changes.
 
-Rows are numbered by insertion. A chunk holds the rows `[start, end)` and is never written again, so a checkpoint of a
-million rows costs what was inserted since the last one, plus the reward column.
+Rows are numbered by insertion. A chunk holds the rows `[begin, end)` and is never written again, so a checkpoint of a
+million rows costs what was inserted since the last one, plus the reward column. A replay trusts only chunks that it
+wrote or was filled from itself: files of the same rows may be left of a time line that a crash cut off.
 """
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from rayrlhf.algorithms.files import Arrays, read_arrays, write_arrays
+from rayrlhf.algorithms.files import Arrays, Digest, digest, read_arrays, write_arrays
 from rayrlhf.algorithms.replay import COLUMNS, Replay, Rows
 
 CHUNK = 65_536
 """Rows per chunk: about 22 MB of MetaWorld."""
+
+
+class ChunkEntry(TypedDict):
+    """One chunk file of the rows `[begin, end)`."""
+
+    name: str
+    begin: int
+    end: int
+    digest: Digest
 
 
 class ShardEntry(TypedDict):
@@ -24,58 +36,70 @@ class ShardEntry(TypedDict):
     index: int
     first: int
     inserted: int
-    chunks: list[str]
+    chunks: list[ChunkEntry]
 
 
 def save_rows(replay: Replay, rows: Path, index: int) -> ShardEntry:
-    """Writes the chunks that `rows` lacks. The last, unfinished one is written anew under a name of its own."""
+    """Writes the chunks that this replay has not yet written to `rows`; the last, unfinished one anew."""
     first = replay.inserted - replay.size
-    names = []
+    chunks = []
     for chunk in range(first // CHUNK, -(-replay.inserted // CHUNK)):
         begin, end = chunk * CHUNK, min((chunk + 1) * CHUNK, replay.inserted)
-        existing = rows / _name(index, begin, end)
-        if not existing.exists():
-            begin = max(begin, first)
-            existing = rows / _name(index, begin, end)
-            if not existing.exists():
-                write_arrays(existing, _read_ring(replay, begin, end))
-        names.append(existing.name)
-    return ShardEntry(index=index, first=first, inserted=replay.inserted, chunks=names)
+        known: ChunkEntry | None = replay.saved.get((str(rows), chunk))
+        if known is None or known["end"] != end or not (rows / known["name"]).is_file():
+            known = _write(replay, rows, index, max(begin, first), end)
+            replay.saved[str(rows), chunk] = known
+        chunks.append(known)
+    return ShardEntry(index=index, first=first, inserted=replay.inserted, chunks=chunks)
 
 
-def _name(index: int, begin: int, end: int) -> str:
-    return f"shard{index:03d}-{begin:012d}-{end:012d}.safetensors"
-
-
-def _read_ring(replay: Replay, begin: int, end: int) -> Arrays:
+def _write(replay: Replay, rows: Path, index: int, begin: int, end: int) -> ChunkEntry:
+    file = rows / f"shard{index:03d}-{begin:012d}-{end:012d}-{secrets.token_hex(4)}.safetensors"
     slots = torch.arange(begin, end, device=replay.device) % replay.capacity
-    return {name: replay.columns[name].index_select(0, slots).cpu().numpy() for name in COLUMNS}
+    columns: Arrays = {name: replay.columns[name].index_select(0, slots).cpu().numpy() for name in COLUMNS}
+    write_arrays(file, columns)
+    return ChunkEntry(name=file.name, begin=begin, end=end, digest=digest(file))
 
 
-def reward_column(replay: Replay) -> np.ndarray:
+def reward_column(replay: Replay) -> NDArray[np.float32]:
     """The reward of all rows that can be drawn, oldest first, `[size]`."""
     slots = torch.arange(replay.inserted - replay.size, replay.inserted, device=replay.device) % replay.capacity
     return replay.reward.index_select(0, slots).cpu().numpy()
 
 
 def load_rows(
-    replay: Replay, rows: Path, entries: Sequence[ShardEntry], rewards: Sequence[np.ndarray], share: slice
+    replay: Replay,
+    rows: Path,
+    entries: Sequence[ShardEntry],
+    rewards: Sequence[NDArray[np.float32]],
+    share: slice,
 ) -> None:
-    """Fills an empty `replay` with the rows of `entries` that `share` takes of them all.
+    """Fills an empty `replay` with the rows of `entries` that `share` takes of them all, the newest that fit.
 
-    With one entry and everything shared, each row returns to the slot it had.
+    With one entry, everything shared and the capacity it was saved with, each row returns to the slot it had.
     """
-    if len(entries) == 1 and share == slice(None):
-        replay.inserted = entries[0]["first"]
+    whole = len(entries) == 1 and share == slice(None)
+    entry = entries[0]
+    in_place = whole and (entry["first"] == 0 or entry["inserted"] - entry["first"] == replay.capacity)
+    if in_place:
+        replay.inserted = entry["first"]
     taken = 0
     for entry, reward in zip(entries, rewards, strict=True):
-        for name in entry["chunks"]:
-            columns = read_arrays(rows / name)
-            begin = int(name.split("-")[1])
-            skip = max(0, entry["first"] - begin)
-            count = min(len(columns["true_reward"]), entry["inserted"] - begin) - skip
+        for chunk in entry["chunks"]:
+            columns = read_arrays(rows / chunk["name"])
+            skip = max(0, entry["first"] - chunk["begin"])
+            count = chunk["end"] - chunk["begin"] - skip
             kept = np.arange(count)[(-taken + (share.start or 0)) % (share.step or 1) :: share.step or 1]
             taken += count
-            offset = begin + skip - entry["first"]
+            offset = chunk["begin"] + skip - entry["first"]
             chosen = {key: torch.from_numpy(columns[key][skip : skip + count][kept]) for key in COLUMNS}
-            replay.insert(Rows(**chosen), torch.from_numpy(reward[offset : offset + count][kept]))
+            _insert(replay, Rows(**chosen), torch.from_numpy(reward[offset : offset + count][kept]))
+            if in_place:
+                replay.saved[str(rows), chunk["begin"] // CHUNK] = chunk
+
+
+def _insert(replay: Replay, rows: Rows, reward: torch.Tensor) -> None:
+    """Inserts piece by piece: a replay smaller than a chunk keeps the newest rows."""
+    for begin in range(0, len(reward), replay.capacity):
+        piece = slice(begin, begin + replay.capacity)
+        replay.insert(Rows(**{name: getattr(rows, name)[piece] for name in COLUMNS}), reward[piece])

@@ -214,6 +214,17 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
+        round_steps = self.rollout.fragment_length * self.rollout.envs_per_actor * max(1, self.rollout.actors)
+        if self.sac.replay_capacity < self.exploration_steps + 4 * round_steps:
+            raise ValueError(
+                f"sac.replay_capacity ({self.sac.replay_capacity}) is too small for exploration: at least "
+                f"{self.exploration_steps + 4 * round_steps} rows"
+            )
+        learners = max(1, self.resources.learners)
+        if self.sac.batch_size % learners:
+            raise ValueError(
+                f"sac.batch_size ({self.sac.batch_size}) cannot be divided among {learners} learners: choose a multiple"
+            )
         if self.env.horizon is not None and self.queries.segment_length > self.env.horizon:
             raise ValueError(
                 f"queries.segment_length ({self.queries.segment_length}) is longer than "

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,11 +73,19 @@ class EvaluationResult:
         return {name: value for name, value in found.items() if value is not None}
 
 
-@lru_cache(maxsize=2)
+_KEPT: dict[str, tuple[tuple[Any, ...], VectorEnv]] = {}
+"""By stream: the environments used last. Loading a simulator's model takes longer than an episode."""
+
+
 def _environments(options: EnvOptions, seed: int, stream: str, count: int) -> VectorEnv:
-    # kept: loading a simulator's model takes longer than an episode. All have index 0, so that only the episode's
-    # number decides its start.
-    return make_env(options, count, seed=seed, indices=[0] * count, stream=stream)
+    """`count` environments, all of index 0, so that only an episode's number decides its start."""
+    key = (options, seed, count)
+    kept = _KEPT.get(stream)
+    if kept is None or kept[0] != key:
+        if kept is not None:
+            kept[1].close()
+        _KEPT[stream] = kept = key, make_env(options, count, seed=seed, indices=[0] * count, stream=stream)
+    return kept[1]
 
 
 def evaluate_episodes(
@@ -94,9 +101,10 @@ def evaluate_episodes(
     """
     scorer: RewardScorer | None = None
     results: list[EvaluationResult] = []
+    count = min(request.side_by_side, len(request.episodes))
     for start in range(0, len(request.episodes), request.side_by_side):
-        numbers = request.episodes[start : start + request.side_by_side]
-        env = _environments(run.env, run.seed, request.stream, len(numbers))
+        numbers = request.episodes[start : start + count]
+        env = _environments(run.env, run.seed, request.stream, count)
         if request.reward_weights is not None and scorer is None:
             scorer = RewardScorer(run.reward, env.spec.obs_dim, env.spec.action_dim, "cpu")
             scorer.load(request.reward_weights)
@@ -118,10 +126,11 @@ class _Episode:
 def _run(
     policy: Actor, env: VectorEnv, numbers: tuple[int, ...], watch: Callable[[VectorEnv], None] | None
 ) -> list[_Episode]:
-    obs = env.reset(numbers)
-    length = np.zeros(len(numbers), dtype=np.int64)
+    # the last round may have fewer episodes than environments: the others play along unseen
+    obs = env.reset([*numbers, *[numbers[0]] * (env.num_envs - len(numbers))])
+    length = np.zeros(env.num_envs, dtype=np.int64)
     columns: list[tuple[Floats, Floats, Floats, NDArray[np.bool_]]] = []
-    running = np.ones(len(numbers), dtype=bool)
+    running = np.ones(env.num_envs, dtype=bool)
     while running.any():
         with torch.inference_mode():
             action = policy.act(torch.from_numpy(obs), None).numpy()

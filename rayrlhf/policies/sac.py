@@ -59,7 +59,7 @@ class SacUpdate:
         )
 
     def __call__(self, batch: Batch, next_noise: Tensor, noise: Tensor, *, move_target: bool) -> dict[str, Tensor]:
-        """One update with standard normal `noise` and `next_noise` `[B, A]`; returns scalars, without waiting for them."""
+        """One update with standard normal `noise` and `next_noise` `[B, A]`; returns scalars on the device."""
         critic_loss, value = self._update_critic(batch, next_noise)
         actor_loss, entropy = self._update_actor(batch.obs, noise)
         if move_target:

@@ -8,7 +8,7 @@ of consecutive steps, and no segment crosses the hole; an episode with a hole co
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,9 +100,12 @@ class TrajectoryStore:
         while len(self._ended) > self._capacity:
             self._spare.append(self._ended.popleft().rows)
 
-    def close_open_episodes(self) -> None:
-        """Ends all running episodes as they are: for a resume or a lost actor, after which environments start anew."""
-        for episode in sorted(self._running):
+    def close_open_episodes(self, chosen: Callable[[int], bool] = lambda episode: True) -> None:
+        """Ends the running episodes whose ids are `chosen` as they are; their environments start anew.
+
+        For a resume (all of them) or a lost actor (those of its environments).
+        """
+        for episode in sorted(filter(chosen, self._running)):
             self._end(self._running[episode])
 
     def legal_starts(self, length: int) -> int:

@@ -148,6 +148,11 @@ class Members:
         self.reward_scale = float(weights["reward_scale"])
 
 
+def is_weight(name: str) -> bool:
+    """Whether `name` in an ensemble's state belongs to its weights, rather than to fitting."""
+    return name in ("members", "reward_scale") or name.startswith(("network/", "inputs/"))
+
+
 def merge_weights(parts: Sequence[Mapping[str, NDArray[np.generic]]]) -> Arrays:
     """The weights of a whole ensemble from those of its parts, members in ascending order.
 

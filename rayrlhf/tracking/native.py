@@ -17,7 +17,7 @@ def native_stderr_to(path: Path) -> Iterator[None]:
     with path.open("ab") as log:
         os.dup2(log.fileno(), 2)
     before = sys.stderr
-    sys.stderr = open(terminal, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")
+    sys.stderr = open(terminal, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")  # noqa: SIM115
     try:
         yield
     finally:
