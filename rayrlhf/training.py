@@ -62,6 +62,8 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
         os.environ.setdefault(
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
         )  # what Ray says it will do from its next version
+        # Ray's default of 15 starves reward fits and rollouts beside anything else that runs on the machine
+        os.environ.setdefault("RAY_worker_niceness", "0")
         address = os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": _cpus(config)}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
