@@ -76,6 +76,7 @@ def _measure(report: Report, options: RolloutBench, stack: ExitStack) -> None:
         report.add("one_actor_stock_metaworld", rates, "one", "stock", unit=UNIT, against=stock_loop)
     if "envpool" in sides:
         report.add("envpool", rates, "envpool", "one", unit=UNIT, against="the same actor with the Python backend")
+        report.add("envpool_stock_metaworld", rates, "envpool", "stock", unit=UNIT, against=stock_loop)
     actors = {"one": one} | ({"envpool": pooled} if "envpool" in sides else {})
     _per_processor_second(report, options, actors, bare)
 
