@@ -49,6 +49,23 @@ def groups() -> dict[str, str]:
     return found
 
 
+def value_of(config: RunConfig, name: str) -> str:
+    """The value of the option `name` in `config`, as an override writes it."""
+    value: object = config.model_dump(mode="json", by_alias=True)
+    for part in name.split("."):
+        assert isinstance(value, dict)
+        value = value[part]
+    return _written(value)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(_written(item) for item in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
+
+
 def nearest_keys(name: str, count: int = 3) -> list[str]:
     """Known keys near the unknown dotted `name`, best first: spelt alike as a whole or in their last part."""
     likeness = {key: _likeness(name, key) for key in keys()}

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rayrlhf.errors import nearest
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -115,11 +117,15 @@ class QueryOptions(Options):
     """Episodes the trajectory store keeps; questions come from these."""
 
 
+TEACHERS = ("oracle", "mistake", "noisy", "skip", "myopic", "equal", "random", "silent")
+
+
 class TeacherOptions(Options):
     """Who answers. The six named teachers are B-Pref's; a field that is set overrides the name's value."""
 
-    name: Literal["oracle", "mistake", "noisy", "skip", "myopic", "equal", "random", "silent"] = "oracle"
-    """`random` draws its answers and `silent` never answers: the controls of every claim."""
+    name: str = "oracle"
+    """`oracle`, `mistake`, `noisy`, `skip`, `myopic`, `equal`: B-Pref's. `random` draws its answers and `silent` never
+    answers: the controls of every claim. `package.module:Class` is a teacher of the user's own."""
     beta: float | None = None
     gamma: Fraction | None = None
     mistake: Fraction | None = None
@@ -129,6 +135,14 @@ class TeacherOptions(Options):
     """Reproduce B-Pref's repeated multiplication of the thresholds after the first session."""
     wait: bool = False
     """Hold training until every open question is answered."""
+
+    @field_validator("name")
+    @classmethod
+    def _known_or_a_path(cls, name: str) -> str:
+        if name not in TEACHERS and ":" not in name:
+            wanted = f"wanted one of {', '.join(TEACHERS)}, or 'package.module:Class'"
+            raise ValueError(f"teacher.name is {name!r}, {wanted}{nearest(name, TEACHERS)}")
+        return name
 
 
 class RolloutOptions(Options):

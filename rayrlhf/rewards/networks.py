@@ -1,6 +1,5 @@
 """What a reward network is, the multilayer perceptron, and networks of the user's own."""
 
-import importlib
 from abc import ABC, abstractmethod
 from itertools import pairwise
 
@@ -8,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from rayrlhf.config import RewardOptions
-from rayrlhf.errors import UserError, nearest
+from rayrlhf.config.classes import imported
+from rayrlhf.errors import UserError
 
 LEAK = 0.01
 """Slope of the LeakyReLUs below zero (PyTorch's default, B-Pref's)."""
@@ -47,16 +47,9 @@ class MLPReward(RewardNetwork):
 
 def _users_class(path: str) -> type[nn.Module]:
     """The class at `package.module:Class`. Raises UserError, naming what is missing."""
-    module_name, colon, name = path.partition(":")
-    if not (module_name and colon and name):
+    if ":" not in path:
         raise UserError(f"reward.network is {path!r}: give 'mlp' or a class as 'package.module:Class'")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"reward.network {path!r} cannot be imported: {error}") from error
-    found = getattr(module, name, None)
-    if found is None:
-        raise UserError(f"reward.network: {module_name!r} has no {name!r}{nearest(name, dir(module))}")
+    found = imported("reward.network", path)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise UserError(f"reward.network {path!r} is no torch.nn.Module: derive it from rayrlhf.rewards.RewardNetwork")
     return found

@@ -1,22 +1,34 @@
 """From the options to a teacher."""
 
 from rayrlhf.config import TeacherOptions
+from rayrlhf.config.classes import imported
 from rayrlhf.errors import UserError
 from rayrlhf.teachers.protocol import Teacher
-from rayrlhf.teachers.scripted import RandomTeacher, ScriptedTeacher, SilentTeacher, overrides
+from rayrlhf.teachers.scripted import PRESETS, RandomTeacher, ScriptedTeacher, SilentTeacher, overrides
 
 
 def make_teacher(options: TeacherOptions, seed: int) -> Teacher:
-    """The teacher that `options` name.
+    """The teacher that `options` name. A class of the user's own is constructed as `Class(options, seed=seed)`.
 
     Raises:
-        UserError: a parameter of the scripted teachers is set for one that has none, or training would wait for the
-            silent one for ever.
+        UserError: a parameter of the scripted teachers is set for a control, which has none; training would wait for
+            the silent one for ever; or a user's class cannot be imported or is no teacher.
     """
-    if options.name not in ("random", "silent"):
+    if options.name in PRESETS:
         return ScriptedTeacher(options, seed=seed)
+    if ":" in options.name:
+        return _users_teacher(options, seed)
     if meaningless := [*overrides(options), *["bpref_compat"] * options.bpref_compat]:
         raise UserError(f"teacher.{meaningless[0]} means nothing to the {options.name} teacher: leave it out")
     if options.name == "silent" and options.wait:
         raise UserError("teacher.wait would wait for ever for the silent teacher: set it to false")
     return RandomTeacher(seed=seed) if options.name == "random" else SilentTeacher()
+
+
+def _users_teacher(options: TeacherOptions, seed: int) -> Teacher:
+    found = imported("teacher.name", options.name)
+    missing = [method for method in ("ask", "collect") if not callable(getattr(found, method, None))]
+    if missing:
+        raise UserError(f"teacher.name {options.name!r} is no teacher: it has no {' and no '.join(missing)}")
+    teacher: Teacher = found(options, seed=seed)
+    return teacher

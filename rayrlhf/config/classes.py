@@ -1,0 +1,23 @@
+"""Options that name a class of the user's own, as `package.module:Class`."""
+
+import importlib
+from typing import Any
+
+from rayrlhf.errors import UserError, nearest
+
+
+def imported(option: str, path: str) -> Any:
+    """What lies at `path`, the value of `option`. Raises `UserError`, one line, that says what is missing."""
+    module_name, colon, name = path.partition(":")
+    if not (module_name and colon and name):
+        raise UserError(f"{option} is {path!r}: a class of your own is written 'package.module:Class'")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(
+            f"{option} {path!r} cannot be imported: {error}; install it or put its folder on PYTHONPATH"
+        ) from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise UserError(f"{option}: {module_name!r} has no {name!r}{nearest(name, dir(module))}")
+    return found
