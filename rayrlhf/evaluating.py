@@ -59,8 +59,9 @@ def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool =
 
 
 def _find(target: Path) -> tuple[RunDirectory, Path]:
-    if (target / checkpoint.MANIFEST).is_file() and target.parent.name == "checkpoints":
-        return RunDirectory.open(target.parent.parent), target
+    place = target.resolve()
+    if (place / checkpoint.MANIFEST).is_file() and place.parent.name == "checkpoints":
+        return RunDirectory.open(place.parent.parent), place
     run = RunDirectory.open(target)
     whole = checkpoint.by_age(run.checkpoints)
     if not whole:

@@ -28,6 +28,8 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
     Ctrl-C ends training between two rounds, leaves a checkpoint and raises KeyboardInterrupt.
     """
     check_budget(config)
+    if resume is None:
+        _check_exploration(config)
     folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
     native = native_stderr_to(folder.path / "ray.log")
     with native, _ray_session(config), _algorithm(config, folder) as algorithm:
@@ -94,21 +96,33 @@ def _algorithm(config: RunConfig, folder: RunDirectory) -> Iterator[Pebble]:
         algorithm.stop()
 
 
-def _start(algorithm: Pebble, config: RunConfig) -> int:
+def _check_exploration(config: RunConfig) -> None:
+    """Refuses folders of an exploration that cannot be read or written, before anything is made or done."""
     if config.explore.save is not None:
         checkpoint.require_replaceable(Path(config.explore.save))
+    if config.explore.from_ is not None:
+        checkpoint.verify(Path(config.explore.from_), config, exploration_only=True)
+
+
+def _start(algorithm: Pebble, config: RunConfig) -> int:
     if config.explore.from_ is not None:
         algorithm.load_checkpoint(config.explore.from_, exploration_only=True)
     return algorithm.progress.env_steps
 
 
 def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory, line: Callable[[str], None]) -> int:
-    """Goes back to the newest checkpoint that is whole; a run killed before its first one starts again."""
+    """Goes back to the newest checkpoint that is whole; a run killed before its first one starts again.
+
+    UserError where there are checkpoints and none is whole: they are left as they are.
+    """
     chosen = None
-    for candidate in checkpoint.by_age(folder.checkpoints):
+    candidates = checkpoint.by_age(folder.checkpoints)
+    for candidate in candidates:
         try:
             checkpoint.verify(candidate, config)
         except Damaged as damaged:
+            if candidate is candidates[-1]:
+                raise UserError(f"{damaged}, and no earlier checkpoint is whole: start another run") from damaged
             line(f"{damaged}; going back to the checkpoint before it")
         else:
             chosen = candidate

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -39,8 +40,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
     """Builds algorithms with a folder each, and ends them."""
     made: list[Pebble] = []
 
-    def one_more(run: RunConfig, name: str = "run") -> Pebble:
-        made.append(build(run, tmp_path / name))
+    def one_more(run: RunConfig, name: str = "run", **kwargs: Any) -> Pebble:
+        made.append(build(run, tmp_path / name, **kwargs))
         return made[-1]
 
     yield one_more

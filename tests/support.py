@@ -1,5 +1,9 @@
 """Helpers for tests that drive the whole loop."""
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +13,11 @@ import ray
 
 from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.algorithms.roles import FeedbackFactory
 from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import RunConfig
+from rayrlhf.preferences.answers import Answer
+from rayrlhf.preferences.segments import Queries
 
 Make = Callable[..., Pebble]
 """The fixture `make`: builds an algorithm from a run, in a folder of its own."""
@@ -39,9 +46,9 @@ def small(folder: Path) -> RunConfig:
     return load_config("toy", [*SMALL, f"--storage_path={folder / 'runs'}"])
 
 
-def build(run: RunConfig, folder: Path) -> Pebble:
+def build(run: RunConfig, folder: Path, feedback: FeedbackFactory = FeedbackLoop) -> Pebble:
     """The algorithm of `run`, its answer log in `folder`."""
-    options = Pebble.get_default_config().of(run, feedback=FeedbackLoop, folder=str(folder))
+    options = Pebble.get_default_config().of(run, feedback=feedback, folder=str(folder))
     algorithm: Pebble = options.build_algo()
     return algorithm
 
@@ -83,3 +90,63 @@ def assert_identical(first: dict[str, np.ndarray], second: dict[str, np.ndarray]
 
 def synchronous(run: RunConfig, **groups: Any) -> RunConfig:
     return changed(run, **{**groups, "rollout": {"synchronous": True, **groups.get("rollout", {})}})
+
+
+class LateTeacher:
+    """Answers at the next call, or the one after: what is asked in one session comes back in a later one."""
+
+    def __init__(self, sessions: int = 1) -> None:
+        self._waiting: list[list[Answer]] = [[] for _ in range(sessions)]
+
+    def ask(self, queries: Queries) -> None:
+        self._waiting.append([Answer(key, "left", "late") for key in queries.ids])
+
+    def collect(self) -> list[Answer]:
+        return self._waiting.pop(0) if self._waiting else []
+
+
+class MuteTeacher:
+    """Never answers; where it `hangs`, it does not even return."""
+
+    asked = threading.Event()
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        self._hangs = hangs
+        self.asked.clear()
+
+    def ask(self, queries: Queries) -> None:
+        self.asked.set()
+
+    def collect(self) -> list[Answer]:
+        if self._hangs:
+            threading.Event().wait()
+        return []
+
+
+def late_feedback(run: RunConfig, obs_dim: int, action_dim: int, folder: str) -> FeedbackLoop:
+    return FeedbackLoop(run, obs_dim, action_dim, folder, teacher=LateTeacher())
+
+
+def later_feedback(run: RunConfig, obs_dim: int, action_dim: int, folder: str) -> FeedbackLoop:
+    return FeedbackLoop(run, obs_dim, action_dim, folder, teacher=LateTeacher(2))
+
+
+def mute_feedback(run: RunConfig, obs_dim: int, action_dim: int, folder: str) -> FeedbackLoop:
+    return FeedbackLoop(run, obs_dim, action_dim, folder, teacher=MuteTeacher())
+
+
+def hanging_feedback(run: RunConfig, obs_dim: int, action_dim: int, folder: str) -> FeedbackLoop:
+    return FeedbackLoop(run, obs_dim, action_dim, folder, teacher=MuteTeacher(hangs=True))
+
+
+def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
+    """Presses Ctrl-C once `condition` holds; join the thread afterwards."""
+
+    def watch() -> None:
+        while not condition():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread

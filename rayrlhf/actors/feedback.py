@@ -6,7 +6,7 @@ wait for actors and teachers; training goes on meanwhile.
 
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,25 +25,33 @@ from rayrlhf.rewards import FitReport, fit_together, reward_scale
 from rayrlhf.teachers import Teacher, make_teacher
 
 WAIT_POLL_SECONDS = 0.05
+LEAVE_SECONDS = 5.0
+"""How long `close` waits for a session; a teacher that never returns must not keep the process."""
 Asked = tuple[Queries, list[Answer]]
 """Queries of one session that have been answered, and the answers."""
 
 
 class FeedbackLoop:
-    """Implements `algorithms.roles.Feedback` with Ray actors, a teacher and the answer log in `folder`."""
+    """Implements `algorithms.roles.Feedback` with Ray actors, a teacher and the answer log in `folder`.
 
-    def __init__(self, run: RunConfig, obs_dim: int, action_dim: int, folder: str) -> None:
+    `teacher` stands in for the one that the run's options name.
+    """
+
+    def __init__(
+        self, run: RunConfig, obs_dim: int, action_dim: int, folder: str, *, teacher: Teacher | None = None
+    ) -> None:
         self._run = run
         self._log = PreferenceDataset(f"{folder}/preferences")
-        self._teacher: Teacher = make_teacher(run.teacher, run.seed)
+        self._teacher = make_teacher(run.teacher, run.seed) if teacher is None else teacher
         self._trajectories, self._ensemble = _start_roles(
             run, folder.rstrip("/").rsplit("/", 1)[-1], obs_dim, action_dim
         )
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session")
+        self._thread: threading.Thread | None = None
         self._running: Future[SessionOutcome] | None = None
         self._weights: Ref | None = None
         self._handed_over: Ref | None = None
         self._open: dict[str, tuple[Queries, int]] = {}
+        self._room = 0
         self._closing = threading.Event()
         self.labels, self.version = 0, 0
 
@@ -58,7 +66,12 @@ class FeedbackLoop:
     def begin_session(self, session: int, count: int) -> None:
         """Starts a session for up to `count` labels; returns at once."""
         self.weights()  # what is published while the fit changes the members is the state before it
-        self._running = self._pool.submit(self._hold, session, count)
+        self._running = Future()
+        # a daemon, unlike a pool's threads: the process can end while a teacher keeps it waiting
+        self._thread = threading.Thread(
+            target=self._hold_into, args=(self._running, session, count), name="session", daemon=True
+        )
+        self._thread.start()
 
     def finish_session(self) -> SessionOutcome | None:
         """The running session's outcome, or none while it lasts."""
@@ -76,6 +89,12 @@ class FeedbackLoop:
         return self._weights
 
     # --- a session ---
+
+    def _hold_into(self, future: Future[SessionOutcome], session: int, count: int) -> None:
+        try:
+            future.set_result(self._hold(session, count))
+        except BaseException as error:  # raised again where the outcome is asked for
+            future.set_exception(error)
 
     def _hold(self, session: int, count: int) -> SessionOutcome:
         begin = time.perf_counter()
@@ -98,28 +117,40 @@ class FeedbackLoop:
         """
         if session in self._log.sessions():
             return [self._log.read_session(session)]
+        self._room = self._run.queries.budget - self.labels
         queries = self._select(session, count)
         self._open |= {key: (queries, index) for index, key in enumerate(queries.ids)}
         self._teacher.ask(queries)
-        answers = self._teacher.collect()
-        while self._run.teacher.wait and not {answer.query_id for answer in answers} >= set(queries.ids):
+        asked = self._collect()
+        while self._run.teacher.wait and not self._open.keys().isdisjoint(queries.ids):
             if self._closing.wait(WAIT_POLL_SECONDS):
                 break
-            answers += self._teacher.collect()
-        asked = self._by_session(answers)
+            asked += self._collect()
+        return asked
+
+    def _collect(self) -> list[Asked]:
+        """What has been answered since the last call; it is in the log before this returns."""
+        asked = self._by_session(self._teacher.collect())
         for answered, said in asked:
             self._log.append(answered, said)
         return asked
 
     def _by_session(self, answers: list[Answer]) -> list[Asked]:
-        """Answers beside the queries they belong to; answers to unknown queries are dropped."""
+        """Answers beside the queries they belong to.
+
+        Dropped are answers to unknown queries, and labels beyond the budget: questions that seemed lost are asked for
+        again, and may be answered after all.
+        """
         found: dict[int, tuple[Queries, list[int], list[Answer]]] = {}
         for answer in answers:
-            if answer.query_id in self._open:
-                queries, index = self._open.pop(answer.query_id)
-                _, indices, said = found.setdefault(queries.session, (queries, [], []))
-                indices.append(index)
-                said.append(answer)
+            asked = self._open.pop(answer.query_id, None)
+            if asked is None or (answer.choice != "skip" and self._room <= 0):
+                continue
+            self._room -= answer.choice != "skip"
+            queries, index = asked
+            _, indices, said = found.setdefault(queries.session, (queries, [], []))
+            indices.append(index)
+            said.append(answer)
         return [(queries.take(np.array(indices, dtype=np.int64)), said) for queries, indices, said in found.values()]
 
     def _select(self, session: int, count: int) -> Queries:
@@ -191,7 +222,8 @@ class FeedbackLoop:
         self._closing.set()
         for host in {role.host for role in [self._trajectories, *self._ensemble]}:
             ray.kill(host)
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._thread is not None:
+            self._thread.join(LEAVE_SECONDS)
 
 
 def _epoch_of(role: RoleHandle, _: None) -> Ref:

@@ -33,8 +33,10 @@ class TrajectoryRole:
         self._labelled: list[Labels] = []
 
     def add(self, *fragments: Fragment) -> None:
-        """Appends fragments to the episodes they belong to."""
+        """Appends fragments to the episodes they belong to; an environment's running episode that they leave ends."""
         for fragment in fragments:
+            now = {environment_of(int(episode)): int(episode) for episode in fragment.episode[0]}
+            self._store.close_open_episodes(lambda old, now=now: now.get(environment_of(old), old) != old)  # type: ignore[misc]
             self._store.add(fragment)
 
     def add_labels(self, labels: Labels) -> None:

@@ -93,7 +93,7 @@ def _write(algorithm: "Pebble", folder: Path, rows: Path, shared_rows: bool) -> 
         "reward_version": algorithm.feedback.version if algorithm.feedback is not None else 0,
         "runners": {
             str(runner): {"fragments": number, "episodes": rollouts.episodes.get(runner)}
-            for runner, number in rollouts.numbers.items()
+            for runner, number in rollouts.asked().items()
         },
         "shards": shards,
         "shared_rows": shared_rows,
@@ -163,6 +163,8 @@ def load(algorithm: "Pebble", folder: Path, *, exploration_only: bool = False) -
     progress = Progress(**manifest["progress"])
     if exploration_only and not progress.exploring:
         raise UserError(f"{folder} was made after the exploration phase; explore.from wants what explore.save wrote")
+    if exploration_only and progress.env_steps >= algorithm.run.total_steps:
+        raise UserError(f"{folder} holds {progress.env_steps} steps, no fewer than total_steps: raise total_steps")
     arrays: Arrays = read_arrays(folder / "learner.safetensors")
     algorithm._on_learners("load_arrays", arrays)
     source = _source(algorithm.run, progress)
@@ -180,6 +182,8 @@ def load(algorithm: "Pebble", folder: Path, *, exploration_only: bool = False) -
             version=manifest["reward_version"],
             trajectories_only=exploration_only,
         )
+        # late answers to earlier sessions may have come to the log after the checkpoint
+        progress.labels = algorithm.feedback.labels
         if not progress.exploring:
             algorithm._on_learners("load_reward", algorithm.feedback.weights(), manifest["reward_version"])
     if not exploration_only:

@@ -48,7 +48,11 @@ class PebbleConfig(SACConfig):
         self.training(gamma=run.sac.gamma, train_batch_size_per_learner=run.sac.batch_size, n_step=1)
         # one call of train() is one round: RLlib's part of it costs 2 ms
         self.reporting(min_sample_timesteps_per_iteration=0, min_time_s_per_iteration=0)
-        self.fault_tolerance(restart_failed_env_runners=True, delay_between_env_runner_restarts_s=1.0)
+        self.fault_tolerance(
+            restart_failed_env_runners=True,
+            delay_between_env_runner_restarts_s=1.0,
+            env_runner_health_probe_timeout_s=2.0,  # training goes on with the others meanwhile
+        )
         self.debugging(log_level="ERROR")  # its warnings are about the stock SAC, which this is not
         self.update_from_dict({"_dont_auto_sync_env_runner_states": True})
         return self

@@ -15,6 +15,8 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from rayrlhf.algorithms.collector import Collector, CollectReport, Mode
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import EnvironmentBroken
+from rayrlhf.envs.broken import one_line
+from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
 from rayrlhf.preferences.fragments import Fragment
 
@@ -40,17 +42,22 @@ class RolloutActor(EnvRunner, Checkpointable):
         self.run: RunConfig = config.run
         torch.set_num_threads(1)
         remote = max(0, (self.worker_index or 0) - 1)
-        self.collector = Collector(self.run, remote)
-        self.env = self.collector.env
-        self._report: CollectReport | EnvironmentBroken | None = None
+        self._report: CollectReport | Exception | None = None
+        self._fresh = True
+        try:
+            self.collector = Collector(self.run, remote)
+        except Exception as error:  # RLlib would start this process again and again: the first `sample` tells instead
+            self._unbuilt: Exception | None = _cannot_be_made(self.run, remote, error)
+        else:
+            self._unbuilt = None
+            self.env = self.collector.env
 
     def assert_healthy(self) -> None:
-        """Ready once the environments stand."""
-        assert self.collector.env is not None
+        """Ready once the environments stand, or have failed to."""
 
     def get_spaces(self) -> dict[str, tuple[gym.Space[Any], gym.Space[Any]]]:
         """The same spaces under the three keys RLlib asks for."""
-        spaces = spaces_of(self.env.spec.obs_dim, self.env.spec.action_dim)
+        spaces = self.config.observation_space, self.config.action_space
         return {INPUT_ENV_SPACES: spaces, INPUT_ENV_SINGLE_SPACES: spaces, DEFAULT_MODULE_ID: spaces}
 
     def sample(
@@ -61,35 +68,42 @@ class RolloutActor(EnvRunner, Checkpointable):
         mode: Mode = "policy",
         fragment: int = 0,
         running: list[int] | None = None,
+        begin: bool = False,
         **kwargs: Any,
     ) -> Fragment | None:
         """Collects one fragment with `weights` (the driver sends the newest); none where an environment broke.
 
-        `running` is what the driver knows of this runner's episodes: where it differs, this process has taken a dead
-        one's place, and begins the episodes after those. `fragment` numbers the collection over the run.
+        `running` is what the driver knows of this runner's episodes; with `begin` they are to start now. Without, a
+        process that has not collected yet has taken a dead one's place, and begins the episodes after those.
+        `fragment` numbers the collection over the run.
         """
         try:
+            if self._unbuilt is not None:
+                raise self._unbuilt
             if weights is not None:
                 self._load(weights)
-            if running is not None and running != self.collector.episodes.tolist():
-                self.collector.restart([number + 1 for number in running])
+            if running is not None and (begin or self._fresh):
+                self.collector.restart([number + (not begin) for number in running])
+            self._fresh = False
             length = self.run.rollout.fragment_length
             columns, self._report = self.collector.collect(length, mode, fragment=fragment, version=version)
-        except EnvironmentBroken as broken:
+        except Exception as broken:  # handed over: RLlib would take what is raised here for a lost process
             self._report = broken
             return None
         return columns
 
-    def report(self) -> CollectReport | EnvironmentBroken | None:
-        """What the last `sample` did."""
+    def report(self) -> CollectReport | Exception | None:
+        """What the last `sample` did, or what broke in it."""
         return self._report
 
-    def evaluate(self, *, weights: Arrays, request: EvaluationRequest) -> list[EvaluationResult] | EnvironmentBroken:
+    def evaluate(self, *, weights: Arrays, request: EvaluationRequest) -> list[EvaluationResult] | Exception:
         """Deterministic episodes in environments of their own, or what broke there."""
-        self._load(weights)
         try:
+            if self._unbuilt is not None:
+                raise self._unbuilt
+            self._load(weights)
             return evaluate_episodes(self.collector.policy, self.run, request)
-        except EnvironmentBroken as broken:
+        except Exception as broken:
             return broken
 
     def _load(self, weights: Arrays) -> None:
@@ -114,6 +128,7 @@ class RolloutActor(EnvRunner, Checkpointable):
             self._load(weights)
         if "episodes" in state:
             self.collector.restart(state["episodes"])
+            self._fresh = False
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """RLlib's Checkpointable rebuilds the runner with these."""
@@ -121,4 +136,13 @@ class RolloutActor(EnvRunner, Checkpointable):
 
     def stop(self) -> None:
         """Closes the environments."""
-        self.collector.env.close()
+        if self._unbuilt is None:
+            self.collector.env.close()
+
+
+def _cannot_be_made(run: RunConfig, worker: int, error: Exception) -> Exception:
+    """What to tell of an environment that broke while it was made."""
+    if isinstance(error, EnvironmentBroken | UserError):
+        return error
+    name = f"{run.env.suite}/{run.env.task}"
+    return EnvironmentBroken(name, worker * run.rollout.envs_per_actor, 0, 0, f"it cannot be made: {one_line(error)}")

@@ -7,7 +7,6 @@ import ray
 
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.algorithms.rollouts import Rollouts
-from rayrlhf.envs import EnvironmentBroken
 from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult
 
@@ -26,7 +25,7 @@ def spread(
     if not rollouts.remote:
         request = EvaluationRequest(episodes, stream, weights)
         local = rollouts.group.local_env_runner.evaluate(weights=ray.get(policy), request=request)
-        if isinstance(local, EnvironmentBroken):
+        if isinstance(local, Exception):
             raise local
         return EvaluationResult.concatenate(local)
     runners = rollouts.runners()
@@ -37,7 +36,9 @@ def spread(
     while open_shares or running:
         rollouts.check()
         healthy = rollouts.runners()
-        open_shares.extend(running.pop(lost) for lost in set(running) - set(healthy))
+        for lost in set(running) - set(healthy):
+            open_shares.append(running.pop(lost))
+            rollouts.note_loss()
         for runner in healthy:
             if open_shares and runner not in running:
                 running[runner] = open_shares.popleft()
@@ -46,7 +47,7 @@ def spread(
                     "evaluate", tag="evaluate", kwargs=arguments, remote_worker_ids=[runner]
                 )
         for runner, result in rollouts.group.fetch_ready_async_reqs(tags="evaluate", timeout_seconds=0.01):
-            if isinstance(result, EnvironmentBroken):
+            if isinstance(result, Exception):
                 raise result
             results |= dict(zip(running.pop(runner), result, strict=True))
         if healthy:

@@ -242,13 +242,15 @@ class PebbleLearner(TorchLearner):
         if source != "entropy":
             self.entropy = None
         elif self.entropy is not None:
-            self._load_entropy(states[0], whole=same)
+            self._load_entropy(states[0] if same else {})
 
-    def _load_entropy(self, state: Arrays, *, whole: bool) -> None:
+    def _load_entropy(self, state: Arrays) -> None:
+        """From what was saved; anew where shards were dealt again or the other run did not explore."""
         assert self.entropy is not None
-        if whole:
-            self.entropy.load_state({k.split("/", 1)[1]: v for k, v in state.items() if k.startswith("entropy/")})
-        else:
+        saved = {name.split("/", 1)[1]: value for name, value in state.items() if name.startswith("entropy/")}
+        if saved:
+            self.entropy.load_state(saved)
+        elif self.replay.size:
             self.entropy.add(self.replay.columns["obs"][: self.replay.size])
 
     def load_reward(self, weights: Arrays | Ref, version: int) -> None:

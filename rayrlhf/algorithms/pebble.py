@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from rayrlhf.algorithms.progress import Plan, Progress
 from rayrlhf.algorithms.roles import Feedback, Ref, SessionOutcome
 from rayrlhf.algorithms.rollouts import Arrival, Rollouts
 from rayrlhf.config import RunConfig
-from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationResult
 
 SESSION_POLL_SECONDS = 0.005
+STOP_SECONDS = 3.0
+"""How long rollout actors have to close their environments at the end."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
@@ -74,13 +76,16 @@ class Pebble(SAC):
         self._stop_if_interrupted()
         arrivals = self.collect()
         self.insert(arrivals)
-        if self.plan.exploration_over(self.progress):
+        # one call of the learners a round, or what is on its way would grow staler than allowed
+        reset = self.plan.exploration_over(self.progress) and self._can_learn()
+        if reset:
             self.end_exploration()
         elif not self.progress.exploring:
             self.hold_session()
         if not self.run.rollout.synchronous:
             self.request_fragments()
-        self.learn(self.plan.updates_due(self.progress))
+        if not reset:
+            self.learn(self.plan.updates_due(self.progress))
 
     def _stop_if_interrupted(self) -> None:
         if self.interrupted.is_set():
@@ -117,11 +122,11 @@ class Pebble(SAC):
     def end_exploration(self) -> None:
         """The reward comes into play: first session, relabelling, a fresh critic, a few updates on it."""
         self._save_exploration()
-        self.progress.exploring = False
         if self.feedback is None:
             self._reward_with("true")
         else:
             self.hold_session(wait=True)
+        self.progress.exploring = False  # not before: a run that is interrupted while it waits ends exploration again
         self._on_learners("reset_critic")
         updates = self.run.explore.critic_reset_updates
         self.progress.reset_updates += updates
@@ -163,9 +168,13 @@ class Pebble(SAC):
 
     def learn(self, updates: int) -> None:
         """`updates` updates on every learner, then the newest policy is published."""
-        if updates and all(self._on_learners("replay_size")):
+        if updates and self._can_learn():
             self.progress.updates += updates
             self._learn_and_publish(updates)
+
+    def _can_learn(self) -> bool:
+        """Every learner has rows: one that had none would leave the others waiting for its gradients."""
+        return all(self._on_learners("replay_size"))
 
     def _learn_and_publish(self, updates: int) -> None:
         metrics = self._on_learners("learn", updates)
@@ -176,36 +185,32 @@ class Pebble(SAC):
     def _fetch_policy(self) -> Ref:
         if self.learner_group.is_local:
             return ray.put(self.learner_group._learner.actor_weights())
-        (reference,) = self._results(
-            self.learner_group.foreach_learner(
-                lambda learner: learner.actor_weights(), remote_actor_ids=[0], return_obj_refs=True
-            ),
-            expected=1,
-        )
-        assert isinstance(reference, ray.ObjectRef)
+        reference: Ref = self.learner_group._workers[0].apply.remote(lambda learner: learner.actor_weights())
         return reference
 
     def _on_learners(self, method: str, *args: Any) -> list[Any]:
-        calls = self.learner_group.foreach_learner(lambda learner: getattr(learner, method)(*args))
-        return self._results(calls, expected=max(1, self.run.resources.learners))
-
-    @staticmethod
-    def _results(calls: Any, *, expected: int) -> list[Any]:
-        """What learners returned. RLlib hands errors over as results and goes on without the learner: not here."""
-        results = list(calls)
-        for result in results:
-            if not result.ok:
-                raise result.get()
-        if len(results) != expected:
-            raise UserError(f"{expected - len(results)} of {expected} learners are lost; go on with --resume")
-        return [result.get() for result in results]
+        return self._call_learners(range(max(1, self.run.resources.learners)), method, *args)
 
     def _on_learner(self, index: int, method: str, *args: Any) -> None:
-        chosen = None if self.learner_group.is_local else [index]
-        calls = self.learner_group.foreach_learner(
-            lambda learner: getattr(learner, method)(*args), remote_actor_ids=chosen
-        )
-        self._results(calls, expected=1)
+        self._call_learners([index], method, *args)
+
+    def _call_learners(self, chosen: Iterable[int], method: str, *args: Any) -> list[Any]:
+        """What `method` returned on the `chosen` learners. The first error is raised at once.
+
+        RLlib's own call waits for all learners, of which some may wait for the gradients of the one that failed.
+        """
+        if self.learner_group.is_local:
+            return [getattr(self.learner_group._learner, method)(*args)]
+        calls = [
+            self.learner_group._workers[index].apply.remote(lambda learner: getattr(learner, method)(*args))
+            for index in chosen
+        ]
+        waiting = list(calls)
+        while waiting:
+            (ready,), waiting = ray.wait(waiting)
+            ray.get(ready)
+        results: list[Any] = ray.get(calls)
+        return results
 
     def _count(self, arrival: Arrival) -> None:
         report, progress = arrival.report, self.progress
@@ -267,8 +272,8 @@ class Pebble(SAC):
 
     def save_checkpoint(self, checkpoint_dir: str, *, shared_rows: bool = False) -> None:
         """Everything of the run, in files without pickle; see `algorithms.checkpoint`."""
-        # a session that Ctrl-C cuts off is held again after the resume, with the same ids
-        self._finish_session(wait=not self.interrupted.is_set())
+        if not self.interrupted.is_set():  # a session that Ctrl-C cuts off is held again after the resume
+            self._finish_session(wait=True)
         checkpoint.save(self, Path(checkpoint_dir), shared_rows=shared_rows)
 
     def load_checkpoint(self, checkpoint_dir: str, *, exploration_only: bool = False) -> None:
@@ -293,4 +298,9 @@ class Pebble(SAC):
         """Ends all actors."""
         if self.feedback is not None:
             self.feedback.close()
+        group = self.env_runner_group
+        if group is not None:
+            # RLlib's own call waits for ever for a rollout actor that hangs
+            group.foreach_env_runner("stop", local_env_runner=False, timeout_seconds=STOP_SECONDS)
+            group._worker_manager.clear()
         super().cleanup()

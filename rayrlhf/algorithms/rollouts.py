@@ -15,12 +15,11 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from rayrlhf.algorithms.collector import CollectReport, Mode
 from rayrlhf.algorithms.env_runner import RolloutActor
 from rayrlhf.algorithms.roles import Ref
-from rayrlhf.envs import EnvironmentBroken
 from rayrlhf.errors import UserError
 
 POLL_SECONDS = 0.002
-LOSSES_IN_A_ROW = 10
-"""Deaths of rollout actors without a fragment in between that are taken for bad luck."""
+LOSSES_IN_A_ROW = 3
+"""Deaths per rollout actor, without anything returned in between, that are taken for bad luck."""
 LOCAL = 0
 """The id of the runner in the driver, used when there are no rollout actors."""
 
@@ -46,8 +45,9 @@ class Rollouts:
     numbers: dict[int, int] = field(default_factory=dict)
     """By runner: how many fragments were asked of it."""
     episodes: dict[int, list[int]] = field(default_factory=dict)
-    """By runner: the numbers of its running episodes."""
+    """By runner: the numbers of its running episodes, or of those that it is to begin."""
     at_start: dict[int, bool] = field(default_factory=dict)
+    _to_begin: set[int] = field(default_factory=set)
     _losses: int = 0
     _in_flight: dict[int, int] = field(default_factory=dict)
     _fragments: dict[int, Ref] = field(default_factory=dict)
@@ -70,8 +70,9 @@ class Rollouts:
             number = self.numbers.get(runner, 0)
             self.numbers[runner] = number + 1
             self._in_flight[runner] = version
-            running = self.episodes.get(runner)
-            arguments = {"weights": weights, "version": version, "mode": mode, "fragment": number, "running": running}
+            arguments = {"weights": weights, "version": version, "mode": mode, "fragment": number}
+            arguments |= {"running": self.episodes.get(runner), "begin": runner in self._to_begin}
+            self._to_begin.discard(runner)
             self._send(runner, arguments)
 
     def _send(self, runner: int, arguments: dict[str, Any]) -> None:
@@ -86,8 +87,8 @@ class Rollouts:
     def collect(self, *, version: int, max_staleness: int, everything: bool = False) -> list[Arrival]:
         """Waits for at least one fragment and for all whose staleness would pass `max_staleness`; in runners' order.
 
-        With `everything`, waits for all that are on their way. Raises `EnvironmentBroken` where an environment failed,
-        and UserError when every rollout actor is gone and none comes back.
+        With `everything`, waits for all that are on their way. Raises what broke a fragment (`EnvironmentBroken` where
+        an environment failed), and UserError when every rollout actor is gone and none comes back.
         """
         arrivals: list[Arrival] = []
         deadline = time.monotonic() + self.lost_after_seconds
@@ -115,22 +116,30 @@ class Rollouts:
     def _take(self, runner: int) -> Arrival:
         fragment, report = self._fragments.pop(runner), self._reports.pop(runner)
         self._in_flight.pop(runner, None)
-        self._losses = 0
-        if isinstance(report, EnvironmentBroken):
+        if isinstance(report, Exception):
             raise report
+        self._losses = 0
         self.episodes[runner] = list(report.episodes)
         self.at_start[runner] = report.at_start
         return Arrival(runner, fragment, report)
 
     def _forget(self, runners: Iterable[int]) -> None:
         for runner in runners:
-            self._losses += 1
+            self.note_loss()
             for book in (self._in_flight, self._fragments, self._reports):
                 book.pop(runner, None)
-        if self._losses > LOSSES_IN_A_ROW:
+
+    def note_loss(self) -> None:
+        """Counts a rollout actor that died while it was asked for something; UserError where it happens every time."""
+        self._losses += 1
+        if self._losses > LOSSES_IN_A_ROW * self.group.num_remote_env_runners():
             raise UserError(
                 f"rollout actors died {self._losses} times without returning anything: see ray.log in the run's folder"
             )
+
+    def asked(self) -> dict[int, int]:
+        """By runner: how many fragments came of it, or were lost with it; those on their way are not counted."""
+        return {runner: number - (runner in self._in_flight) for runner, number in self.numbers.items()}
 
     def _wait_for_runners(self, deadline: float) -> None:
         while not self.runners():
@@ -141,12 +150,6 @@ class Rollouts:
             time.sleep(0.1)
 
     def place(self, runner: int, episodes: list[int]) -> None:
-        """Starts `episodes` in the environments of `runner`."""
+        """Lets the environments of `runner` begin `episodes` with its next fragment. Waits for nobody."""
         self.episodes[runner], self.at_start[runner] = episodes, True
-        state = {"episodes": episodes}
-        if self.remote:
-            self.group.foreach_env_runner(
-                "set_state", kwargs={"state": state}, remote_worker_ids=[runner], local_env_runner=False
-            )
-        else:
-            self.group.local_env_runner.set_state(state)
+        self._to_begin.add(runner)

@@ -1,0 +1,64 @@
+"""Environments that break, registered with Gymnasium: `broken_envs:NAME-v0`, also in rollout actors."""
+
+import os
+import sys
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+
+IN_ACTOR = "default_worker" in sys.argv[0]
+
+
+class Steady(gym.Env[Any, Any]):
+    """Nothing happens, for twenty steps."""
+
+    observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gym.spaces.Box(-2, 2, (2,), np.float32)
+    made: ClassVar[int] = 0
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        Steady.made += 1
+        self.number = Steady.made
+        """Among those of this process: an actor makes its training environment first."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.full(3, 0.5, np.float32), 0.0, False, False, {}
+
+
+class BreaksInEvaluation(Steady):
+    def step(self, action: Any) -> Any:
+        value = np.nan if IN_ACTOR and self.number > 1 else 0.5
+        return np.full(3, value, np.float32), 0.0, False, False, {}
+
+
+class NotMadeForEvaluation(Steady):
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        if IN_ACTOR and self.number > 1:
+            raise RuntimeError("no second one")
+
+
+class NeverMade(Steady):
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        if IN_ACTOR:
+            raise RuntimeError("cannot find its model")
+
+
+class NeverStarts(Steady):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        raise RuntimeError("cannot start")
+
+
+class DiesAtReset(Steady):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        os._exit(1)
+
+
+for kind in (BreaksInEvaluation, NotMadeForEvaluation, NeverMade, NeverStarts, DiesAtReset):
+    gym.register(f"{kind.__name__}-v0", kind, max_episode_steps=20)
