@@ -71,7 +71,7 @@ def _run(options: DriverBench, length: int) -> RunConfig:
     return RunConfig(
         total_steps=10_000_000,
         env=EnvOptions(suite="toy", task="point", horizon=50),
-        explore=ExploreOptions(seed_steps=0, unsupervised_steps=1_000_000),
+        explore=ExploreOptions(seed_steps=0, unsupervised_steps=10_000),
         queries=QueryOptions(segment_length=10, budget=10, per_session=10),
         rollout=RolloutOptions(actors=1, envs_per_actor=options.envs, fragment_length=length),
     )
