@@ -97,7 +97,7 @@ def test_end2end() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_controls(tmp_path: Any) -> None:
-    overrides = ["total_steps=2200", "evaluation.final_episodes=4", "evaluation.interval=10000"]
+    overrides = ["total_steps=2200", "queries.budget=20", "queries.per_session=10", "evaluation.final_episodes=4"]
     given: dict[str, Any] = {"preset": "toy", "storage": str(tmp_path), "name": "small", "overrides": overrides}
     result = run("controls", **given, only=["silent", "constant"])
     assert set(result["cases"]) == {"silent", "constant"}
