@@ -24,6 +24,9 @@ logging.getLogger("ray.rllib").setLevel(logging.ERROR)
 def ray_session() -> Iterator[None]:
     """Ray on this machine with more logical CPUs than cores, so that nothing waits for a place."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # what lies beside the tests, such as environments that break, is there in Ray's processes too
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()

@@ -298,7 +298,10 @@ class Pebble(SAC):
         """Ends all actors."""
         if self.feedback is not None:
             self.feedback.close()
-        group = self.env_runner_group
+        learners, group = self.learner_group, self.env_runner_group
+        if learners is not None and learners.is_remote:
+            # they hold nothing that is not saved, and one may wait for ever for the gradients of one that failed
+            learners._backend_executor.shutdown(graceful_termination=False)
         if group is not None:
             # RLlib's own call waits for ever for a rollout actor that hangs
             group.foreach_env_runner("stop", local_env_runner=False, timeout_seconds=STOP_SECONDS)

@@ -1,0 +1,186 @@
+"""What a run's folder holds after an interruption or a damage, and what going on with it does."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import MuteTeacher, changed, hanging_feedback, interrupt_when, mute_feedback, small
+
+from rayrlhf import training
+from rayrlhf.algorithms import checkpoint
+from rayrlhf.algorithms.files import read_json
+from rayrlhf.cli import main
+from rayrlhf.config.schema import RunConfig
+from rayrlhf.errors import UserError
+from rayrlhf.tracking import RunDirectory
+from rayrlhf.training import train
+
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(200)]
+
+
+def short(folder: Path, **groups: Any) -> RunConfig:
+    run = changed(
+        small(folder),
+        name="run",
+        total_steps=600,
+        queries={"budget": 8},
+        rollout={"actors": 0, "synchronous": True},
+        resources={"reward_actors": 2},
+        checkpoint={"interval": 200, "keep": 3},
+        evaluation={"final_episodes": 2, "videos": 0},
+    )
+    return changed(run, **groups)
+
+
+@pytest.fixture(scope="module")
+def finished(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with three checkpoints, its ensemble over two processes."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(short(folder), progress=False)
+    return folder / "runs" / "run"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> RunDirectory:
+    shutil.copytree(finished, tmp_path / "runs" / "run")
+    return RunDirectory.open(tmp_path / "runs" / "run")
+
+
+def steps(run: RunDirectory) -> list[int]:
+    return sorted(int(place.name.removeprefix("step-")) for place in checkpoint.by_age(run.checkpoints))
+
+
+def damage(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(bytes(content))
+
+
+def named_rows(run: RunDirectory) -> set[str]:
+    manifests = [read_json(place / "manifest.json") for place in checkpoint.by_age(run.checkpoints)]
+    return {chunk["name"] for saved in manifests for shard in saved["shards"] for chunk in shard["chunks"]}
+
+
+def rows_there(run: RunDirectory) -> set[str]:
+    return {file.name for file in (run.checkpoints / "rows").iterdir()}
+
+
+@pytest.mark.parametrize("victim", ["learner.safetensors", pytest.param("manifest.json", marks=pytest.mark.slow)])
+def test_a_damaged_newest_checkpoint_sends_a_run_back_to_the_one_before(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str], victim: str
+) -> None:
+    assert steps(run) == [200, 400, 600]
+    newest = checkpoint.by_age(run.checkpoints)[0]
+    if victim == "manifest.json":
+        (newest / victim).write_text('{"format": 1, "shards"')
+    else:
+        damage(newest / victim)
+    said: list[str] = []
+    with training._algorithm(run.config(), run) as algorithm:
+        assert training._restore(algorithm, run.config(), run, said.append) == 400
+    assert len(said) == 1 and victim in said[0] and "going back" in said[0]
+    assert steps(run) == [200, 400]
+    assert rows_there(run) == named_rows(run)
+    assert max(row["env_steps"] for row in run.metrics()) <= 400
+
+
+def test_where_no_checkpoint_is_whole_none_is_deleted(run: RunDirectory) -> None:
+    for place in checkpoint.by_age(run.checkpoints):
+        damage(place / "learner.safetensors")
+    with pytest.raises(UserError, match="no earlier checkpoint is whole"):
+        train(run.config(), resume=run.path, progress=False)
+    assert steps(run) == [200, 400, 600]
+
+
+def test_pruning_passes_over_a_damaged_manifest(run: RunDirectory) -> None:
+    newest, middle, oldest = checkpoint.by_age(run.checkpoints)
+    (oldest / "manifest.json").write_text("{")
+    (middle / "manifest.json").write_bytes(b"\xff\xfe")
+    checkpoint.prune(run.checkpoints, keep=2)
+    assert steps(run) == [400, 600]
+    checkpoint.verify(newest, run.config())
+
+
+@pytest.mark.parametrize(
+    ("groups", "named"),
+    [
+        ({"reward": {"hidden": [8, 8]}}, r"reward\.hidden"),
+        ({"reward": {"members": 5}}, r"reward\.members"),
+        ({"rollout": {"envs_per_actor": 2}}, r"rollout\.envs_per_actor"),
+        ({"seed": 3}, "seed"),
+    ],
+)
+def test_a_resume_with_what_does_not_fit_names_the_key(finished: Path, groups: Any, named: str) -> None:
+    run = RunDirectory.open(finished)
+    with pytest.raises(UserError, match=named):
+        checkpoint.verify(checkpoint.by_age(run.checkpoints)[0], changed(run.config(), **groups))
+
+
+def test_eval_reads_an_ensemble_of_two_processes(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for target in (finished, checkpoint.by_age(finished / "checkpoints")[-1]):
+        assert main(["eval", str(target), "--episodes=2", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert row["eval_episodes"] == 2 and row["env_steps"] == 200
+    assert main(["eval", str(finished), "--episodes=2", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 0 <= row["reward_model_accuracy"] <= 1
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("do not lose me")
+    with pytest.raises(UserError, match="no checkpoint"):
+        train(short(tmp_path, explore={"save": str(tmp_path / "mine")}), progress=False)
+    with pytest.raises(UserError, match="nowhere"):
+        train(short(tmp_path, explore={"from": str(tmp_path / "nowhere")}), progress=False)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "do not lose me"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_during_the_final_evaluation_leaves_a_checkpoint(tmp_path: Path) -> None:
+    """The first checkpoint of this run is the last one, and shows that the final evaluation has begun."""
+    run = short(
+        tmp_path,
+        mode="oracle",
+        total_steps=350,
+        rollout={"actors": 1},
+        checkpoint={"interval": 10_000},
+        evaluation={"final_episodes": 20_000},
+    )
+    folder = tmp_path / "runs" / "run"
+    thread = interrupt_when(lambda: bool(list((folder / "checkpoints").glob("step-*"))))
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        train(run, progress=False)
+    thread.join()
+    saved = checkpoint.by_age(folder / "checkpoints")
+    assert [checkpoint.verify(place, run)["progress"]["env_steps"] for place in saved] == [350]
+    assert not (folder / "summary.json").exists()
+    summary = train(changed(run, evaluation={"final_episodes": 2}), resume=folder, progress=False)
+    assert summary["env_steps"] == 350
+
+
+@pytest.mark.parametrize("feedback", [pytest.param(mute_feedback, marks=pytest.mark.slow), hanging_feedback])
+def test_ctrl_c_ends_the_wait_for_a_teacher_that_never_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feedback: Any
+) -> None:
+    """And the run goes on where it stood: its exploration ends again, with the critic's reset."""
+    run = short(tmp_path, teacher={"wait": True})
+    monkeypatch.setattr(training, "FeedbackLoop", feedback)
+    MuteTeacher.asked.clear()
+    thread = interrupt_when(MuteTeacher.asked.is_set)
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        train(run, progress=False)
+    thread.join()
+    assert all(left.daemon for left in threading.enumerate() if left.name == "session")
+    folder = tmp_path / "runs" / "run"
+    (saved,) = checkpoint.by_age(folder / "checkpoints")[:1]
+    progress = checkpoint.verify(saved, run)["progress"]
+    assert progress["exploring"] and progress["sessions"] == 0
+    monkeypatch.undo()
+    summary = train(run, resume=folder, progress=False)
+    assert summary["labels"] == 8
+    last = read_json(checkpoint.by_age(folder / "checkpoints")[0] / "manifest.json")["progress"]
+    assert last["reset_updates"] == run.explore.critic_reset_updates
