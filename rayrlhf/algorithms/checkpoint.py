@@ -160,6 +160,8 @@ def load(algorithm: "Pebble", folder: Path, *, exploration_only: bool = False) -
     """Restores a checkpoint. With `exploration_only`, only what exploration produced: another run starts from it."""
     folder = folder.absolute()
     manifest = verify(folder, algorithm.run, exploration_only=exploration_only)
+    if algorithm.feedback is not None and not (folder / "feedback").is_dir():
+        raise UserError(f"{folder} was saved in the mode 'oracle', which keeps no trajectories: questions need some")
     progress = Progress(**manifest["progress"])
     if exploration_only and not progress.exploring:
         raise UserError(f"{folder} was made after the exploration phase; explore.from wants what explore.save wrote")

@@ -101,7 +101,8 @@ def _open(task: str) -> Env:
         spec = _registered(task)
         modes = _render_modes(spec)
         mode = "rgb_array" if "rgb_array" in modes else None
-        env: Env = gymnasium.make(spec, render_mode=mode, disable_env_checker=True, max_episode_steps=-1)
+        drawing = {} if mode is None else {"render_mode": mode}  # not every constructor takes it
+        env: Env = gymnasium.make(spec, disable_env_checker=True, max_episode_steps=-1, **drawing)
     except Exception as error:  # missing extras, deprecated versions, wrong arguments: its message says which
         raise UserError(f"Gymnasium cannot make {task}: {error}") from error
     while isinstance(env, OrderEnforcing):

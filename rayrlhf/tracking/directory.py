@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -187,7 +188,7 @@ def _names(config: RunConfig) -> Iterator[str]:
         yield config.name
         return
     method = "oracle" if config.mode == "oracle" else config.algorithm
-    task = config.env.task.replace("/", "-")
+    task = re.sub(r"[^\w.-]+", "-", config.env.task)
     base = f"{task}-{method}-seed{config.seed}"
     yield base
     for number in range(2, 10_000):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rayrlhf.config import RunConfig
@@ -37,6 +37,7 @@ def test_oracle_differs_from_pebble_in_the_mode_alone() -> None:
     assert load_config("sac_oracle") == load_config("pebble_metaworld", ["mode=oracle"])
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**40),
     lr=st.floats(1e-12, 1e3, exclude_min=True),
