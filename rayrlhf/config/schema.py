@@ -88,8 +88,8 @@ class RewardOptions(Options):
     output: Literal["tanh", "linear"] = "tanh"
     lr: Rate = 3e-4
     batch_size: Positive = 128
-    epochs: Positive = 50
-    """At most so many passes over the labels per fit."""
+    epochs: Positive = 10
+    """At most so many passes over the labels per fit (B-Pref's scripts for MetaWorld). Few labels want more."""
     target_accuracy: Fraction = 0.97
     """A fit ends early once the members' mean accuracy on the labels is above this."""
     normalize_inputs: bool = False
