@@ -87,7 +87,7 @@ def test_complete_chunks_are_written_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(shards, "CHUNK", 10)
     replay = _filled(100, [25])
     first = save_rows(replay, tmp_path, 0)
-    stamps = {name: (tmp_path / name).stat().st_mtime_ns for name in first["chunks"][:2]}
+    stamps = {c["name"]: (tmp_path / c["name"]).stat().st_mtime_ns for c in first["chunks"][:2]}
     replay.insert(_rows(25, 10), torch.zeros(10))
     second = save_rows(replay, tmp_path, 0)
     assert second["chunks"][:2] == first["chunks"][:2]
