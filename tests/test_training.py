@@ -70,7 +70,7 @@ def test_a_run_leaves_all_it_promises(tmp_path: Path) -> None:
 
 
 def test_kill_minus_nine_and_resume_equals_a_run_never_killed(tmp_path: Path) -> None:
-    """Synchronous, killed after its second checkpoint; labels, networks, rewards and summary are the same to the bit."""
+    """Synchronous, killed after its second checkpoint: labels, networks, rewards and summary are bit for bit equal."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     code, _, err = finish(start(*small(straight, "--rollout.synchronous=true")))
     assert code == 0, err

@@ -144,10 +144,7 @@ class RandomTeacher(ImmediateTeacher):
         self._seed = seed
 
     def choose(self, queries: Queries) -> Sequence[Choice]:
-        return [
-            "right" if _stream(self._seed, self.annotator, key).random() < 0.5 else "left"
-            for key in queries.ids
-        ]
+        return ["right" if _stream(self._seed, self.annotator, key).random() < 0.5 else "left" for key in queries.ids]
 
 
 class SilentTeacher(ImmediateTeacher):
