@@ -61,9 +61,8 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
     """Joins the cluster this process belongs to, or starts Ray on this machine for the time of the run."""
     mine = not ray.is_initialized()
     if mine:
-        os.environ.setdefault(
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-        )  # what Ray says it will do from its next version
+        # what Ray says it will do from its next version
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         # Ray's default of 15 starves reward fits and rollouts beside anything else that runs on the machine
         os.environ.setdefault("RAY_worker_niceness", "0")
         address = os.environ.get("RAY_ADDRESS")
@@ -116,6 +115,7 @@ def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory, line: C
     UserError where there are checkpoints and none is whole: they are left as they are.
     """
     chosen = None
+    checkpoint.put_back(folder.checkpoints)
     candidates = checkpoint.by_age(folder.checkpoints)
     for candidate in candidates:
         try:

@@ -218,6 +218,14 @@ def prune(checkpoints: Path, keep: int) -> None:
     _forget_unnamed(checkpoints, steps[:keep])
 
 
+def put_back(checkpoints: Path) -> None:
+    """Undoes the replacement of a checkpoint that a crash cut off after the old one was moved aside."""
+    for old in checkpoints.glob(".step-*.old"):
+        place = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+        if not place.exists():
+            old.rename(place)
+
+
 def forget_after(checkpoints: Path, kept: Path | None) -> None:
     """Deletes what a crash left: checkpoints newer than `kept`, half-written ones, and rows nobody names."""
     for step in by_age(checkpoints):

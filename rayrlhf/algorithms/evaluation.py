@@ -52,8 +52,8 @@ def spread(
             results |= dict(zip(running.pop(runner), result, strict=True))
         if healthy:
             deadline = time.monotonic() + lost_after_seconds
-        if not healthy:
-            rollouts.restore()
-            if time.monotonic() > deadline:
-                raise UserError("every rollout actor is lost and none came back; start again with --resume")
+            continue
+        rollouts.restore()
+        if time.monotonic() > deadline:
+            raise UserError("every rollout actor is lost and none came back; start again with --resume")
     return EvaluationResult.concatenate([results[number] for number in episodes])

@@ -104,6 +104,19 @@ def test_a_damaged_checkpoint_is_refused(saved: Path, small_run: RunConfig) -> N
         checkpoint.verify(saved, small_run)
 
 
+def test_a_replacement_cut_off_between_its_renames_is_undone(saved: Path, small_run: RunConfig) -> None:
+    """The old checkpoint has been moved aside and the new one is not in its place: the old one serves again."""
+    place, old = saved.parent / "step-350", saved.parent / ".step-350.old"
+    saved.rename(old)
+    checkpoint.put_back(saved.parent)
+    assert checkpoint.by_age(saved.parent) == [place]
+    checkpoint.verify(place, small_run)
+    shutil.copytree(place, old)
+    (old / "manifest.json").write_text("{}")
+    checkpoint.put_back(saved.parent)  # a finished replacement stays
+    checkpoint.verify(place, small_run)
+
+
 @pytest.mark.parametrize("missing", ["learner.safetensors", "manifest.json", "feedback/ensemble000.safetensors"])
 def test_an_incomplete_checkpoint_is_refused(saved: Path, small_run: RunConfig, missing: str) -> None:
     (saved / missing).unlink()
