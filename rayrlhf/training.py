@@ -114,12 +114,12 @@ def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory, line: C
 
     UserError where there are checkpoints and none is whole: they are left as they are.
     """
-    chosen = None
+    chosen, manifest = None, None
     checkpoint.put_back(folder.checkpoints)
     candidates = checkpoint.by_age(folder.checkpoints)
     for candidate in candidates:
         try:
-            checkpoint.verify(candidate, config)
+            manifest = checkpoint.verify(candidate, config)
         except Damaged as damaged:
             if candidate is candidates[-1]:
                 raise UserError(f"{damaged}, and no earlier checkpoint is whole: start another run") from damaged
@@ -131,7 +131,7 @@ def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory, line: C
     if chosen is None:
         _start(algorithm, config)
     else:
-        algorithm.load_checkpoint(str(chosen))
+        algorithm.load_checkpoint(str(chosen), manifest=manifest)
     folder.note_resume(algorithm.progress.env_steps)
     return algorithm.progress.env_steps
 

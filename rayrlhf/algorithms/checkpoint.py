@@ -156,10 +156,16 @@ def _refuse_mismatch(folder: Path, prefix: str, saved: dict[str, Any], wanted: d
             )
 
 
-def load(algorithm: "Pebble", folder: Path, *, exploration_only: bool = False) -> None:
-    """Restores a checkpoint. With `exploration_only`, only what exploration produced: another run starts from it."""
+def load(
+    algorithm: "Pebble", folder: Path, *, exploration_only: bool = False, manifest: dict[str, Any] | None = None
+) -> None:
+    """Restores a checkpoint. With `exploration_only`, only what exploration produced: another run starts from it.
+
+    `manifest` is what `verify` returned for it a moment ago; without one it is verified here.
+    """
     folder = folder.absolute()
-    manifest = verify(folder, algorithm.run, exploration_only=exploration_only)
+    if manifest is None:
+        manifest = verify(folder, algorithm.run, exploration_only=exploration_only)
     if algorithm.feedback is not None and not (folder / "feedback").is_dir():
         raise UserError(f"{folder} was saved in the mode 'oracle', which keeps no trajectories: questions need some")
     progress = Progress(**manifest["progress"])

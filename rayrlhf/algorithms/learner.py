@@ -56,7 +56,9 @@ class PebbleLearner(TorchLearner):
         self.source: RewardSource = "entropy"
         self.entropy: StateEntropy | None = self._new_entropy() if run.explore.unsupervised_steps else None
         self._graphs: GraphedUpdate | None = None
+        # what an update reads and adds to stays in place: a graph holds the addresses
         self._size = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._sums = torch.zeros(len(SacUpdate.MEASURES), dtype=torch.float64, device=self._device)
 
     def _new_entropy(self) -> StateEntropy:
         # memory is taken as states come; exploration ends long before the replay wraps
@@ -137,35 +139,35 @@ class PebbleLearner(TorchLearner):
         """Runs `updates` SAC updates; the means of losses, values, entropy and temperature over them."""
         if not updates or not self.replay.size:
             return {}
-        totals: dict[str, Tensor] = {}
+        self._size.fill_(float(self.replay.size))
+        self._sums.zero_()
         for _ in range(updates):
             self.updates += 1
-            move_target = self.updates % self.run.sac.target_update_interval == 0
-            for name, value in self._one_update(move_target).items():
-                totals[name] = totals[name] + value if name in totals else value.clone()
-        means = {name: float(total) / updates for name, total in totals.items()}
+            self._one_update(self.updates % self.run.sac.target_update_interval == 0)
+        means = dict(zip(SacUpdate.MEASURES, (self._sums / updates).tolist(), strict=True))
         broken = [name for name, value in means.items() if not np.isfinite(value)]
         if broken:
             raise FloatingPointError(f"{', '.join(broken)} is not finite after {self.updates} updates")
         return means
 
-    def _one_update(self, move_target: bool) -> dict[str, Tensor]:
+    def _one_update(self, move_target: bool) -> None:
         if self._device.type != "cuda" or self.source == "entropy" or self.config.num_learners > 1:
-            self._size.fill_(float(self.replay.size))
-            return self._draw_and_update(self._size, move_target)
+            self._draw_and_update(move_target)
+            return
         if self._graphs is None:
-            self._graphs = GraphedUpdate(self._draw_and_update, self.generator, self._device)
-        return self._graphs(self.replay.size, move_target)
+            self._graphs = GraphedUpdate(self._draw_and_update, self.generator)
+        self._graphs(move_target)
 
-    def _draw_and_update(self, size: Tensor, move_target: bool) -> dict[str, Tensor]:
+    def _draw_and_update(self, move_target: bool) -> None:
         uniform = torch.rand(self.batch_size, dtype=torch.float64, generator=self.generator, device=self._device)
-        index = (uniform * size).long()
+        index = (uniform * self._size).long()
         noise = torch.randn(
             (2, self.batch_size, self.networks.action_dim), generator=self.generator, device=self._device
         )
         intrinsic = self.entropy.reward(index) if self.source == "entropy" and self.entropy is not None else None
         batch = self.replay.gather(index, intrinsic)
-        return self.update_step(batch, noise[0], noise[1], move_target=move_target)
+        found = self.update_step(batch, noise[0], noise[1], move_target=move_target)
+        self._sums += torch.stack([found[name] for name in SacUpdate.MEASURES])
 
     def reset_critic(self) -> None:
         """Forgets the critic, not the actor, when the reward first means something (PEBBLE, section 4.2)."""

@@ -54,6 +54,7 @@ class Pebble(SAC):
         self.rollouts = Rollouts(group, lambda: self.restore_env_runners(group), self._stop_if_interrupted)
         self.feedback: Feedback | None = self._make_feedback()
         self._session_running = False
+        self._learners_have_rows = False
         self._policy = self._fetch_policy()
         self._recent: deque[FinishedEpisode] = deque(maxlen=10)
         self._metrics: dict[str, float] = {}
@@ -174,7 +175,9 @@ class Pebble(SAC):
 
     def _can_learn(self) -> bool:
         """Every learner has rows: one that had none would leave the others waiting for its gradients."""
-        return all(self._on_learners("replay_size"))
+        if not self._learners_have_rows:
+            self._learners_have_rows = all(self._on_learners("replay_size"))
+        return self._learners_have_rows
 
     def _learn_and_publish(self, updates: int) -> None:
         metrics = self._on_learners("learn", updates)
@@ -276,9 +279,14 @@ class Pebble(SAC):
             self._finish_session(wait=True)
         checkpoint.save(self, Path(checkpoint_dir), shared_rows=shared_rows)
 
-    def load_checkpoint(self, checkpoint_dir: str, *, exploration_only: bool = False) -> None:
-        """The reverse of `save_checkpoint`; with `exploration_only` another run starts from its exploration."""
-        checkpoint.load(self, Path(checkpoint_dir), exploration_only=exploration_only)
+    def load_checkpoint(
+        self, checkpoint_dir: str, *, exploration_only: bool = False, manifest: dict[str, Any] | None = None
+    ) -> None:
+        """The reverse of `save_checkpoint`; with `exploration_only` another run starts from its exploration.
+
+        `manifest` is what `checkpoint.verify` returned for it a moment ago; without one it is verified here.
+        """
+        checkpoint.load(self, Path(checkpoint_dir), exploration_only=exploration_only, manifest=manifest)
         self._policy = self._fetch_policy()
 
     def save_to_path(self, path: Any = None, **kwargs: Any) -> str:

@@ -35,7 +35,7 @@ class EnvOptions(Options):
     reward_version: Literal["v1", "v2"] = "v2"
     """MetaWorld only."""
     random_start: bool = True
-    """MetaWorld only: objects and goal are drawn anew at each reset."""
+    """MetaWorld only: objects and goal are drawn anew at each reset; else once, from the seed, for the whole run."""
 
 
 class SacOptions(Options):

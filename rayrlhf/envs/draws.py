@@ -13,7 +13,7 @@ class Draws:
     seed: the run's
     stream: `environment` for training, `evaluation` for evaluation
     indices: global index of each of the `N` environments
-    fixed_start: every episode of an environment starts from the same draw
+    fixed_start: every episode of the run starts from the same draw, in every environment and in evaluation
     """
 
     seed: int
@@ -24,5 +24,5 @@ class Draws:
     def seed_of(self, i: int, episode: int) -> int:
         """The 31-bit seed of episode `episode` in the `i`-th environment."""
         if self.fixed_start:
-            return seeding.integer_seed(self.seed, self.stream, self.indices[i], "start")
+            return seeding.integer_seed(self.seed, "start")
         return seeding.integer_seed(self.seed, self.stream, self.indices[i], "episode", episode)

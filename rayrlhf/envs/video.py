@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +18,8 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: floa
     The codec wants even sizes: an odd last row or column is repeated. The file appears under its name when it is whole.
     Raises `ValueError` without frames.
     """
+    import av  # a large library, wanted only here
+
     final = Path(path)
     partial = final.with_name(f".{final.stem}.partial.mp4")
     written = 0

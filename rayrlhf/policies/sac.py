@@ -29,6 +29,9 @@ class Batch:
 class SacUpdate:
     """Holds the optimisers and performs updates on `networks` in place."""
 
+    MEASURES = ("critic_loss", "actor_loss", "q_value", "entropy", "temperature")
+    """What an update returns."""
+
     def __init__(
         self,
         networks: SacNetworks,
@@ -59,7 +62,7 @@ class SacUpdate:
         )
 
     def __call__(self, batch: Batch, next_noise: Tensor, noise: Tensor, *, move_target: bool) -> dict[str, Tensor]:
-        """One update with standard normal `noise` and `next_noise` `[B, A]`; returns scalars on the device."""
+        """One update with standard normal `noise` and `next_noise` `[B, A]`; returns `MEASURES`, on the device."""
         critic_loss, value = self._update_critic(batch, next_noise)
         actor_loss, entropy = self._update_actor(batch.obs, noise)
         if move_target:

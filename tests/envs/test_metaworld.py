@@ -62,14 +62,17 @@ def test_numpys_global_generator_is_neither_read_nor_moved() -> None:
     np.testing.assert_array_equal(env.reset([0]), start)
 
 
-def test_a_fixed_start_is_one_draw_per_environment() -> None:
-    def starts(index: int) -> list[np.ndarray]:
-        return [first_obs(index, episode, random_start=False, goal_hidden=False) for episode in (0, 1, 5)]
+def test_a_fixed_start_is_one_draw_of_the_run() -> None:
+    """In every episode of every environment, evaluation's too; another seed has another."""
+    fixed = EnvOptions(task="push", random_start=False, goal_hidden=False)
 
-    first, second, third = starts(0)
-    np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(first, third)
-    assert not np.array_equal(first, starts(1)[0])
+    def start(index: int, episode: int, *, seed: int = 3, stream: str = "environment") -> np.ndarray:
+        return make_env(fixed, 1, seed=seed, stream=stream, indices=[index]).reset([episode])[0]
+
+    one = start(0, 0)
+    for other in (start(0, 1), start(0, 5), start(1, 0), start(0, 0, stream="evaluation")):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(one, start(0, 0, seed=4))
 
 
 def test_goal_is_hidden_or_shown() -> None:
