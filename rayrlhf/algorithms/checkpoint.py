@@ -107,7 +107,7 @@ def made_for(run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any
     common = {
         "algorithm": run.algorithm,
         "env": run.env.model_dump(mode="json"),
-        "sac": {"hidden": list(run.sac.hidden), "layer_norm": run.sac.layer_norm},
+        "sac": run.sac.model_dump(mode="json", include={"hidden", "layer_norm", "normalize_obs"}),
         "explore": {"neighbours": run.explore.neighbours},
     }
     if exploration_only:

@@ -42,6 +42,8 @@ class SacOptions(Options):
     """Soft actor-critic as PEBBLE uses it (B-Pref's settings for MetaWorld)."""
 
     hidden: tuple[Positive, ...] = (256, 256, 256)
+    normalize_obs: bool = False
+    """Actor and critics see observations standardised by the statistics of the random steps (not in the paper's)."""
     layer_norm: bool = False
     """Layer normalisation in the critics (BRO, arXiv 2405.16158; not in the paper's PEBBLE)."""
     batch_size: Positive = 512
@@ -51,6 +53,8 @@ class SacOptions(Options):
     alpha_lr: Rate = 1e-4
     adam_betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     initial_temperature: Rate = 0.1
+    target_entropy: float | None = None
+    """What the temperature steers the policy's entropy to; none: minus the number of action dimensions."""
     tau: Fraction = 0.005
     target_update_interval: Positive = 2
     log_std_min: float = -5.0

@@ -42,7 +42,8 @@ class SacUpdate:
         self.networks = networks
         self._options = options
         self._reduce = reduce_gradients
-        self._target_entropy = -float(networks.action_dim)
+        wanted = options.target_entropy
+        self._target_entropy = -float(networks.action_dim) if wanted is None else wanted
         self.optimizers = {
             "actor": self._adam(networks.actor.parameters(), options.actor_lr),
             "critic": self._adam(networks.critic.parameters(), options.critic_lr),

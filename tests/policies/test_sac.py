@@ -1,6 +1,7 @@
 """SAC's update against the paper's equations, written slowly with autograd and textbook Adam."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,8 @@ def _slow_update(nets: SacNetworks, options: SacOptions, batch: Batch, next_nois
     actor_loss = (alpha * log_prob - torch.min(*nets.critic(batch.obs, action))).mean()
     actor = list(nets.actor.parameters())
     gradients = list(torch.autograd.grad(actor_loss, actor))
-    alpha_loss = (nets.log_alpha.exp() * (-log_prob - -3.0).detach()).mean()
+    wanted = -3.0 if options.target_entropy is None else options.target_entropy
+    alpha_loss = (nets.log_alpha.exp() * (-log_prob - wanted).detach()).mean()
     (alpha_gradient,) = torch.autograd.grad(alpha_loss, [nets.log_alpha])
     _textbook_adam(actor, gradients, options.actor_lr)
     _textbook_adam([nets.log_alpha], [alpha_gradient], options.alpha_lr)
@@ -51,9 +53,9 @@ def _slow_update(nets: SacNetworks, options: SacOptions, batch: Batch, next_nois
         slow.data = (1 - options.tau) * slow.data + options.tau * fast.data
 
 
-@pytest.mark.parametrize("layer_norm", [False, True])
-def test_one_update_is_the_papers(layer_norm: bool) -> None:
-    options = SacOptions(hidden=(32, 32), layer_norm=layer_norm, actor_lr=1e-3, critic_lr=2e-3, alpha_lr=3e-3, tau=0.1)
+@pytest.mark.parametrize("choice", [{}, {"layer_norm": True}, {"target_entropy": 9.0}])  # 9: the other way
+def test_one_update_is_the_papers(choice: dict[str, Any]) -> None:
+    options = SacOptions(hidden=(32, 32), actor_lr=1e-3, critic_lr=2e-3, alpha_lr=3e-3, tau=0.1, **choice)
     torch.manual_seed(0)
     nets = SacNetworks(6, 3, options).double()
     expected = copy.deepcopy(nets)
