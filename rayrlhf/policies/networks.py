@@ -37,6 +37,10 @@ class Standardise(nn.Module):
     """A dimension is scaled by its deviation, but by no less than this share of the deviations' mean over those that
     move: what hardly moved so far may move much later. What never moved is centred alone."""
 
+    known: Tensor
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, obs_dim: int) -> None:
         super().__init__()
         self.register_buffer("known", torch.tensor(False))
@@ -53,7 +57,7 @@ class Standardise(nn.Module):
         typical = std[moving].mean() if bool(moving.any()) else torch.ones(())
         scale = torch.where(moving, 1 / torch.maximum(std, self.FLOOR * typical), torch.ones_like(std))
         for buffer, value in ((self.mean, mean), (self.scale, scale), (self.known, torch.tensor(True))):
-            buffer.copy_(value)  # type: ignore[operator]
+            buffer.copy_(value)
 
 
 def inputs(obs_dim: int, options: SacOptions) -> nn.Module:

@@ -117,7 +117,7 @@ def test_constant_actions_are_twenty_and_differ() -> None:
 
 
 def test_a_constant_action_closes_the_drawer_and_standing_still_does_not() -> None:
-    config = load_config("quickstart", ["evaluation.final_episodes=3"])
+    config = load_config("quickstart", ["env.task=drawer-close", "evaluation.final_episodes=3"])
     actions = constant_actions(config, 1)
     actions[0] = (0, 1, -1, 0)
     assert constant_success(config, actions[0]) == 1.0
