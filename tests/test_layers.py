@@ -47,6 +47,7 @@ OPTIONAL = {
     "mujoco.viewer",
     "wandb",
     "tensorboardX",
+    "av",
     "envpool",
     "shimmy",
     "dm_control",
