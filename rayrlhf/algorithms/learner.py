@@ -56,7 +56,6 @@ class PebbleLearner(TorchLearner):
         self.source: RewardSource = "entropy"
         self.entropy: StateEntropy | None = self._new_entropy() if run.explore.unsupervised_steps else None
         self._graphs: GraphedUpdate | None = None
-        self._standardised = False
         # what an update reads and adds to stays in place: a graph holds the addresses
         self._size = torch.zeros((), dtype=torch.float64, device=self._device)
         self._sums = torch.zeros(len(SacUpdate.MEASURES), dtype=torch.float64, device=self._device)
@@ -154,8 +153,7 @@ class PebbleLearner(TorchLearner):
 
     def _standardise(self) -> None:
         """Before the first update: the statistics of what the random steps saw, of all learners' rows."""
-        if self._standardised or self.networks.standardised:
-            self._standardised = True
+        if self.networks.standardised:
             return
         obs = self.replay.columns["obs"][: self.replay.size].double()
         moments = torch.cat([torch.full_like(obs[0, :1], len(obs)), obs.sum(0), obs.square().sum(0)])
@@ -163,7 +161,6 @@ class PebbleLearner(TorchLearner):
             torch.distributed.all_reduce(moments)
         mean, square = (moments[1:] / moments[0]).chunk(2)
         self.networks.standardise(mean.float(), (square - mean.square()).clamp(min=0).sqrt().float())
-        self._standardised = True
 
     def _one_update(self, move_target: bool) -> None:
         if self._device.type != "cuda" or self.source == "entropy" or self.config.num_learners > 1:
