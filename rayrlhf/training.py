@@ -61,10 +61,7 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
     """Joins the cluster this process belongs to, or starts Ray on this machine for the time of the run."""
     mine = not ray.is_initialized()
     if mine:
-        # what Ray says it will do from its next version
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        # Ray's default of 15 starves reward fits and rollouts beside anything else that runs on the machine
-        os.environ.setdefault("RAY_worker_niceness", "0")
+        set_ray_defaults()
         address = os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": _cpus(config)}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -73,6 +70,14 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def set_ray_defaults() -> None:
+    """What a Ray that is started by this process does differently; variables that are set already are kept."""
+    # what Ray says it will do from its next version
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's default of 15 starves reward fits and rollouts beside anything else that runs on the machine
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def _cpus(config: RunConfig) -> int:

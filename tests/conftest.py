@@ -13,6 +13,7 @@ from support import Make, build, small
 
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.config.schema import RunConfig
+from rayrlhf.training import set_ray_defaults
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,6 +25,7 @@ logging.getLogger("ray.rllib").setLevel(logging.ERROR)
 def ray_session() -> Iterator[None]:
     """Ray on this machine with more logical CPUs than cores, so that nothing waits for a place."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    set_ray_defaults()
     # what lies beside the tests, such as environments that break, is there in Ray's processes too
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

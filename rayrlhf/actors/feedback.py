@@ -25,6 +25,8 @@ from rayrlhf.rewards import FitReport, fit_together, reward_scale
 from rayrlhf.teachers import Teacher, make_teacher
 
 WAIT_POLL_SECONDS = 0.05
+OPEN = "open"
+"""Folder in a checkpoint: the questions that were asked and not answered."""
 LEAVE_SECONDS = 5.0
 """How long `close` waits for a session; a teacher that never returns must not keep the process."""
 Asked = tuple[Queries, list[Answer]]
@@ -193,11 +195,17 @@ class FeedbackLoop:
     # --- checkpoints ---
 
     def save(self, folder: Path) -> None:
-        """Writes the roles' state; no session may be running."""
+        """Writes the roles' state and the open questions; no session may be running."""
         folder.mkdir(parents=True, exist_ok=True)
         calls = [self._trajectories("save", str(folder / "trajectories.safetensors"))]
         calls += [role("save", str(_ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)]
         ray.get(calls)
+        unanswered = PreferenceDataset(folder / OPEN)
+        by_session: dict[int, tuple[Queries, list[int]]] = {}
+        for queries, index in self._open.values():
+            by_session.setdefault(queries.session, (queries, []))[1].append(index)
+        for queries, indices in by_session.values():
+            unanswered.append(queries.take(np.array(indices, dtype=np.int64)), [])
 
     def load(self, folder: Path, *, sessions: int, version: int, trajectories_only: bool = False) -> None:
         """Restores the roles; labels of the first `sessions` sessions come from the answer log."""
@@ -205,13 +213,25 @@ class FeedbackLoop:
         ray.get(self._trajectories("load", str(folder / "trajectories.safetensors"), cut_inside))
         if trajectories_only:
             return
+        answered: set[str] = set()
         for session in self._log.sessions():
             if session < sessions:
-                labels = labels_from(*self._log.read_session(session))
+                queries, said = self._log.read_session(session)
+                answered.update(answer.query_id for answer in said)
+                labels = labels_from(queries, said)
                 self._give(labels)
                 self.labels += len(labels)
+        self._ask_again(PreferenceDataset(folder / OPEN), answered)
         ray.get([role("load", str(_ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)])
         self.version, self._weights = version, self._publish()
+
+    def _ask_again(self, unanswered: PreferenceDataset, answered: set[str]) -> None:
+        """Puts to the teacher what it was asked before the checkpoint and has not answered since."""
+        for queries, _ in unanswered.read():
+            index = [i for i, key in enumerate(queries.ids) if key not in answered]
+            still_open = queries.take(np.array(index, dtype=np.int64))
+            self._open |= {key: (still_open, i) for i, key in enumerate(still_open.ids)}
+            self._teacher.ask(still_open)
 
     def close_episodes(self, environments: list[int] | None) -> None:
         """Closes the running episodes of `environments` in the trajectory store; of all where none are given."""

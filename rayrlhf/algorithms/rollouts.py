@@ -17,7 +17,8 @@ from rayrlhf.algorithms.env_runner import RolloutActor
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.errors import UserError
 
-POLL_SECONDS = 0.002
+CHECK_SECONDS = 0.05
+"""How often a wait for fragments looks whether it is to stop."""
 LOSSES_IN_A_ROW = 3
 """Deaths per rollout actor, without anything returned in between, that are taken for bad luck."""
 LOCAL = 0
@@ -106,12 +107,19 @@ class Rollouts:
 
     def _arrived(self) -> list[Arrival]:
         if self.remote:
+            self._sleep_until_a_report()
             fetch = self.group.fetch_ready_async_reqs
-            self._reports |= dict(fetch(tags="report", timeout_seconds=POLL_SECONDS))
+            self._reports |= dict(fetch(tags="report", timeout_seconds=0.0))
             self._fragments |= dict(fetch(tags="sample", timeout_seconds=0.0, return_obj_refs=True))
             self._forget(set(self._in_flight) - set(self.group.healthy_worker_ids()))
         both = sorted(set(self._reports) & set(self._fragments))
         return [self._take(runner) for runner in both]
+
+    def _sleep_until_a_report(self) -> None:
+        """Returns with the first; RLlib's own wait is for all, and asking it again and again takes a core's tenth."""
+        reports, _, _ = self.group._worker_manager._filter_calls_by_tag("report")
+        if reports:
+            ray.wait(reports, num_returns=1, timeout=CHECK_SECONDS, fetch_local=False)
 
     def _take(self, runner: int) -> Arrival:
         fragment, report = self._fragments.pop(runner), self._reports.pop(runner)

@@ -13,7 +13,7 @@ from rayrlhf.bench.data import real_fragment, store_of
 from rayrlhf.bench.reference_queries import k_center_anew
 from rayrlhf.bench.reference_reward import bare_forward, fastest_chunk, member_networks
 from rayrlhf.bench.report import Count, DeviceOptions, Report, options_from
-from rayrlhf.bench.timing import alternate, torch_threads
+from rayrlhf.bench.timing import alternate, confined
 from rayrlhf.config import EnvOptions, RewardOptions, RunConfig
 from rayrlhf.preferences.segments import Segments
 from rayrlhf.queries import disagreement, draw_pairs, k_center
@@ -42,7 +42,7 @@ def run(**given: Any) -> dict[str, Any]:
     """Measures both parts."""
     options = options_from(QueryBench, given, "query")
     report = Report("query", options.chosen_device)
-    with torch_threads(options.threads):
+    with confined(options.threads):
         store = store_of(real_fragment(RunConfig(env=EnvOptions(task=options.task)), options.steps))
         rng = seeding.generator(0, "bench", "query")
         candidates = draw_pairs(store, options.candidates, options.length, rng)

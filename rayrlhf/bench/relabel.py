@@ -12,7 +12,7 @@ import torch
 from rayrlhf.bench.data import ACTION_DIM, OBS_DIM, learner_of, random_fragment
 from rayrlhf.bench.reference_reward import bare_forward, fastest_chunk, member_networks
 from rayrlhf.bench.report import Count, DeviceOptions, Report, options_from
-from rayrlhf.bench.timing import alternate, torch_threads
+from rayrlhf.bench.timing import alternate, confined
 from rayrlhf.config import ExploreOptions, ResourceOptions, RewardOptions, RunConfig, SacOptions
 from rayrlhf.rewards import RewardEnsemble
 
@@ -30,7 +30,7 @@ def run(**given: Any) -> dict[str, Any]:
     """Measures one replay."""
     options = options_from(RelabelBench, given, "relabel")
     report = Report("relabel", options.chosen_device)
-    with torch_threads(options.threads):
+    with confined(options.threads):
         _measure(report, options)
         return report.as_dict()
 

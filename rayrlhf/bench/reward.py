@@ -14,7 +14,7 @@ from rayrlhf import seeding
 from rayrlhf.bench.data import ACTION_DIM, OBS_DIM
 from rayrlhf.bench.reference_reward import LoopedFit, StackedFit
 from rayrlhf.bench.report import Count, DeviceOptions, Report, options_from
-from rayrlhf.bench.timing import Side, alternate, torch_threads
+from rayrlhf.bench.timing import Side, alternate, confined
 from rayrlhf.config import RewardOptions
 from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.segments import Segments
@@ -44,7 +44,7 @@ def run(**given: Any) -> dict[str, Any]:
     """Measures fits of one set of labels."""
     options = options_from(RewardBench, given, "reward")
     report = Report("reward", options.chosen_device)
-    with torch_threads(options.threads):
+    with confined(options.threads):
         _measure(report, options)
         return report.as_dict()
 

@@ -1,5 +1,6 @@
 """Rates of several sides measured in turn within one run, so that a busy machine slows all of them alike."""
 
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,6 +76,24 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def confined(threads: int) -> Iterator[None]:
+    """`threads` cores for this process, and as many threads for torch: so that both sides have the same.
+
+    Not around anything that starts Ray: its processes would inherit the confinement.
+    """
+    with torch_threads(threads):
+        if not hasattr(os, "sched_setaffinity"):
+            yield
+            return
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, sorted(before)[-threads:])
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
 
 
 def best_device() -> str:

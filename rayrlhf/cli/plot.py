@@ -1,4 +1,4 @@
-"""`rayrlhf plot`: learning curves of runs."""
+"""`rayrlhf plot`: learning curves of runs, and profiles over seeds and tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from rayrlhf.plotting import plot_runs
 class PlotOptions:
     """Success and true return against environment steps and labels.
 
-    Runs that differ in their seed alone become one curve: interquartile mean with a 95% bootstrap interval.
+    Runs that differ in their seed alone become one curve: interquartile mean with a 95% bootstrap interval. Where runs
+    repeat, performance profiles show the share of them that ends above each level of success.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]

@@ -43,8 +43,8 @@ class RewardEnsemble:
         self._options, self._seed = options, seed
         self._table = LabelTable(self._members)
         self._epochs = 0
-        space = Workspace(self._members.device)
-        self._trainers = [BlockTrainer(block, options, self._members.plan, space) for block in self._members.blocks]
+        plan, blocks, device = self._members.plan, self._members.blocks, self._members.device
+        self._trainers = [BlockTrainer(block, options, plan, Workspace(device)) for block in blocks]
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -91,11 +91,10 @@ class RewardEnsemble:
         self._table.update(labels)
         order = torch.from_numpy(shuffles(self.members, len(labels), self._shuffler)).to(self._members.device)
         self._epochs += 1
-        sums, first = [], 0
-        for trainer, block in zip(self._trainers, self._members.blocks, strict=True):
-            held = order[first : first + len(block.networks)]
-            sums.append(trainer.epoch(self._table, held, self._options.batch_size))
-            first += len(held)
+        sums = self._members.threads.map(
+            lambda i: self._trainers[i].epoch(self._table, order[self._members.rows[i]], self._options.batch_size),
+            range(len(self._trainers)),
+        )
         loss, right = torch.cat(sums, dim=1).cpu().numpy()
         return EpochReport(loss / len(labels), right / np.float32(max(self._table.decisive, 1)))
 

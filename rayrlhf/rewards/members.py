@@ -1,6 +1,7 @@
 """The members one process holds: made, scored in chunks, written to and read from flat dictionaries."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from rayrlhf.preferences.fragments import Floats
 from rayrlhf.rewards.blocks import Block, make_blocks
 from rayrlhf.rewards.networks import MLPReward, make_network
 from rayrlhf.rewards.plan import Plan, Workspace, choose_plan
+from rayrlhf.rewards.threads import Threads
 from rayrlhf.seeding import integer_seed
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -66,10 +68,14 @@ class Members:
             for m in self.indices
         ]
         handwritten = all(type(network) is MLPReward for network in networks)
-        self.plan = plan or choose_plan(self.device, handwritten=handwritten)
+        self.plan = plan or choose_plan(self.device, members=len(networks), handwritten=handwritten)
         self.blocks: list[Block] = make_blocks(networks, obs_dim, stacked=self.plan.stacked)
+        ends = np.cumsum([0, *(len(block.networks) for block in self.blocks)]).tolist()
+        self.rows = [slice(first, end) for first, end in pairwise(ends)]
+        """By block: the members it holds, as rows of `[E, ...]`."""
         self._networks = networks
-        self._space = Workspace(self.device)
+        self.threads = Threads(min(self.plan.threads, len(self.blocks)))
+        self._spaces = [Workspace(self.device) for _ in self.blocks]
         self.input_mean = torch.zeros(obs_dim, device=self.device)
         self.input_std = torch.ones(obs_dim, device=self.device)
         self.reward_scale = 1.0
@@ -104,20 +110,24 @@ class Members:
         obs = obs.reshape(count, steps, self.obs_dim)
         action = action.reshape(count, steps, self.action_dim)
         result = torch.empty(len(self.indices), count, steps, device=self.device)
+        if self.threads.count > 1 and count * steps > self.plan.score_rows:
+            self.threads.map(lambda i: self._score(range(i, i + 1), obs, action, result), range(len(self.blocks)))
+        else:
+            self._score(range(len(self.blocks)), obs, action, result)
+        return result.view(len(self.indices), *shape)
+
+    @torch.no_grad()
+    def _score(self, blocks: range, obs: Tensor, action: Tensor, result: Tensor) -> None:
+        """Writes the rewards by `blocks` of `obs` `[S, T, O]` and `action` `[S, T, A]` into `result` `[E, S, T]`."""
+        count, steps = obs.shape[:2]
+        space = self._spaces[blocks[0]]
         chunk = max(1, self.plan.score_rows // max(steps, 1))
         for start in range(0, count, chunk):
             part = slice(start, min(start + chunk, count))
-            x = self._space.take("input", part.stop - start, steps, self.obs_dim + self.action_dim)
-            self.score_inputs(self.inputs(obs[part], action[part], x), result[:, part])
-        return result.view(len(self.indices), *shape)
-
-    def score_inputs(self, x: Tensor, out: Tensor) -> None:
-        """Writes the unscaled rewards of the networks' inputs `x` `[S, T, D]`, one chunk, into `out` `[E, S, T]`."""
-        first = 0
-        for block in self.blocks:
-            held = len(block.networks)
-            out[first : first + held] = block.rewards(x, self._space)
-            first += held
+            x = space.take("input", part.stop - start, steps, self.obs_dim + self.action_dim)
+            self.inputs(obs[part], action[part], x)
+            for block in blocks:
+                result[self.rows[block], part] = self.blocks[block].rewards(x, space)
 
     def weights(self) -> Arrays:
         """What scoring needs, copied: per member `network/NAME` `[E, ...]`, the normaliser, the scale."""

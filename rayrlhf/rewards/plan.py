@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rayrlhf.rewards.threads import free_cores
+
 _CPU_ROWS = 2048
 """Transitions per chunk and thread: activations 256 wide then stay in a core's second-level cache (2 MB)."""
 
@@ -16,6 +18,7 @@ class Plan:
     stacked:    all members in one batched product; otherwise one after the other
     fit_rows:   transitions of one member per forward and backward pass; larger batches are summed over chunks
     score_rows: transitions per forward pass
+    threads:    members computed at the same time, each in a thread of its own
     padded:     the last batch of an epoch is filled up with weightless pairs, so that every step has one shape
     graphed:    steps are replayed from a CUDA graph
     """
@@ -23,20 +26,23 @@ class Plan:
     stacked: bool
     fit_rows: int
     score_rows: int
+    threads: int = 1
     padded: bool = False
     graphed: bool = False
 
 
-def choose_plan(device: torch.device, *, handwritten: bool) -> Plan:
-    """The fastest plan for `device`; `handwritten` says that the network has a hand-written pass (`MLPBlock`).
+def choose_plan(device: torch.device, *, members: int, handwritten: bool) -> Plan:
+    """The fastest plan for `members` on `device`; `handwritten`: the network has a hand-written pass (`MLPBlock`).
 
-    On a CPU one member's chunk fills the cache and the core, so that stacking only costs memory traffic; members one
-    after the other are also what makes results independent of how they are split over processes. On a GPU a
-    member's kernels are too short to hide their launches. A user's network runs in a loop, ungraphed, everywhere.
+    On a CPU one member's chunk fills the cache and the core, so that stacking only costs memory traffic; members that
+    are computed each for itself also make results independent of how they are split over threads and processes. Twice
+    as many threads as cores: three members on two cores take one and a half times as long as one, not twice. On a GPU
+    a member's kernels are too short to hide their launches. A user's network runs ungraphed everywhere.
     """
     if device.type != "cuda":
         rows = _CPU_ROWS * torch.get_num_threads()
-        return Plan(stacked=False, fit_rows=rows, score_rows=rows)
+        cores = free_cores() // torch.get_num_threads()
+        return Plan(stacked=False, fit_rows=rows, score_rows=rows, threads=min(members, 2 * cores) if cores > 1 else 1)
     return Plan(stacked=handwritten, fit_rows=1 << 20, score_rows=1 << 16, padded=handwritten, graphed=handwritten)
 
 

@@ -12,7 +12,7 @@ from support import Make, advance, changed, late_feedback, later_feedback, synch
 from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms.collector import Collector
 from rayrlhf.config.schema import RunConfig
-from rayrlhf.preferences.answers import Choice
+from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.segments import Queries
 from rayrlhf.teachers.immediate import ImmediateTeacher
@@ -64,6 +64,48 @@ def test_labels_that_came_after_a_checkpoint_count_against_the_budget(
     row = advance(second, 450)
     log = PreferenceDataset(str(tmp_path / "run" / "preferences"))
     assert row["labels"] == sum(len(said) for _, said in log.read()) == 16
+
+
+class Postbox:
+    """A teacher whose answers outlive training: what was asked is answered once `open` is set. Ids come once."""
+
+    def __init__(self, asked: dict[str, None]) -> None:
+        self.asked, self.open, self._handed_out = asked, False, set[str]()
+
+    def ask(self, queries: Queries) -> None:
+        self.asked |= dict.fromkeys(queries.ids)
+
+    def collect(self) -> list[Answer]:
+        new = [key for key in self.asked if self.open and key not in self._handed_out]
+        self._handed_out.update(new)
+        return [Answer(key, "right", "postbox") for key in new]
+
+
+def test_questions_that_were_open_at_a_checkpoint_can_be_answered_after_it(
+    small_run: RunConfig, make: Make, tmp_path: Path
+) -> None:
+    """Another process goes on; its teacher answers at last what the first one asked."""
+    queries = {"budget": 8, "per_session": 4, "interval": 100}
+    run = synchronous(small_run, queries=queries, rollout={"actors": 0}, explore={"unsupervised_steps": 100})
+    asked: dict[str, None] = {}
+    teachers = [Postbox(asked), Postbox({})]
+    first, second = (
+        make(run, feedback=lambda *given, teacher=teacher: FeedbackLoop(*given, teacher=teacher))
+        for teacher in teachers
+    )
+    advance(first, 250)
+    assert first.progress.labels == 0 and len(asked) == 4
+    first.save_checkpoint(str(tmp_path / "cut"))
+    second.load_checkpoint(str(tmp_path / "cut"))
+    assert teachers[1].asked == asked, "they are put to the new teacher under the same ids"
+    teachers[1].open = True
+    advance(second, 320)
+    log = PreferenceDataset(str(tmp_path / "run" / "preferences"))
+    (_, said), *_ = log.read()
+    assert {answer.query_id for answer in said} == set(asked)
+    assert second.progress.labels == 8
+    second.save_checkpoint(str(tmp_path / "later"))
+    assert not (tmp_path / "later" / "feedback" / "open").exists(), "nothing is open any more"
 
 
 def test_disagreement_is_asked_for_once_there_are_labels(small_run: RunConfig, tmp_path: Path) -> None:

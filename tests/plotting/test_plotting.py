@@ -7,7 +7,10 @@ import pytest
 
 from rayrlhf.config.load import load_config
 from rayrlhf.errors import UserError
-from rayrlhf.plotting import Doubles, draw, methods_of, on_one_grid, plot_runs, read_curve
+from rayrlhf.plotting import draw, draw_profiles, methods_of, plot_runs, read_curve
+from rayrlhf.plotting.curves import on_one_grid
+from rayrlhf.plotting.profiles import final_success
+from rayrlhf.plotting.runs import Doubles
 from rayrlhf.tracking import RunDirectory, Tracker
 
 STEPS = (1000, 2000, 3000, 4000)
@@ -104,6 +107,31 @@ def test_a_picture_per_task_and_format(tmp_path: Path) -> None:
     names = ["curves-point.png", "curves-point.svg", "curves-HalfCheetah-v5.png", "curves-HalfCheetah-v5.svg"]
     assert [path.name for path in written] == names
     assert written[1].read_text().startswith("<?xml")
+
+
+def test_profiles_count_the_runs_of_all_tasks_that_end_above_each_level(tmp_path: Path) -> None:
+    other = ("env.suite=gymnasium", "env.task=HalfCheetah-v5")
+    good = [make_run(tmp_path, f"seed={seed}", success=(0, 0, 0, end)) for seed, end in enumerate((0.5, 0.9))]
+    good += [make_run(tmp_path, "seed=2", "env.suite=toy", success=(0, 0, 0, 1.0))]
+    bad = [make_run(tmp_path, f"seed={seed}", "teacher.name=random", success=(0, 0, 0, 0.1)) for seed in range(2)]
+    methods = methods_of([read_curve(path) for path in good + bad], across_tasks=True)
+    first, second = draw_profiles(methods).axes[0].lines
+    levels, shares = first.get_xdata(), first.get_ydata()
+    for level, share in zip(levels, shares, strict=True):
+        assert share == pytest.approx(np.mean([end > level for end in (0.5, 0.9, 1.0)]))
+    assert second.get_ydata()[0] == 1.0 and second.get_ydata()[-1] == 0.0
+    alone = make_run(tmp_path, *other, "seed=7")
+    assert [path.name for path in plot_runs([alone], out=tmp_path / "one")] == ["curves.png"]
+    names = [path.name for path in plot_runs([*good, alone], out=tmp_path / "all")]
+    assert names == ["curves-point.png", "curves-HalfCheetah-v5.png", "profiles.png"]
+
+
+def test_tasks_are_strata_of_one_method(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, "env.suite=gymnasium", f"env.task={task}-v5") for task in ("Hopper", "Ant")]
+    curves = [read_curve(path) for path in runs]
+    assert len(methods_of(curves)) == 2
+    (method,) = methods_of(curves, across_tasks=True)
+    assert [ends.tolist() for ends in final_success(method)] == [[0.9], [0.9]]
 
 
 def test_pictures_of_equal_runs_are_equal(tmp_path: Path) -> None:

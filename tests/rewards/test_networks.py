@@ -10,6 +10,7 @@ import torch
 from rayrlhf.config import RewardOptions
 from rayrlhf.errors import UserError
 from rayrlhf.rewards import RewardEnsemble, RewardScorer, make_network
+from rayrlhf.rewards.plan import Plan
 
 USERS = """
 import torch
@@ -79,6 +80,23 @@ def test_a_users_network_is_fitted_saved_and_scored(users_module, options, make_
     scorer.load(after)
     obs, action = labels.left.obs[:, 0], labels.left.action[:, 0]
     assert torch.equal(scorer.score(obs, action), ensemble.reward(obs, action))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_members_in_threads_give_the_bits_of_one_after_the_other(own: bool, users_module, options, make_labels) -> None:
+    network = f"{users_module}:Attentive" if own else "mlp"
+    options = options.model_copy(update={"network": network, "normalize_inputs": True, "normalize_rewards": True})
+    labels = make_labels(40)
+    found = []
+    for threads in (1, 3):
+        plan = Plan(stacked=False, fit_rows=64, score_rows=64, threads=threads)
+        ensemble = RewardEnsemble(options, 4, 2, seed=3, plan=plan)
+        report = ensemble.fit(labels)
+        logits = ensemble.pair_logits(labels.left, labels.right).numpy()
+        found.append({**ensemble.state(), "loss": report.loss, "logits": logits})
+    one_after_the_other, at_once = found
+    for name, array in one_after_the_other.items():
+        np.testing.assert_array_equal(array, at_once[name], err_msg=name)
 
 
 def test_a_users_network_sees_time(users_module, options, make_segments) -> None:

@@ -1,0 +1,116 @@
+"""Runs as curves, and which of them are one method: those that differ in nothing but their seed.
+
+(And in where and how often they write.)
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayrlhf.config.schema import RunConfig
+from rayrlhf.errors import UserError
+from rayrlhf.tracking.directory import Row, RunDirectory
+
+Doubles = NDArray[np.float64]
+
+SUCCESS, RETURN, LABELS = "success_rate", "true_return_mean", "labels"
+"""Columns of `metrics.jsonl` that curves are made of."""
+MEASURES = {SUCCESS: "success", RETURN: "true return of an episode"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The evaluations of one run, `P` of them, in the order of their steps.
+
+    env_steps, labels: `[P]`   values: by column of `metrics.jsonl`, `[P]`
+    """
+
+    run: RunDirectory
+    config: RunConfig
+    env_steps: Doubles
+    labels: Doubles
+    values: dict[str, Doubles]
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether any labels were spent."""
+        return bool(self.labels[-1] > 0)
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs that differ in their seed alone, and perhaps in their task."""
+
+    name: str
+    curves: tuple[Curve, ...]
+
+
+def read_curve(path: Path) -> Curve:
+    """The evaluations of the run in `path`. Raises `UserError` where there are none to draw."""
+    run = RunDirectory.open(path)
+    evaluated = (row for row in run.metrics() if row.get(SUCCESS) is not None)
+    newest = {row["env_steps"] or 0: row for row in evaluated}  # the final evaluation may repeat the last step
+    rows = [newest[step] for step in sorted(newest)]
+    if not rows:
+        raise UserError(f"{str(path)!r} has no evaluation to draw yet: see evaluation.interval")
+    values = {name: _column(rows, name) for name in MEASURES}
+    return Curve(run, run.config(), _column(rows, "env_steps"), _column(rows, LABELS, 0.0), values)
+
+
+def methods_of(curves: Sequence[Curve], *, across_tasks: bool = False) -> list[Method]:
+    """Groups runs by all that matters in their configs; the names say where the groups differ.
+
+    With `across_tasks` runs of different tasks may be one method.
+    """
+    trees = [_tree(curve.config, across_tasks) for curve in curves]
+    groups: dict[str, list[Curve]] = {}
+    for curve, tree in zip(curves, trees, strict=True):
+        groups.setdefault(json.dumps(tree, sort_keys=True), []).append(curve)
+    names = _names([group[0].config for group in groups.values()], across_tasks)
+    return [Method(name, tuple(group)) for name, group in zip(names, groups.values(), strict=True)]
+
+
+def _column(rows: Sequence[Row], name: str, default: float = float("nan")) -> Doubles:
+    values = (row.get(name) for row in rows)
+    return np.array([default if value is None else value for value in values], dtype=np.float64)
+
+
+def _tree(config: RunConfig, across_tasks: bool) -> dict[str, Any]:
+    """What of a config makes a method: all but seed, names and how often it writes; of the true reward no questions."""
+    aside: Any = dict.fromkeys(("seed", "name", "storage_path", "tracking", "checkpoint", "resources"), True)
+    aside |= {"explore": {"save", "from_"}}
+    if across_tasks:
+        aside |= {"env": {"task"}}
+    if config.mode == "oracle":
+        aside |= dict.fromkeys(("queries", "teacher", "reward"), True)
+    return config.model_dump(mode="json", by_alias=True, exclude=aside)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def _names(configs: Sequence[RunConfig], across_tasks: bool) -> list[str]:
+    """A name for each config: its method, and the options (three at most) in which it differs from the others."""
+    flats = [_flat(_tree(config, across_tasks)) for config in configs]
+    every = dict.fromkeys(key for flat in flats for key in flat if key != "mode")
+    different = [key for key in every if len({json.dumps(flat[key]) for flat in flats if key in flat}) > 1]
+    names = []
+    for config, flat in zip(configs, flats, strict=True):
+        method = "true reward" if config.mode == "oracle" else config.algorithm.upper()
+        own = [key for key in different if key in flat]
+        said = [f"{key} {_said(flat[key])}" for key in own[:3]] + (["…"] if len(own) > 3 else [])
+        names.append(", ".join([method, *said]))
+    return names
+
+
+def _said(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)

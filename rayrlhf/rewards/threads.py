@@ -1,0 +1,37 @@
+"""Members side by side in the threads of one process."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+
+def free_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Threads:
+    """Calls a function for several indices, `count` of them at the same time; a `count` of 1 starts no thread.
+
+    torch lets go of Python's lock while it computes, and each thread has as many of torch's own threads as the caller.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        torch_threads = torch.get_num_threads()
+        self._pool = (
+            ThreadPoolExecutor(count, "member", initializer=torch.set_num_threads, initargs=(torch_threads,))
+            if count > 1
+            else None
+        )
+
+    def map(self, function: Callable[[int], Result], indices: range) -> list[Result]:
+        """`function` of each index, in order. Raises what the first of them raised."""
+        if self._pool is None:
+            return [function(index) for index in indices]
+        return list(self._pool.map(function, indices))
