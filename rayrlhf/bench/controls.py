@@ -1,12 +1,14 @@
 """`bench controls`: what a run's success is worth. The same run beside four that should do worse, or better.
 
 `random` draws its answers, `silent` gives none, `oracle` trains on the true reward, and `constant` is the best of
-twenty constant actions, chosen on the very episodes it is measured on. The runs go one after the other, each in a
-process of its own, with the same seed and the same final episodes.
+twenty constant actions, chosen on the very episodes it is measured on. Each run is a process of its own, with the same
+seed and the same final episodes. The same command again goes on where it was cut off: runs that are finished are taken
+as they are, others from their last checkpoint.
 """
 
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,9 @@ from rayrlhf.config import RunConfig
 from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import NonNegative, Options
 from rayrlhf.envs import make_env
+from rayrlhf.errors import UserError
 from rayrlhf.preferences.fragments import Floats
+from rayrlhf.tracking import RunDirectory
 from rayrlhf.training import train
 
 CONTROLS: dict[str, tuple[str, ...]] = {
@@ -46,6 +50,8 @@ class ControlsBench(Options):
     storage: str = "runs/controls"
     only: tuple[str, ...] = (*CONTROLS, "constant")
     constant_actions: Count = 20
+    at_once: Count = 1
+    """Runs that share the machine; their clocks then tell nothing."""
     overrides: tuple[str, ...] = ()
     """Of the config, for all runs: `overrides=[total_steps=2000]`."""
     progress: bool = False
@@ -55,10 +61,11 @@ def run(**given: Any) -> dict[str, Any]:
     """Trains the run and its controls; success over the final evaluation's episodes."""
     options = options_from(ControlsBench, given, "controls")
     report = Report("controls")
-    runs = {"run": _train(options, "run", ())}
-    for control, changes in CONTROLS.items():
-        if control in options.only:
-            runs[control] = _train(options, control, changes)
+    wanted: dict[str, tuple[str, ...]] = {"run": ()}
+    wanted |= {control: changes for control, changes in CONTROLS.items() if control in options.only}
+    with ThreadPoolExecutor(options.at_once) as threads:
+        trained = threads.map(lambda control: _train(options, control, wanted[control]), wanted)
+        runs = dict(zip(wanted, trained, strict=True))
     success = {name: float(summary["success_rate"]) for name, summary in runs.items()}
     if "constant" in options.only:
         config = _config(options, "run", ())
@@ -80,9 +87,18 @@ def _config(options: ControlsBench, control: str, changes: tuple[str, ...]) -> R
 def _train(options: ControlsBench, control: str, changes: tuple[str, ...]) -> dict[str, Any]:
     """One run's summary, trained in a new process: each has its own Ray and its own clock."""
     config = _config(options, control, changes)
+    folder = Path(config.storage_path) / str(config.name)
+    begun = folder.exists()
+    if begun:
+        run = RunDirectory.open(folder)
+        if run.config() != config:
+            raise UserError(f"{folder} is a run of another config: choose another name, or move it away")
+        if (summary := run.summary()) is not None:
+            return summary
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=fresh) as process:
-        return process.submit(train, config, progress=options.progress).result()
+        resume = folder if begun else None
+        return process.submit(train, config, resume=resume, progress=options.progress).result()
 
 
 def best_constant(config: RunConfig, count: int) -> tuple[float, Floats]:

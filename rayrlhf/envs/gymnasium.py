@@ -55,6 +55,8 @@ class GymnasiumEnv:
     Success is `info["success"]` where the environment has it, otherwise it never succeeds.
     """
 
+    view = None
+
     def __init__(self, env: Env, name: str) -> None:
         observations, actions = env.observation_space, env.action_space
         if not isinstance(observations, Box) or not isinstance(actions, Box):

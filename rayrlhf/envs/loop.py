@@ -1,7 +1,7 @@
 """`N` single environments stepped one after the other in this process, behind the vector interface."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,21 @@ from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.interface import EnvSpec, Step
 from rayrlhf.preferences.fragments import Floats
 
+if TYPE_CHECKING:  # it imports MuJoCo, which not every environment has
+    from rayrlhf.envs.scene import View
+
 Outcome = tuple[NDArray[Any], float, bool, bool, bool]
 """Observation `[O]`, reward, terminated, truncated, success of one step."""
 
 
 class SingleEnv(Protocol):
-    """One environment of a simulator's, without horizon, action repeat and automatic resets: the loop adds these."""
+    """One environment of a simulator's, without horizon, action repeat and automatic resets: the loop adds these.
+
+    view: from where a window looks at first; none: as the model has it
+    """
+
+    @property
+    def view(self) -> "View | None": ...
 
     def reset(self, seed: int) -> NDArray[Any]:
         """Starts the episode that `seed` names, whatever ran before; the first observation `[O]`."""

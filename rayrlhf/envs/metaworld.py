@@ -50,6 +50,8 @@ def make(options: EnvOptions, num_envs: int, draws: Draws) -> LoopEnv:
 class MetaWorldEnv:
     """One environment of a task."""
 
+    view = _VIEW
+
     def __init__(self, options: EnvOptions) -> None:
         cls = lean(ENV_CLS_MAP[plain_name(options.task) + _VERSION])
         self._env = cls(reward_version=options.reward_version, goal_hidden=options.goal_hidden)

@@ -28,10 +28,14 @@ class View:
     def camera(self) -> Any:
         """MuJoCo's free camera for this view."""
         camera = mujoco.MjvCamera()
+        self.point(camera)
+        return camera
+
+    def point(self, camera: Any) -> None:
+        """Gives an `MjvCamera` this view; the user may move it on."""
         camera.type = mujoco.mjtCamera.mjCAMERA_FREE
         camera.lookat[:], camera.distance = self.lookat, self.distance
         camera.azimuth, camera.elevation = self.azimuth, self.elevation
-        return camera
 
 
 class Scene:

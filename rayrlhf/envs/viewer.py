@@ -2,23 +2,33 @@
 
 import os
 import sys
+import time
 from typing import Any
 
 from rayrlhf.envs.interface import VectorEnv
 from rayrlhf.envs.loop import LoopEnv
 from rayrlhf.errors import UserError
 
+JUMP_SECONDS = 0.5
+"""A step of the simulator's clock beyond this is a reset, or a state put there: nothing to wait for."""
+
 
 class Viewer:
-    """MuJoCo's own window. It shows the state as of the last `sync` and runs in a thread beside the environment."""
+    """MuJoCo's own window, at the simulator's pace. It shows the state as of the last `sync`."""
 
-    def __init__(self, window: Any) -> None:
-        self._window = window
+    def __init__(self, window: Any, data: Any) -> None:
+        self._window, self._data = window, data
+        self._shown, self._due = float(data.time), time.monotonic()
 
     def sync(self) -> bool:
-        """Shows the present state; false once the user has closed the window."""
+        """Shows the present state when its time has come; false once the user has closed the window."""
         if not self._window.is_running():
             return False
+        passed, now = float(self._data.time) - self._shown, time.monotonic()
+        self._due = self._due + passed if 0 < passed < JUMP_SECONDS else now
+        self._shown += passed
+        time.sleep(max(0.0, self._due - now))
+        self._due = max(self._due, now)  # what was late is not made up for by haste
         self._window.sync()
         return True
 
@@ -34,8 +44,9 @@ def open_viewer(env: VectorEnv, index: int = 0) -> Viewer:
     """
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise UserError("no display here (DISPLAY is not set): record videos instead of render human")
-    simulation = env.envs[index].mujoco() if isinstance(env, LoopEnv) else None
-    if simulation is None:
+    single = env.envs[index] if isinstance(env, LoopEnv) else None
+    simulation = single.mujoco() if single is not None else None
+    if single is None or simulation is None:
         raise UserError(f"{env.spec.name} has no window of its own: record videos instead of render human")
     from mujoco import viewer  # needs a display to be imported
 
@@ -43,4 +54,7 @@ def open_viewer(env: VectorEnv, index: int = 0) -> Viewer:
         window = viewer.launch_passive(*simulation, show_left_ui=False, show_right_ui=False)
     except Exception as error:  # GLFW raises what it likes
         raise UserError(f"cannot open a window: {error}") from error
-    return Viewer(window)
+    if single.view is not None:
+        with window.lock():
+            single.view.point(window.cam)
+    return Viewer(window, simulation[1])

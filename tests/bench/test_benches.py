@@ -104,7 +104,15 @@ def test_controls(tmp_path: Any) -> None:
     assert set(result["cases"]["silent"]) == {"ours", "reference", "ratio", "unit", "against"}
     assert result["notes"]["runs"]["run"]["labels"] > 0
     assert result["notes"]["runs"]["silent"]["labels"] == 0
-    assert (tmp_path / "small-silent" / "summary.json").is_file()
+    finished = tmp_path / "small-silent" / "summary.json"
+    before = finished.stat().st_mtime_ns
+    (tmp_path / "small-run" / "summary.json").unlink()  # as if it had been cut off after its last checkpoint
+    again = run("controls", **given, only=["silent", "constant"], at_once=2)
+    assert finished.stat().st_mtime_ns == before, "a finished run is taken as it is"
+    assert again["cases"]["silent"] == result["cases"]["silent"]
+    assert json.loads((tmp_path / "small-run" / "manifest.json").read_text())["resumes"]
+    with pytest.raises(UserError, match="another config"):
+        run("controls", **{**given, "overrides": [*overrides, "sac.tau=0.5"]}, only=["silent"])
 
 
 def test_constant_actions_are_twenty_and_differ() -> None:
