@@ -16,8 +16,9 @@ from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.algorithms.roles import FeedbackFactory
 from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import RunConfig
-from rayrlhf.preferences.answers import Answer
+from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.segments import Queries
+from rayrlhf.teachers import Teacher
 
 Make = Callable[..., Pebble]
 """The fixture `make`: builds an algorithm from a run, in a folder of its own."""
@@ -121,6 +122,36 @@ class MuteTeacher:
         if self._hangs:
             threading.Event().wait()
         return []
+
+
+class Verdicts:
+    """Answers by the true reward, and never before `open` is set; until then `collect` may hang."""
+
+    def __init__(self, *, hang: bool = False) -> None:
+        self._waiting: list[Answer] = []
+        self.open = threading.Event()
+        self.asked = threading.Event()
+        self._hang = hang
+
+    def ask(self, queries: Queries) -> None:
+        better = queries.right.reward.sum(1) > queries.left.reward.sum(1)
+        said: list[Choice] = ["right" if right else "left" for right in better]
+        self._waiting += [Answer(key, choice, "true") for key, choice in zip(queries.ids, said, strict=True)]
+        self.asked.set()
+
+    def collect(self) -> list[Answer]:
+        if self._hang:
+            self.open.wait()
+        answers, self._waiting = (self._waiting, []) if self.open.is_set() else ([], self._waiting)
+        return answers
+
+
+GIVEN: list[Teacher] = []
+"""The teachers that `given_feedback` takes, one after the other."""
+
+
+def given_feedback(run: RunConfig, obs_dim: int, action_dim: int, folder: str) -> FeedbackLoop:
+    return FeedbackLoop(run, obs_dim, action_dim, folder, teacher=GIVEN.pop(0))
 
 
 def late_feedback(run: RunConfig, obs_dim: int, action_dim: int, folder: str) -> FeedbackLoop:

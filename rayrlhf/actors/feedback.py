@@ -6,6 +6,7 @@ wait for actors and teachers; training goes on meanwhile.
 
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -25,16 +26,17 @@ from rayrlhf.rewards import FitReport, fit_together, reward_scale
 from rayrlhf.teachers import Teacher, make_teacher
 
 WAIT_POLL_SECONDS = 0.05
-OPEN = "open"
-"""Folder in a checkpoint: the questions that were asked and not answered."""
+COLLECT_SECONDS = 1.0
+"""How often answers are fetched between two sessions."""
 LEAVE_SECONDS = 5.0
 """How long `close` waits for a session; a teacher that never returns must not keep the process."""
-Asked = tuple[Queries, list[Answer]]
-"""Queries of one session that have been answered, and the answers."""
 
 
 class FeedbackLoop:
     """Implements `algorithms.roles.Feedback` with Ray actors, a teacher and the answer log in `folder`.
+
+    Questions are in the log before they are asked, answers before they are learnt from. So a session that is held again
+    after a crash asks the same questions, and whatever was said of them counts.
 
     `teacher` stands in for the one that the run's options name.
     """
@@ -50,29 +52,32 @@ class FeedbackLoop:
         )
         self._thread: threading.Thread | None = None
         self._running: Future[SessionOutcome] | None = None
+        self._abandoned = threading.Event()
+        self._fitting = threading.Lock()
         self._weights: Ref | None = None
-        self._handed_over: Ref | None = None
-        self._open: dict[str, tuple[Queries, int]] = {}
-        self._room = 0
-        self._closing = threading.Event()
+        self._handed_over: list[Ref] = []
+        self._open: dict[str, int] = {}
+        self._newest: Queries | None = None
+        self._unlearnt: dict[int, dict[str, Answer]] = {}
+        self._collect_due = 0.0
+        self._room = run.queries.budget - sum(len(labels_from(*record)) for record in self._log.read())
         self.labels, self.version = 0, 0
 
     # --- the protocol ---
 
     def remember(self, fragments: list[Ref]) -> None:
         """Hands fragments to the trajectory store; returns at once. Raises what an earlier hand-over met."""
-        if self._handed_over is not None and ray.wait([self._handed_over], timeout=0)[0]:
-            ray.get(self._handed_over)
-        self._handed_over = self._trajectories("add", *fragments)
+        self._handed_over.append(self._trajectories("add", *fragments))
+        done, self._handed_over = ray.wait(self._handed_over, num_returns=len(self._handed_over), timeout=0)
+        ray.get(done)
 
     def begin_session(self, session: int, count: int) -> None:
         """Starts a session for up to `count` labels; returns at once."""
         self.weights()  # what is published while the fit changes the members is the state before it
-        self._running = Future()
+        self._running, self._abandoned = Future(), threading.Event()
         # a daemon, unlike a pool's threads: the process can end while a teacher keeps it waiting
-        self._thread = threading.Thread(
-            target=self._hold_into, args=(self._running, session, count), name="session", daemon=True
-        )
+        arguments = (self._running, self._abandoned, session, count)
+        self._thread = threading.Thread(target=self._hold_into, args=arguments, name="session", daemon=True)
         self._thread.start()
 
     def finish_session(self) -> SessionOutcome | None:
@@ -84,6 +89,24 @@ class FeedbackLoop:
         self.labels, self.version, self._weights = outcome.labels, outcome.version, outcome.weights
         return outcome
 
+    def abandon_session(self) -> SessionOutcome | None:
+        """Waits for a fit that has begun, and for nothing else; the session's outcome where it had come to its fit.
+
+        Otherwise the ensemble is as it was before the session, which is to be held again.
+        """
+        self._abandoned.set()
+        with self._fitting:
+            outcome = self.finish_session()
+        self._running = None
+        return outcome
+
+    def collect(self) -> None:
+        """Logs what the teacher has answered since the last session; the next fit learns from it."""
+        now = time.monotonic()
+        if self._running is None and now >= self._collect_due:
+            self._collect_due = now + COLLECT_SECONDS
+            self._collect()
+
     def weights(self) -> Ref:
         """Reference to the ensemble's weights after the last finished session."""
         if self._weights is None:
@@ -92,68 +115,81 @@ class FeedbackLoop:
 
     # --- a session ---
 
-    def _hold_into(self, future: Future[SessionOutcome], session: int, count: int) -> None:
+    def _hold_into(self, future: Future[SessionOutcome], abandoned: threading.Event, session: int, count: int) -> None:
         try:
-            future.set_result(self._hold(session, count))
+            begin = time.perf_counter()
+            self._ask(session, count, abandoned)
+            answered = time.perf_counter()
+            with self._fitting:
+                if not abandoned.is_set():
+                    future.set_result(self._learn(session, {"query_seconds": answered - begin}))
         except BaseException as error:  # raised again where the outcome is asked for
             future.set_exception(error)
 
-    def _hold(self, session: int, count: int) -> SessionOutcome:
-        begin = time.perf_counter()
-        asked = self._ask(session, count)
-        answered = time.perf_counter()
-        parts = [labels_from(queries, answers) for queries, answers in asked]
-        metrics = {"query_seconds": answered - begin}
-        version, new = self.version, sum(len(part) for part in parts)
-        if new:
-            metrics |= self._learn_from(parts)
-            version += 1
-        metrics["fit_seconds"] = time.perf_counter() - answered
-        answers = sum(len(said) for _, said in asked)
-        return SessionOutcome(session, self.labels + new, answers, self._publish(), version, metrics)
-
-    def _ask(self, session: int, count: int) -> list[Asked]:
-        """Asks the questions of `session`; returns what has been answered, late answers to earlier sessions included.
-
-        What the log holds of this session already is not asked again.
-        """
-        if session in self._log.sessions():
-            return [self._log.read_session(session)]
-        self._room = self._run.queries.budget - self.labels
-        queries = self._select(session, count)
-        self._open |= {key: (queries, index) for index, key in enumerate(queries.ids)}
-        self._teacher.ask(queries)
-        asked = self._collect()
+    def _ask(self, session: int, count: int, abandoned: threading.Event) -> None:
+        """Asks the questions of `session` and takes in what has been answered, to earlier ones too."""
+        queries = self._questions(session, count)
+        unanswered = [i for i, key in enumerate(queries.ids) if key in self._open]
+        if unanswered:
+            self._teacher.ask(queries.take(np.array(unanswered, dtype=np.int64)))
+        self._collect()
         while self._run.teacher.wait and not self._open.keys().isdisjoint(queries.ids):
-            if self._closing.wait(WAIT_POLL_SECONDS):
+            if abandoned.wait(WAIT_POLL_SECONDS):
                 break
-            asked += self._collect()
-        return asked
+            self._collect()
 
-    def _collect(self) -> list[Asked]:
-        """What has been answered since the last call; it is in the log before this returns."""
-        asked = self._by_session(self._teacher.collect())
-        for answered, said in asked:
-            self._log.append(answered, said)
-        return asked
+    def _questions(self, session: int, count: int) -> Queries:
+        """New ones, or those that the log holds of a session that a crash or Ctrl-C cut off."""
+        said: list[Answer] = []
+        if session in self._log.sessions():
+            queries, said = self._log.read_session(session)
+            if said:
+                self._unlearnt.setdefault(session, {}).update({answer.query_id: answer for answer in said})
+        else:
+            queries = self._select(session, count)
+            self._log.append(queries, [])
+        answered = {answer.query_id for answer in said}
+        self._open |= {key: session for key in queries.ids if key not in answered}
+        self._newest = queries
+        return queries
 
-    def _by_session(self, answers: list[Answer]) -> list[Asked]:
-        """Answers beside the queries they belong to.
+    def _collect(self) -> None:
+        """Logs what has been answered since the last call.
 
-        Dropped are answers to unknown queries, and labels beyond the budget: questions that seemed lost are asked for
-        again, and may be answered after all.
+        Dropped are answers to questions that are not open, and labels beyond the budget: questions that seemed lost
+        are asked for again by others, and may be answered after all.
         """
-        found: dict[int, tuple[Queries, list[int], list[Answer]]] = {}
-        for answer in answers:
-            asked = self._open.pop(answer.query_id, None)
-            if asked is None or (answer.choice != "skip" and self._room <= 0):
+        found: dict[int, list[Answer]] = {}
+        for answer in self._teacher.collect():
+            session = self._open.pop(answer.query_id, None)
+            if session is None or (answer.choice != "skip" and self._room <= 0):
                 continue
             self._room -= answer.choice != "skip"
-            queries, index = asked
-            _, indices, said = found.setdefault(queries.session, (queries, [], []))
-            indices.append(index)
-            said.append(answer)
-        return [(queries.take(np.array(indices, dtype=np.int64)), said) for queries, indices, said in found.values()]
+            found.setdefault(session, []).append(answer)
+        for session, said in found.items():
+            self._log.append(self._asked(session, {answer.query_id for answer in said}), said)
+            self._unlearnt.setdefault(session, {}).update({answer.query_id: answer for answer in said})
+
+    def _asked(self, session: int, keys: Collection[str]) -> Queries:
+        """The queries of `session` with these ids."""
+        newest = self._newest
+        same = newest is not None and newest.session == session
+        queries = newest if newest is not None and same else self._log.read_session(session)[0]
+        return queries.take(np.array([i for i, key in enumerate(queries.ids) if key in keys], dtype=np.int64))
+
+    def _learn(self, session: int, metrics: dict[str, float]) -> SessionOutcome:
+        """Fits to all labels, those of the answers since the last fit among them."""
+        begin = time.perf_counter()
+        fresh = [(self._asked(number, said), list(said.values())) for number, said in sorted(self._unlearnt.items())]
+        parts = [labels_from(queries, said) for queries, said in fresh]
+        version, new = self.version, sum(len(part) for part in parts)
+        if new:
+            metrics |= self._fit_to(parts)
+            version += 1
+        self._unlearnt = {}
+        metrics["fit_seconds"] = time.perf_counter() - begin
+        answers = sum(len(said) for _, said in fresh)
+        return SessionOutcome(session, self.labels + new, answers, self._publish(), version, metrics)
 
     def _select(self, session: int, count: int) -> Queries:
         # the first session is uniform: an ensemble that has seen no label has nothing to disagree about (PEBBLE)
@@ -163,7 +199,7 @@ class FeedbackLoop:
         queries: Queries = ray.get(self._trajectories("choose", session, count, pairs, *logits))
         return queries
 
-    def _learn_from(self, parts: list[Labels]) -> dict[str, float]:
+    def _fit_to(self, parts: list[Labels]) -> dict[str, float]:
         for labels in parts:
             self._give(labels)
         report = self._fit()
@@ -195,17 +231,13 @@ class FeedbackLoop:
     # --- checkpoints ---
 
     def save(self, folder: Path) -> None:
-        """Writes the roles' state and the open questions; no session may be running."""
+        """Writes the roles' state; no session may be running."""
+        if self._thread is None or not self._thread.is_alive():  # else an abandoned one is at its teacher's
+            self._collect()
         folder.mkdir(parents=True, exist_ok=True)
         calls = [self._trajectories("save", str(folder / "trajectories.safetensors"))]
         calls += [role("save", str(_ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)]
         ray.get(calls)
-        unanswered = PreferenceDataset(folder / OPEN)
-        by_session: dict[int, tuple[Queries, list[int]]] = {}
-        for queries, index in self._open.values():
-            by_session.setdefault(queries.session, (queries, []))[1].append(index)
-        for queries, indices in by_session.values():
-            unanswered.append(queries.take(np.array(indices, dtype=np.int64)), [])
 
     def load(self, folder: Path, *, sessions: int, version: int, trajectories_only: bool = False) -> None:
         """Restores the roles; labels of the first `sessions` sessions come from the answer log."""
@@ -213,25 +245,23 @@ class FeedbackLoop:
         ray.get(self._trajectories("load", str(folder / "trajectories.safetensors"), cut_inside))
         if trajectories_only:
             return
-        answered: set[str] = set()
         for session in self._log.sessions():
             if session < sessions:
                 queries, said = self._log.read_session(session)
-                answered.update(answer.query_id for answer in said)
                 labels = labels_from(queries, said)
                 self._give(labels)
                 self.labels += len(labels)
-        self._ask_again(PreferenceDataset(folder / OPEN), answered)
+                self._ask_again(queries, {answer.query_id for answer in said})
         ray.get([role("load", str(_ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)])
         self.version, self._weights = version, self._publish()
 
-    def _ask_again(self, unanswered: PreferenceDataset, answered: set[str]) -> None:
-        """Puts to the teacher what it was asked before the checkpoint and has not answered since."""
-        for queries, _ in unanswered.read():
-            index = [i for i, key in enumerate(queries.ids) if key not in answered]
-            still_open = queries.take(np.array(index, dtype=np.int64))
-            self._open |= {key: (still_open, i) for i, key in enumerate(still_open.ids)}
-            self._teacher.ask(still_open)
+    def _ask_again(self, queries: Queries, answered: Collection[str]) -> None:
+        """Puts to the teacher what it was asked and has not answered: it may be a new one, in a new process."""
+        index = [i for i, key in enumerate(queries.ids) if key not in answered]
+        if index:
+            unanswered = queries.take(np.array(index, dtype=np.int64))
+            self._open |= dict.fromkeys(unanswered.ids, queries.session)
+            self._teacher.ask(unanswered)
 
     def close_episodes(self, environments: list[int] | None) -> None:
         """Closes the running episodes of `environments` in the trajectory store; of all where none are given."""
@@ -239,7 +269,7 @@ class FeedbackLoop:
 
     def close(self) -> None:
         """Ends the session's thread and the actors."""
-        self._closing.set()
+        self._abandoned.set()
         for host in {role.host for role in [self._trajectories, *self._ensemble]}:
             ray.kill(host)
         if self._thread is not None:

@@ -126,7 +126,9 @@ class Pebble(SAC):
         if self.feedback is None:
             self._reward_with("true")
         else:
-            self.hold_session(wait=True)
+            if not self.progress.sessions:  # else it was held, and interrupted before exploration had ended
+                self.hold_session(wait=True)
+            self._reward_with("ensemble", self.feedback.weights(), self.feedback.version)
         self.progress.exploring = False  # not before: a run that is interrupted while it waits ends exploration again
         self._on_learners("reset_critic")
         updates = self.run.explore.critic_reset_updates
@@ -143,6 +145,8 @@ class Pebble(SAC):
             self.feedback.begin_session(self.progress.sessions, questions)
             self._session_running = True
         self._finish_session(wait=wait)
+        if not self._session_running:
+            self.feedback.collect()
 
     def _finish_session(self, *, wait: bool) -> None:
         """Applies the running session's outcome if it is there, or once it is."""
@@ -162,7 +166,8 @@ class Pebble(SAC):
         self.progress.labels = outcome.labels
         self.progress.answers += outcome.answers
         self._metrics |= outcome.metrics
-        self._reward_with("ensemble", outcome.weights, outcome.version)
+        if not self.progress.exploring:
+            self._reward_with("ensemble", outcome.weights, outcome.version)
 
     def _reward_with(self, source: RewardSource, weights: Ref | None = None, version: int = 0) -> None:
         self._on_learners("reward_with", source, weights, version)
@@ -275,9 +280,19 @@ class Pebble(SAC):
 
     def save_checkpoint(self, checkpoint_dir: str, *, shared_rows: bool = False) -> None:
         """Everything of the run, in files without pickle; see `algorithms.checkpoint`."""
-        if not self.interrupted.is_set():  # a session that Ctrl-C cuts off is held again after the resume
+        if self.interrupted.is_set():
+            self._abandon_session()
+        else:
             self._finish_session(wait=True)
         checkpoint.save(self, Path(checkpoint_dir), shared_rows=shared_rows)
+
+    def _abandon_session(self) -> None:
+        """Gives up a session that waits for its teacher: it is held again after the resume, with the same questions."""
+        if self._session_running and self.feedback is not None:
+            outcome = self.feedback.abandon_session()
+            if outcome is not None:
+                self._apply(outcome)
+            self._session_running = False
 
     def load_checkpoint(
         self, checkpoint_dir: str, *, exploration_only: bool = False, manifest: dict[str, Any] | None = None

@@ -57,10 +57,13 @@ class Plan:
         """Labels to ask for in the session that is due now; 0 when none is.
 
         What earlier sessions did not spend (skips, late answers) is asked for again, in twice as many sessions at most.
+        A session that late answers have already filled is passed over.
         """
         queries = self._run.queries
-        begins = self._run.exploration_steps + at.sessions * queries.interval
-        if self._run.mode == "oracle" or at.env_steps < begins or at.sessions >= 2 * len(self._sizes):
+        learning = at.env_steps - self._run.exploration_steps
+        if self._run.mode == "oracle" or learning < 0 or at.sessions >= 2 * len(self._sizes):
             return 0
-        planned = sum(self._sizes[: at.sessions + 1])
-        return max(0, min(planned - at.labels, 2 * max(self._sizes)))
+        for number in range(at.sessions, learning // queries.interval + 1):
+            if (due := sum(self._sizes[: number + 1]) - at.labels) > 0:
+                return min(due, 2 * max(self._sizes))
+        return 0

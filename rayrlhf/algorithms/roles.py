@@ -51,6 +51,17 @@ class Feedback(Protocol):
         """The running session's outcome once it is there, else none. Raises what the session raised."""
         ...
 
+    def abandon_session(self) -> SessionOutcome | None:
+        """Waits for a fit that has begun, and not for a teacher; the outcome where the session had come to its fit.
+
+        Otherwise nothing has changed, and the session is to be held again.
+        """
+        ...
+
+    def collect(self) -> None:
+        """Takes in what the teacher has answered between two sessions; may be called at any time, and often."""
+        ...
+
     def weights(self) -> Ref:
         """Reference to the ensemble's present weights."""
         ...
