@@ -35,6 +35,8 @@ def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool =
     """
     run, place = _find(target)
     config = run.config()
+    if video:
+        _require_drawing(config)
     manifest = checkpoint.verify(place, config)
     policy, weights = _policy(place, config), _reward_weights(place, manifest)
     request = EvaluationRequest(tuple(range(episodes)), "final", weights)
@@ -97,9 +99,7 @@ def film_run(folder: RunDirectory) -> list[Path]:
 
 def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> list[Path]:
     """One MP4 per episode, of the final evaluation's first ones; UserError where nothing can be drawn."""
-    problem = rendering_problem() if config.env.suite != "toy" else None
-    if problem is not None:
-        raise UserError(problem)
+    _require_drawing(config)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(max(1, config.evaluation.videos)):
@@ -110,6 +110,14 @@ def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> list
         write_video(path, frames, VIDEO_FPS)
         paths.append(path)
     return paths
+
+
+def _require_drawing(config: RunConfig) -> None:
+    if config.env.backend == "envpool":
+        raise UserError("the envpool backend cannot draw: videos need --env.backend python")
+    problem = rendering_problem() if config.env.suite != "toy" else None
+    if problem is not None:
+        raise UserError(problem)
 
 
 def _episode(policy: Actor, env: VectorEnv, number: int) -> Iterator[None]:

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import ray
+from ray.exceptions import ObjectLostError, RayActorError
 
 from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms import checkpoint
@@ -19,6 +20,8 @@ from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start
 
+RESTARTS = 3
+"""Losses of a learner or a reward actor that a run survives without having come to a new checkpoint."""
 PHASES = {"random": "random", "explore": "exploring", "learn": "learning"}
 
 
@@ -31,13 +34,32 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
     if resume is None:
         _check_exploration(config)
     folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
-    native = native_stderr_to(folder.path / "ray.log")
-    with native, _ray_session(config), _algorithm(config, folder) as algorithm:
-        say = Progress(config.total_steps, _budget(config), enabled=progress).write
-        done = _restore(algorithm, config, folder, say) if resume is not None else _start(algorithm, config)
-        line = Progress(config.total_steps, _budget(config), start=done, enabled=progress)
-        with Tracker(folder, config.tracking, resume_from=done or None) as tracker:
-            return _Run(algorithm, config, folder, tracker, line).to_the_end()
+    with native_stderr_to(folder.path / "ray.log"), _ray_session(config):
+        return _to_the_end(config, folder, resume is not None, progress)
+
+
+def _to_the_end(config: RunConfig, folder: RunDirectory, resume: bool, progress: bool) -> dict[str, Any]:
+    """The summary. Where a process is lost that Ray does not bring back, all are built anew from the checkpoint."""
+    say = Progress(config.total_steps, _budget(config), enabled=progress).write
+    earlier: float | None = None
+    losses, begun_at = 0, -1
+    while True:
+        with _algorithm(config, folder) as algorithm:
+            done = _restore(algorithm, config, folder, say) if resume else _start(algorithm, config)
+            earlier = algorithm.progress.wall_seconds if earlier is None else earlier
+            losses, begun_at = losses if done == begun_at else 0, done
+            line = Progress(config.total_steps, _budget(config), start=done, enabled=progress)
+            try:
+                with Tracker(folder, config.tracking, resume_from=done or None) as tracker:
+                    return _Run(algorithm, config, folder, tracker, line, earlier).to_the_end()
+            except (RayActorError, ObjectLostError) as lost:
+                losses += 1
+                if losses > RESTARTS:
+                    raise
+                say(
+                    f"a process of the run died ({type(lost).__name__}, see ray.log); going on from its last checkpoint"
+                )
+        resume = True
 
 
 def check_budget(config: RunConfig) -> None:
@@ -138,6 +160,7 @@ def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory, line: C
     else:
         algorithm.load_checkpoint(str(chosen), manifest=manifest)
     folder.note_resume(algorithm.progress.env_steps)
+    folder.note_config(config, algorithm.progress.env_steps)
     return algorithm.progress.env_steps
 
 
@@ -145,11 +168,18 @@ class _Run:
     """The loop around `Pebble.train`: metrics, evaluation, checkpoints, and the end."""
 
     def __init__(
-        self, algorithm: Pebble, config: RunConfig, folder: RunDirectory, tracker: Tracker, line: Progress
+        self,
+        algorithm: Pebble,
+        config: RunConfig,
+        folder: RunDirectory,
+        tracker: Tracker,
+        line: Progress,
+        earlier_seconds: float,
     ) -> None:
+        """earlier_seconds: what the run took before this process began."""
         self.algorithm, self.config, self.folder = algorithm, config, folder
         self.tracker, self.line = tracker, line
-        self._earlier_seconds = algorithm.progress.wall_seconds
+        self._earlier_seconds = earlier_seconds
         self._checkpoint_due = _next(algorithm.progress.env_steps, config.checkpoint.interval)
         self._evaluation_due = _next(algorithm.progress.env_steps, config.evaluation.interval)
         self._row_due = _next(algorithm.progress.env_steps, config.tracking.log_interval)

@@ -11,8 +11,10 @@ from support import MuteTeacher, changed, hanging_feedback, interrupt_when, mute
 
 from rayrlhf import training
 from rayrlhf.algorithms import checkpoint
-from rayrlhf.algorithms.files import read_json
+from rayrlhf.algorithms.files import read_arrays, read_json
+from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.cli import main
+from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.tracking import RunDirectory
@@ -43,6 +45,15 @@ def finished(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "runs" / "run"
 
 
+@pytest.fixture(scope="module")
+def explored(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run saved at the end of an exploration of 600 steps."""
+    folder = tmp_path_factory.mktemp("explored")
+    explore = {"unsupervised_steps": 500, "save": str(folder / "exploration")}
+    train(short(folder, explore=explore, total_steps=1000), progress=False)
+    return folder / "exploration"
+
+
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> RunDirectory:
     shutil.copytree(finished, tmp_path / "runs" / "run")
@@ -57,6 +68,12 @@ def damage(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(bytes(content))
+
+
+def episode_ids(algorithm: Pebble, folder: Path) -> list[int]:
+    """Of the episodes in the trajectory store, which is written to `folder` for it."""
+    algorithm.feedback.save(folder)
+    return read_arrays(folder / "trajectories.safetensors")["episode"].tolist()
 
 
 def named_rows(run: RunDirectory) -> set[str]:
@@ -111,12 +128,54 @@ def test_pruning_passes_over_a_damaged_manifest(run: RunDirectory) -> None:
         ({"reward": {"members": 5}}, r"reward\.members"),
         ({"rollout": {"envs_per_actor": 2}}, r"rollout\.envs_per_actor"),
         ({"seed": 3}, "seed"),
+        ({"sac": {"updates_per_step": 2.0}}, r"sac\.updates_per_step"),
+        ({"sac": {"log_std_min": -6.0}}, r"sac\.log_std_min"),
+        ({"explore": {"seed_steps": 50}}, r"explore\.seed_steps"),
+        ({"queries": {"segment_length": 5}}, r"queries\.segment_length"),
+        ({"rollout": {"synchronous": False}}, r"rollout\.synchronous"),
     ],
 )
 def test_a_resume_with_what_does_not_fit_names_the_key(finished: Path, groups: Any, named: str) -> None:
     run = RunDirectory.open(finished)
     with pytest.raises(UserError, match=named):
         checkpoint.verify(checkpoint.by_age(run.checkpoints)[0], changed(run.config(), **groups))
+
+
+@pytest.mark.parametrize(
+    ("groups", "named"),
+    [
+        ({"sac": {"hidden": [8, 8]}}, r"sac\.hidden"),
+        ({"env": {"horizon": 40}}, r"env\.horizon"),
+        ({"explore": {"neighbours": 3}}, r"explore\.neighbours"),
+        ({"sac": {"replay_capacity": 500}, "explore": {"unsupervised_steps": 100}}, r"sac\.replay_capacity=500"),
+    ],
+)
+def test_an_exploration_that_does_not_fit_names_the_key(
+    explored: Path, tmp_path: Path, groups: dict[str, Any], named: str
+) -> None:
+    groups = {**groups, "explore": {**groups.get("explore", {}), "from": str(explored)}}
+    with pytest.raises(UserError, match=named):
+        train(short(tmp_path, **groups), progress=False)
+
+
+def test_a_run_from_an_exploration_begins_new_episodes(explored: Path, tmp_path: Path) -> None:
+    """Their ids go on: an id stands for one episode in all that the run has stored."""
+    run = short(tmp_path, explore={"from": str(explored)}, total_steps=1200)
+    with training._algorithm(run, RunDirectory.create(run)) as algorithm:
+        training._start(algorithm, run)
+        stored = episode_ids(algorithm, tmp_path / "before")
+        while algorithm.progress.env_steps < 900:
+            algorithm.train()
+        seen = episode_ids(algorithm, tmp_path / "after")
+    assert stored and len(set(seen)) == len(seen) > len(stored)
+
+
+def test_what_a_resume_changes_is_kept_with_the_run(run: RunDirectory) -> None:
+    longer = changed(run.config(), total_steps=700)
+    with training._algorithm(longer, run) as algorithm:
+        training._restore(algorithm, longer, run, lambda line: None)
+    assert run.config() == longer
+    assert load_config(str(run.path / "config-until-600.yaml")).total_steps == 600
 
 
 def test_eval_reads_an_ensemble_of_two_processes(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

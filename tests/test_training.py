@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from support import SMALL
 
@@ -67,6 +68,23 @@ def test_a_run_leaves_all_it_promises(tmp_path: Path) -> None:
     code, out, err = finish(start("eval", str(run), "--episodes=5", "--json"))
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["eval_episodes"] == 5
+
+
+@pytest.mark.parametrize("role", ["ray::Host", pytest.param("ray::_WrappedExecutable", marks=pytest.mark.slow)])
+def test_a_reward_actor_or_a_learner_that_dies_is_built_anew_from_the_checkpoint(tmp_path: Path, role: str) -> None:
+    more = ["--resources.learners=1"] if role.endswith("Executable") else []
+    process = start(*small(tmp_path, "--total_steps=1500", "--json", *more))
+    wait_for(lambda: checkpoints(tmp_path), process)
+    victims = [one for one in psutil.Process(process.pid).children(recursive=True) if one.name().startswith(role[:12])]
+    assert victims
+    for victim in victims:
+        victim.kill()
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert "going on from its last checkpoint" in err + out
+    summary = json.loads(out.splitlines()[-1])
+    assert summary["env_steps"] >= 1500 and summary["labels"] == 12
+    assert len(answers(tmp_path)) == 12
 
 
 def test_kill_minus_nine_and_resume_equals_a_run_never_killed(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from rayrlhf.config import RunConfig
 from rayrlhf.preferences.answers import Answer, Labels, labels_from
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.segments import Queries
+from rayrlhf.queries.selection import SCORES
 from rayrlhf.rewards import FitReport, fit_together, reward_scale
 from rayrlhf.teachers import Teacher, make_teacher
 
@@ -195,8 +196,9 @@ class FeedbackLoop:
         # the first session is uniform: an ensemble that has seen no label has nothing to disagree about (PEBBLE)
         informed = self.labels > 0 and self._run.queries.selection != "uniform"
         pairs = self._trajectories("candidates", session, count, self._run.queries.candidates if informed else 1)
-        logits = [role("pair_logits", pairs) for role in self._ensemble] if informed else []
-        queries: Queries = ray.get(self._trajectories("choose", session, count, pairs, *logits))
+        method = self._run.queries.selection if informed else "uniform"
+        logits = [role("pair_logits", pairs) for role in self._ensemble] if method in SCORES else []
+        queries: Queries = ray.get(self._trajectories("choose", session, count, method, pairs, *logits))
         return queries
 
     def _fit_to(self, parts: list[Labels]) -> dict[str, float]:

@@ -56,9 +56,8 @@ class TrajectoryRole:
         rng = seeding.generator(self._run.seed, "candidates", session)
         return draw_pairs(self._store, questions * factor, length, rng)
 
-    def choose(self, session: int, count: int, pairs: Pairs, *logits: NDArray[np.float32]) -> Queries:
-        """The `count` questions among `pairs`, by the members' `logits` `[E_g, N]`; without logits uniformly."""
-        method = self._run.queries.selection if logits else "uniform"
+    def choose(self, session: int, count: int, method: str, pairs: Pairs, *logits: NDArray[np.float32]) -> Queries:
+        """The `count` questions among `pairs` by `method`; `logits` `[E_g, N]` where it ranks by the members."""
         left, right = pairs
         rng = seeding.generator(self._run.seed, "selection", session)
         labelled = _joined(self._labelled) if self._labelled else None
@@ -88,7 +87,10 @@ class EnsembleRole:
 
     def __init__(self, run: RunConfig, obs_dim: int, action_dim: int, members: Sequence[int]) -> None:
         device = "cuda" if run.resources.reward_gpus and torch.cuda.is_available() else "cpu"
-        self._ensemble = RewardEnsemble(run.reward, obs_dim, action_dim, seed=run.seed, members=members, device=device)
+        threads = run.resources.member_threads
+        self._ensemble = RewardEnsemble(
+            run.reward, obs_dim, action_dim, seed=run.seed, members=members, device=device, threads=threads
+        )
         self._parts: list[Labels] = []
 
     def add_labels(self, labels: Labels) -> None:

@@ -40,7 +40,21 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 ROWS = "rows"
-NORMALIZERS = {"normalize_inputs", "normalize_rewards"}
+NETWORKS = {"hidden", "layer_norm", "log_std_min", "log_std_max"}
+"""Options without which the parameters of actor and critics mean something else."""
+EXPLORATION_FITS: dict[str, Any] = {"algorithm": True, "env": True, "sac": NETWORKS, "explore": {"neighbours"}}
+"""Options that a run must share with the exploration that it starts from."""
+STATE_FITS: dict[str, Any] = EXPLORATION_FITS | {
+    "mode": True,
+    "seed": True,
+    # a new pace would owe, or have had, all its updates so far at once
+    "sac": NETWORKS | {"updates_per_step"},
+    "explore": {"neighbours", "seed_steps"},
+    "reward": {"members", "network", "hidden", "output", "normalize_inputs", "normalize_rewards"},
+    "queries": {"segment_length"},
+    "rollout": {"envs_per_actor", "synchronous"},
+}
+"""Options that a resume cannot change."""
 
 
 def save(algorithm: "Pebble", folder: Path, *, shared_rows: bool = False) -> None:
@@ -104,21 +118,8 @@ def _write(algorithm: "Pebble", folder: Path, rows: Path, shared_rows: bool) -> 
 
 def made_for(run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any]:
     """What a checkpoint must agree about with the run that loads it; less when only its exploration is wanted."""
-    common = {
-        "algorithm": run.algorithm,
-        "env": run.env.model_dump(mode="json"),
-        "sac": run.sac.model_dump(mode="json", include={"hidden", "layer_norm", "normalize_obs"}),
-        "explore": {"neighbours": run.explore.neighbours},
-    }
-    if exploration_only:
-        return common
-    reward = run.reward.model_dump(mode="json", include={"members", "network", "hidden", "output"} | NORMALIZERS)
-    return common | {
-        "mode": run.mode,
-        "seed": run.seed,
-        "reward": reward,
-        "rollout": {"envs_per_actor": run.rollout.envs_per_actor},
-    }
+    wanted = EXPLORATION_FITS if exploration_only else STATE_FITS
+    return run.model_dump(mode="json", include=wanted)
 
 
 def _sync(folder: Path) -> None:
@@ -171,6 +172,11 @@ def load(
     progress = Progress(**manifest["progress"])
     if exploration_only and not progress.exploring:
         raise UserError(f"{folder} was made after the exploration phase; explore.from wants what explore.save wrote")
+    if exploration_only and progress.env_steps > algorithm.run.sac.replay_capacity:
+        raise UserError(
+            f"{folder} holds {progress.env_steps} steps, more than sac.replay_capacity="
+            f"{algorithm.run.sac.replay_capacity}: raise it"
+        )
     if exploration_only and progress.env_steps >= algorithm.run.total_steps:
         raise UserError(f"{folder} holds {progress.env_steps} steps, no fewer than total_steps: raise total_steps")
     arrays: Arrays = read_arrays(folder / "learner.safetensors")
@@ -194,8 +200,9 @@ def load(
         progress.labels = algorithm.feedback.labels
         if not progress.exploring:
             algorithm._on_learners("load_reward", algorithm.feedback.weights(), manifest["reward_version"])
-    if not exploration_only:
-        _restore_runners(algorithm, manifest["runners"])
+    _restore_runners(
+        algorithm, manifest["runners"], at_boundary=algorithm.run.rollout.synchronous and not exploration_only
+    )
 
 
 def _source(run: RunConfig, progress: Progress) -> str:
@@ -204,9 +211,9 @@ def _source(run: RunConfig, progress: Progress) -> str:
     return "true" if run.mode == "oracle" else "ensemble"
 
 
-def _restore_runners(algorithm: "Pebble", saved: dict[str, Any]) -> None:
+def _restore_runners(algorithm: "Pebble", saved: dict[str, Any], *, at_boundary: bool) -> None:
+    """Goes on counting fragments and episodes: their numbers are never used twice in what a run has stored."""
     rollouts, known = algorithm.rollouts, set(algorithm.rollouts.runners())
-    at_boundary = algorithm.run.rollout.synchronous
     for name, state in saved.items():
         runner = int(name)
         if runner not in known or state["episodes"] is None:

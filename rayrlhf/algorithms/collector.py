@@ -60,13 +60,14 @@ class Collector:
         self._true_return = np.zeros(count)
         self._success = np.zeros(count, dtype=bool)
         self.episodes = np.zeros(count, dtype=np.int64)
+        self._steps = np.zeros(count, dtype=np.int64)
         self._obs: Floats | None = None
 
     def restart(self, episodes: list[int]) -> None:
         """Starts episode `episodes[i]` in environment `i`, whatever was running."""
         self.episodes = np.array(episodes, dtype=np.int64)
         self._obs = self.env.reset(episodes)
-        self._steps = np.zeros(len(episodes), dtype=np.int64)
+        self._steps[:] = 0
         self._true_return[:] = 0
         self._success[:] = False
 

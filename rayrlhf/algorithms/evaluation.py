@@ -28,8 +28,8 @@ def spread(
         if isinstance(local, Exception):
             raise local
         return EvaluationResult.concatenate(local)
-    runners = rollouts.runners()
-    open_shares = deque(share for i in range(len(runners)) if (share := episodes[i :: len(runners)]))
+    runners = max(1, len(rollouts.runners()))
+    open_shares = deque(share for i in range(runners) if (share := episodes[i::runners]))
     results: dict[int, EvaluationResult] = {}
     running: dict[int, tuple[int, ...]] = {}
     deadline = time.monotonic() + lost_after_seconds

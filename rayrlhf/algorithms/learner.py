@@ -51,7 +51,7 @@ class PebbleLearner(TorchLearner):
         self.updates = 0
         self.generator = torch.Generator(self._device)
         self.generator.manual_seed(seeding.integer_seed(run.seed, "learner", self._learner_index))
-        self.scorer = RewardScorer(run.reward, obs_dim, action_dim, self._device)
+        self.scorer = RewardScorer(run.reward, obs_dim, action_dim, self._device, threads=run.resources.member_threads)
         self.reward_version = 0
         self.source: RewardSource = "entropy"
         self.entropy: StateEntropy | None = self._new_entropy() if run.explore.unsupervised_steps else None
@@ -139,7 +139,6 @@ class PebbleLearner(TorchLearner):
         """Runs `updates` SAC updates; the means of losses, values, entropy and temperature over them."""
         if not updates or not self.replay.size:
             return {}
-        self._standardise()
         self._size.fill_(float(self.replay.size))
         self._sums.zero_()
         for _ in range(updates):
@@ -150,17 +149,6 @@ class PebbleLearner(TorchLearner):
         if broken:
             raise FloatingPointError(f"{', '.join(broken)} is not finite after {self.updates} updates")
         return means
-
-    def _standardise(self) -> None:
-        """Before the first update: the statistics of what the random steps saw, of all learners' rows."""
-        if self.networks.standardised:
-            return
-        obs = self.replay.columns["obs"][: self.replay.size].double()
-        moments = torch.cat([torch.full_like(obs[0, :1], len(obs)), obs.sum(0), obs.square().sum(0)])
-        if self.config.num_learners > 1:
-            torch.distributed.all_reduce(moments)
-        mean, square = (moments[1:] / moments[0]).chunk(2)
-        self.networks.standardise(mean.float(), (square - mean.square()).clamp(min=0).sqrt().float())
 
     def _one_update(self, move_target: bool) -> None:
         if self._device.type != "cuda" or self.source == "entropy" or self.config.num_learners > 1:

@@ -1,5 +1,6 @@
 """PEBBLE (Lee et al. 2021, arXiv 2106.05091) as an RLlib algorithm: the one loop of a run."""
 
+import tempfile
 import threading
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from rayrlhf.algorithms.progress import Plan, Progress
 from rayrlhf.algorithms.roles import Feedback, Ref, SessionOutcome
 from rayrlhf.algorithms.rollouts import Arrival, Rollouts
 from rayrlhf.config import RunConfig
+from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationResult
 
 SESSION_POLL_SECONDS = 0.005
@@ -305,9 +307,12 @@ class Pebble(SAC):
         self._policy = self._fetch_policy()
 
     def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
-        """RLlib's name for the same."""
-        self.save_checkpoint(str(path))
-        return str(path)
+        """RLlib's name for the same; a folder of its own where none is given. Its other options are refused."""
+        if given := [name for name, value in kwargs.items() if value is not None]:
+            raise UserError(f"save_to_path does not take {', '.join(given)}: a checkpoint is always whole, and local")
+        place = tempfile.mkdtemp(prefix="rayrlhf-checkpoint-") if path is None else str(path)
+        self.save_checkpoint(place)
+        return place
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """RLlib's name for the same."""

@@ -9,7 +9,7 @@ as they are, others from their last checkpoint.
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -30,6 +30,7 @@ CONTROLS: dict[str, tuple[str, ...]] = {
     "oracle": ("mode=oracle",),
 }
 """By control: what differs from the run."""
+Control = Literal["random", "silent", "oracle", "constant"]
 MEANING = {
     "random": "the same run with the teacher's answers drawn at random",
     "silent": "the same run without a single answer",
@@ -48,7 +49,7 @@ class ControlsBench(Options):
     name: str | None = None
     """The runs are NAME-run, NAME-random, ... in `storage`; by default named after preset and seed."""
     storage: str = "runs/controls"
-    only: tuple[str, ...] = (*CONTROLS, "constant")
+    only: tuple[Control, ...] = get_args(Control)
     constant_actions: Count = 20
     at_once: Count = 1
     """Runs that share the machine; their clocks then tell nothing."""
@@ -79,7 +80,7 @@ def run(**given: Any) -> dict[str, Any]:
 
 
 def _config(options: ControlsBench, control: str, changes: tuple[str, ...]) -> RunConfig:
-    name = f"{options.name or f'{options.preset}-s{options.seed}'}-{control}"
+    name = f"{options.name or f'{Path(options.preset).stem}-s{options.seed}'}-{control}"
     own = (f"seed={options.seed}", f"name={name}", f"storage_path={options.storage}")
     return load_config(options.preset, [*own, *options.overrides, *changes])
 

@@ -12,7 +12,7 @@ reference is `reference_loop`, in this process. Both step our MetaWorld.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -45,7 +45,8 @@ STEADY: dict[str, tuple[tuple[int, ...], int, float]] = {
     "steady_3x256_b512": ((256, 256, 256), 512, 1.0),
 }
 """Hidden layers, batch, updates per step."""
-PART_NAMES = ("unsupervised", "session", *STEADY)
+PartName = Literal["unsupervised", "session", "steady_2x256_b256_half", "steady_2x256_b256", "steady_3x256_b512"]
+PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 STANDSTILL = (
     "the same by the time learning stands still: in the reference for the whole session, in ours for the relabelling "
     "(the rest takes the reward actor's core meanwhile)"
@@ -57,7 +58,7 @@ class End2EndBench(BenchOptions):
     """Options of `bench end2end`."""
 
     rounds: Count = 5
-    parts: tuple[str, ...] = PART_NAMES
+    parts: tuple[PartName, ...] = PART_NAMES
     task: str = "drawer-open"
     actors: Count = 2
     steps: Count = 400

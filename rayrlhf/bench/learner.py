@@ -5,7 +5,7 @@ losses; on a GPU replayed from CUDA graphs. The reference of the first two cases
 the same device with the same rows.
 """
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from rayrlhf.bench.data import ACTION_DIM, OBS_DIM, as_replay, learner_of, random_fragment, ray_session
 from rayrlhf.bench.reference_sac import PlainLoop, PlainSac
@@ -14,7 +14,8 @@ from rayrlhf.bench.stock_rllib import StockSac
 from rayrlhf.bench.timing import Side, alternate, torch_threads
 from rayrlhf.config import ExploreOptions, ResourceOptions, RunConfig, SacOptions
 
-SIZES: dict[str, tuple[tuple[int, ...], int]] = {"2x256_b256": ((256, 256), 256), "3x256_b512": ((256, 256, 256), 512)}
+Size = Literal["2x256_b256", "3x256_b512"]
+SIZES: dict[Size, tuple[tuple[int, ...], int]] = {"2x256_b256": ((256, 256), 256), "3x256_b512": ((256, 256, 256), 512)}
 UNIT = "updates/s"
 PLAIN = "a plain PyTorch loop: resident tensor replay, twin critics, three Adam optimisers, eager"
 TUNED = "the plain loop with fused Adam and frozen critics in the actor's loss"
@@ -35,7 +36,7 @@ class LearnerBench(DeviceOptions):
     """In the replay."""
     stock: bool = True
     """Measure RLlib's own SAC too."""
-    sizes: tuple[str, ...] = tuple(SIZES)
+    sizes: tuple[Size, ...] = get_args(Size)
 
 
 def run(**given: Any) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def run(**given: Any) -> dict[str, Any]:
         return report.as_dict()
 
 
-def _measure(report: Report, size: str, options: LearnerBench) -> None:
+def _measure(report: Report, size: Size, options: LearnerBench) -> None:
     hidden, batch_size = SIZES[size]
     device = report.device
     sac = SacOptions(hidden=hidden, batch_size=batch_size, replay_capacity=options.rows)

@@ -40,11 +40,6 @@ def collect(algorithm: Pebble) -> int:
     return sum(arrival.report.num_transitions for arrival in arrivals)
 
 
-def drain(algorithm: Pebble) -> None:
-    """Takes in every fragment that is on its way, so that none is asked for."""
-    algorithm.rollouts.collect(version=0, max_staleness=0, everything=True)
-
-
 def on_actors(algorithm: Pebble, function: Any) -> list[Any]:
     """`function(actor)` on every rollout actor."""
     group = algorithm.env_runner_group

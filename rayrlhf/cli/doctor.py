@@ -18,15 +18,14 @@ from rayrlhf.cli.evaluate import has_display
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say, show
 from rayrlhf.envs.video import rendering_problem
+from rayrlhf.rewards.threads import free_cores
 from rayrlhf.tracking import versions
 
 _GB = 1024**3
-_PORTS = {6379: "Ray", 8265: "Ray's dashboard", 8000: "Ray Serve"}
+_PORTS = {6379: "Ray", 8265: "Ray's dashboard"}
 _EXTRAS = {
     "fast": ("envpool", "C++ MetaWorld"),
     "dmc": ("shimmy", "DeepMind Control tasks"),
-    "onnx": ("onnx", "export to ONNX"),
-    "postgres": ("psycopg", "answers in PostgreSQL"),
 }
 _NEEDED = ("ray", "torch", "gymnasium", "metaworld", "mujoco", "pyarrow", "av")
 
@@ -93,7 +92,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _cores() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = free_cores()
     detail = f"{usable} of {os.cpu_count()} ({platform.machine()})"
     if usable >= 2:
         return Finding("cores", "ok", detail)

@@ -47,8 +47,8 @@ def run(args: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with one_line():
         summary = train(config, resume=options.resume, progress=not options.quiet)
-    place = options.resume or Path(config.storage_path) / summary["name"]
-    _report(config, summary, RunDirectory.open(place))
+        place = options.resume or Path(config.storage_path) / summary["name"]
+        _report(config, summary, RunDirectory.open(place))
     finish(summary, as_json=options.json)
     return 0
 

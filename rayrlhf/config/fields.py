@@ -124,14 +124,7 @@ def describe(annotation: Any, bounds: tuple[Any, ...] = ()) -> str:
         items = get_args(annotation)
         many = "a list" if Ellipsis in items else f"a list of {len(items)} values"
         return f"{many}, each {describe(items[0])}"
-    words: dict[Any, str] = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        NoneType: "none",
-    }
-    return words.get(annotation, str(annotation)) + _bound_words(bounds)
+    return _WORDS.get(annotation, str(annotation)) + _bound_words(bounds)
 
 
 def _bound_words(bounds: tuple[Any, ...]) -> str:

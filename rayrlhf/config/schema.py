@@ -24,14 +24,17 @@ class EnvOptions(Options):
     """Which environment, and the protocol it is used under."""
 
     suite: Literal["metaworld", "gymnasium", "dmc", "toy"] = "metaworld"
+    """Whose task it is: MetaWorld v3, any Gymnasium id, DeepMind Control, or the point mass that learns in seconds."""
     task: str = "drawer-open"
     """`drawer-open` (metaworld), `HalfCheetah-v5` (gymnasium), `cheetah-run` (dmc), `point` (toy)."""
     backend: Literal["python", "envpool"] = "python"
+    """MetaWorld only: MuJoCo stepped from Python, or EnvPool's C++ (extra `fast`; no V1 rewards, no fixed start)."""
     goal_hidden: bool = True
     """MetaWorld only: zero the goal's part of the observation (B-Pref)."""
     horizon: Positive | None = 500
     """Steps of the agent until an episode is truncated; none: the environment's own limit."""
     action_repeat: Positive = 1
+    """Simulator steps per step of the agent; rewards are summed, successes joined."""
     reward_version: Literal["v1", "v2"] = "v2"
     """MetaWorld only."""
     random_start: bool = True
@@ -42,27 +45,39 @@ class SacOptions(Options):
     """Soft actor-critic as PEBBLE uses it (B-Pref's settings for MetaWorld)."""
 
     hidden: tuple[Positive, ...] = (256, 256, 256)
-    normalize_obs: bool = False
-    """Actor and critics see observations standardised by the statistics of the random steps (not in the paper's)."""
+    """Widths of the hidden layers of actor and critics."""
     layer_norm: bool = False
     """Layer normalisation in the critics (BRO, arXiv 2405.16158; not in the paper's PEBBLE)."""
     batch_size: Positive = 512
+    """Transitions per update, over all learners."""
     gamma: Fraction = 0.99
+    """Discount per step of the agent."""
     actor_lr: Rate = 3e-4
+    """Adam's learning rate of the actor."""
     critic_lr: Rate = 3e-4
+    """Adam's learning rate of the critics."""
     alpha_lr: Rate = 1e-4
+    """Adam's learning rate of the temperature's logarithm."""
     adam_betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Adam's decay rates, of all three optimisers."""
     initial_temperature: Rate = 0.1
+    """Weight of the entropy at the start; it adapts (Haarnoja et al. 2018, arXiv 1812.05905, section 5)."""
     target_entropy: float | None = None
     """What the temperature steers the policy's entropy to; none: minus the number of action dimensions."""
     tau: Fraction = 0.005
+    """How far the target critics move towards the critics each time."""
     target_update_interval: Positive = 2
+    """Updates from one move of the target critics to the next."""
     log_std_min: float = -5.0
+    """Lower bound of the policy's log standard deviation, before the squash."""
     log_std_max: float = 2.0
+    """Its upper bound."""
     updates_per_step: Rate = 1.0
     """Gradient updates per environment step of the agent, summed over environments."""
     replay_capacity: Positive = 1_000_000
+    """Transitions the replay holds, over all learners; the oldest go first."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the products in an update; parameters and optimisers are float32 always."""
 
 
 class ExploreOptions(Options):
@@ -71,7 +86,9 @@ class ExploreOptions(Options):
     seed_steps: NonNegative = 1000
     """Steps with uniformly random actions and without updates."""
     unsupervised_steps: NonNegative = 9000
+    """Steps rewarded by state entropy after those."""
     neighbours: Positive = 5
+    """The state entropy of a state follows from the distance to its so many-th nearest neighbour."""
     critic_reset_updates: NonNegative = 100
     """Updates on the freshly reset critic after the first labels."""
     save: str | None = None
@@ -86,12 +103,17 @@ class RewardOptions(Options):
     """The reward model: an ensemble fitted to labels (Christiano et al. 2017; B-Pref)."""
 
     members: Positive = 3
+    """Networks in the ensemble."""
     network: str = "mlp"
     """`mlp`, or the dotted path `package.module:Class` of a network of the user's own."""
     hidden: tuple[Positive, ...] = (256, 256, 256)
+    """Widths of the hidden layers of each."""
     output: Literal["tanh", "linear"] = "tanh"
+    """What bounds the reward of a step: `tanh` keeps it within [-1, 1]."""
     lr: Rate = 3e-4
+    """Adam's learning rate."""
     batch_size: Positive = 128
+    """Labels per step of a fit."""
     epochs: Positive = 10
     """At most so many passes over the labels per fit (B-Pref's scripts for MetaWorld). Few labels want more."""
     target_accuracy: Fraction = 0.97
@@ -108,13 +130,17 @@ class QueryOptions(Options):
     budget: Positive = 4000
     """Labels the run may spend."""
     per_session: Positive = 50
+    """Labels per session while the schedule is constant; otherwise its mean."""
     interval: Positive = 5000
     """Environment steps between two sessions."""
     schedule: Literal["constant", "linear", "exponential", "hyperbolic"] = "constant"
+    """How the budget is dealt out over the sessions: evenly, or more at the beginning."""
     selection: Literal[
         "uniform", "disagreement", "entropy", "k_center", "k_center_disagreement", "k_center_entropy"
     ] = "disagreement"
+    """Which candidates become questions (B-Pref, section 3.3)."""
     segment_length: Positive = 50
+    """Steps of the agent in each of the two clips."""
     candidates: Positive = 10
     """Candidate pairs drawn per question asked."""
     recent_episodes: Positive = 100
@@ -131,10 +157,15 @@ class TeacherOptions(Options):
     """`oracle`, `mistake`, `noisy`, `skip`, `myopic`, `equal`: B-Pref's. `random` draws its answers and `silent` never
     answers: the controls of every claim. `package.module:Class` is a teacher of the user's own."""
     beta: float | None = None
+    """Rationality: above 0 the teacher samples from the Bradley-Terry probability, else it takes the larger sum."""
     gamma: Fraction | None = None
+    """Below 1 the last steps of a clip count most (myopic)."""
     mistake: Fraction | None = None
+    """Probability of the opposite answer."""
     skip: Fraction | None = None
+    """Skips where neither clip's true return exceeds this share of the typical one."""
     equal: Fraction | None = None
+    """Says equal where the true returns differ by less than this share of the typical one."""
     bpref_compat: bool = False
     """Reproduce B-Pref's repeated multiplication of the thresholds after the first session."""
     wait: bool = False
@@ -155,6 +186,7 @@ class RolloutOptions(Options):
     actors: NonNegative = 2
     """Ray rollout actors; 0 steps the environments in the driver."""
     envs_per_actor: Positive = 1
+    """Environments that step together in each rollout actor."""
     fragment_length: Positive = 50
     """Steps of each environment per fragment."""
     synchronous: bool = False
@@ -164,40 +196,60 @@ class RolloutOptions(Options):
 
 
 class ResourceOptions(Options):
-    """What each role declares to Ray. The defaults fit two cores, under Tune too."""
+    """What each role declares to Ray, and the threads it uses. The defaults are for two cores."""
 
     learners: NonNegative = 0
     """Remote learners; 0 keeps the learner in the driver."""
     gpus_per_learner: Annotated[float, Field(ge=0.0)] = 0.0
+    """GPUs, or a share of one, for each learner; 0: learning is on the CPU."""
     driver_cpus: Annotated[float, Field(ge=0.0)] = 0.5
+    """CPUs declared for the driver, with the learner where it lives there."""
     rollout_cpus: Annotated[float, Field(ge=0.0)] = 0.5
+    """CPUs declared for each rollout actor."""
     reward_actors: Positive = 1
+    """Processes over which the members of the reward model are spread."""
     reward_cpus: Annotated[float, Field(ge=0.0)] = 0.1
+    """CPUs declared for each of them."""
     reward_gpus: Annotated[float, Field(ge=0.0)] = 0.0
+    """GPUs, or a share of one, for each of them."""
     threads: Positive = 1
     """Torch threads of each process."""
+    member_threads: Positive | None = None
+    """Members of the reward model that a reward actor fits, and a learner relabels with, at the same time, each in a
+    thread; none: as many as help on the cores there are."""
 
 
 class EvaluationOptions(Options):
     """Deterministic evaluation in environments of its own."""
 
     interval: Positive = 10_000
+    """Environment steps between two evaluations."""
     episodes: Positive = 10
+    """Episodes of each."""
     final_episodes: Positive = 50
+    """Episodes after training; what they say is the run's result."""
     videos: NonNegative = 1
     """Episodes filmed after the final evaluation."""
 
 
 class CheckpointOptions(Options):
+    """When the run is saved."""
+
     interval: Positive = 50_000
     """Environment steps between two checkpoints."""
     keep: Positive = 2
+    """Newest checkpoints that stay; older ones are deleted."""
 
 
 class TrackingOptions(Options):
+    """Where metrics go besides `metrics.jsonl`."""
+
     tensorboard: bool = True
+    """Write TensorBoard events into the run's folder."""
     wandb: Literal["off", "online", "offline"] = "off"
+    """Weights & Biases: off, sent as they come, or kept in the run's folder for `wandb sync`."""
     wandb_project: str = "rayrlhf"
+    """Project of Weights & Biases."""
     log_interval: Positive = 1000
     """Environment steps between two rows of metrics."""
 
@@ -208,11 +260,15 @@ class RunConfig(Options):
     name: str | None = None
     """The run's folder under `storage_path`; by default made from task, algorithm and seed."""
     storage_path: str = "runs"
+    """Folder in which each run has its own; on this machine, or mounted."""
     seed: NonNegative = 0
+    """All random streams of the run follow from it."""
     algorithm: Literal["pebble"] = "pebble"
+    """What learns: PEBBLE, on soft actor-critic."""
     mode: Literal["preferences", "oracle"] = "preferences"
     """`oracle` trains on the environment's true reward: the upper bound."""
     total_steps: Positive = 1_000_000
+    """Environment steps of the agent, over all environments, exploration included."""
     env: EnvOptions = EnvOptions()
     sac: SacOptions = SacOptions()
     explore: ExploreOptions = ExploreOptions()
@@ -247,6 +303,10 @@ class RunConfig(Options):
             raise ValueError(
                 f"queries.segment_length ({self.queries.segment_length}) is longer than "
                 f"env.horizon ({self.env.horizon}): no segment would fit an episode"
+            )
+        if self.sac.log_std_min >= self.sac.log_std_max:
+            raise ValueError(
+                f"sac.log_std_min ({self.sac.log_std_min:g}) must lie below sac.log_std_max ({self.sac.log_std_max:g})"
             )
         if self.total_steps <= self.exploration_steps:
             raise ValueError(

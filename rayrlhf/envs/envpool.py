@@ -116,7 +116,7 @@ class PoolEnv:
             try:
                 obs, more, terminated, truncated, info = self._pool.step(action)
             except Exception as error:
-                raise self._broken(0, one_line(error)) from error
+                raise self._broken(0, f"one of {self.num_envs} environments failed: {one_line(error)}") from error
             reward += more
             success |= info["success"] > 0.5
             over = terminated | truncated

@@ -38,7 +38,8 @@ def make_env(
     """`N` environments that step together; `reset` them before the first step.
 
     indices: their global indices, 0 to N-1 by default: an environment's draws follow from its index, wherever it runs
-    stream: `environment` for training, `evaluation` for evaluation: the two never share a draw
+    stream: `environment` for training, `evaluation` while it goes on, `final` at its end: no two share a draw, unless
+        the start is fixed
 
     Raises `UserError` where suite, task or backend do not exist or lack what the options ask for.
     """

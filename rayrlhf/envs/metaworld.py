@@ -1,7 +1,7 @@
 """MetaWorld's 50 v3 tasks through the `metaworld` package: the reference backend.
 
 The protocol is B-Pref's by default: goal hidden, objects and goal drawn anew at each reset from the environment's own
-generator. A fixed start is one draw per environment, kept over its episodes. Success of a step is MetaWorld's; it never
+generator. A fixed start is one draw for the whole run. Success of a step is MetaWorld's; it never
 ends an episode.
 """
 

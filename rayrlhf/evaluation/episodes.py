@@ -106,7 +106,7 @@ def evaluate_episodes(
         numbers = request.episodes[start : start + count]
         env = _environments(run.env, run.seed, request.stream, count)
         if request.reward_weights is not None and scorer is None:
-            scorer = RewardScorer(run.reward, env.spec.obs_dim, env.spec.action_dim, "cpu")
+            scorer = RewardScorer(run.reward, env.spec.obs_dim, env.spec.action_dim, "cpu", threads=1)
             scorer.load(request.reward_weights)
         episodes = _run(policy, env, numbers, watch)
         results += [_measure(episode, run.queries.segment_length, scorer) for episode in episodes]

@@ -30,53 +30,17 @@ def _orthogonal(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-class Standardise(nn.Module):
-    """Centres and scales observations by statistics that are set once; until then it changes nothing."""
-
-    FLOOR = 0.1
-    """A dimension is scaled by its deviation, but by no less than this share of the deviations' mean over those that
-    move: what hardly moved so far may move much later. What never moved is centred alone."""
-
-    known: Tensor
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, obs_dim: int) -> None:
-        super().__init__()
-        self.register_buffer("known", torch.tensor(False))
-        self.register_buffer("mean", torch.zeros(obs_dim))
-        self.register_buffer("scale", torch.ones(obs_dim))
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """`obs` `[..., O]`, standardised."""
-        return (obs - self.mean) * self.scale
-
-    def learn(self, mean: Tensor, std: Tensor) -> None:
-        """Sets the statistics `[O]`, in place."""
-        moving = std > 1e-6
-        typical = std[moving].mean() if bool(moving.any()) else torch.ones(())
-        scale = torch.where(moving, 1 / torch.maximum(std, self.FLOOR * typical), torch.ones_like(std))
-        for buffer, value in ((self.mean, mean), (self.scale, scale), (self.known, torch.tensor(True))):
-            buffer.copy_(value)
-
-
-def inputs(obs_dim: int, options: SacOptions) -> nn.Module:
-    """What observations pass first."""
-    return Standardise(obs_dim) if options.normalize_obs else nn.Identity()
-
-
 class Actor(nn.Module):
     """A Gaussian over pre-squash actions; `tanh` brings them into [-1, 1] (Haarnoja et al. 2018, appendix C)."""
 
     def __init__(self, obs_dim: int, action_dim: int, options: SacOptions) -> None:
         super().__init__()
-        self.inputs = inputs(obs_dim, options)
         self.trunk = mlp(obs_dim, options.hidden, 2 * action_dim)
         self._log_std_min, self._log_std_max = options.log_std_min, options.log_std_max
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation `[B, A]` for observations `[B, O]`."""
-        mean, raw = self.trunk(self.inputs(obs)).float().chunk(2, dim=-1)
+        mean, raw = self.trunk(obs).float().chunk(2, dim=-1)
         span = 0.5 * (self._log_std_max - self._log_std_min)
         return mean, self._log_std_min + span * (torch.tanh(raw) + 1)
 
@@ -100,14 +64,13 @@ class TwinCritic(nn.Module):
 
     def __init__(self, obs_dim: int, action_dim: int, options: SacOptions) -> None:
         super().__init__()
-        self.inputs = inputs(obs_dim, options)
         width = obs_dim + action_dim
         self.first = mlp(width, options.hidden, 1, layer_norm=options.layer_norm)
         self.second = mlp(width, options.hidden, 1, layer_norm=options.layer_norm)
 
     def forward(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Both values `[B]` of `action` `[B, A]` in `obs` `[B, O]`."""
-        x = torch.cat([self.inputs(obs), action], dim=-1)
+        x = torch.cat([obs, action], dim=-1)
         return self.first(x).float().squeeze(-1), self.second(x).float().squeeze(-1)
 
 
@@ -125,21 +88,8 @@ class SacNetworks(nn.Module):
         self.target.requires_grad_(False)
         self.target.load_state_dict(self.critic.state_dict())
 
-    def standardise(self, mean: Tensor, std: Tensor) -> None:
-        """From now on all networks see observations centred by `mean` and scaled by `std` `[O]`."""
-        for network in (self.actor, self.critic, self.target):
-            assert isinstance(network.inputs, Standardise), "sac.normalize_obs is off"
-            network.inputs.learn(mean, std)
-
-    @property
-    def standardised(self) -> bool:
-        """Whether `standardise` is done, or not wanted."""
-        first = self.actor.inputs
-        return not isinstance(first, Standardise) or bool(first.known)
-
     def reset_critic(self) -> None:
         """A new critic, and a target equal to it: what PEBBLE does when the reward first means something."""
         fresh = TwinCritic(self.obs_dim, self.action_dim, self._options).to(self.log_alpha.device)
-        fresh.inputs.load_state_dict(self.critic.inputs.state_dict())
         self.critic.load_state_dict(fresh.state_dict())
         self.target.load_state_dict(fresh.state_dict())

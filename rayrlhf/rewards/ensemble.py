@@ -24,7 +24,8 @@ class RewardEnsemble:
 
     `members` are the indices held here, all by default. Member `m`'s start and shuffles come from `(seed, "reward",
     m)` alone, and on a CPU members are computed one by one: any split over processes gives identical results.
-    `plan` overrides how the device computes (`plan.choose_plan`).
+    `threads` limits how many members are computed at the same time; `plan` overrides how the device computes
+    (`plan.choose_plan`).
     """
 
     def __init__(
@@ -37,9 +38,12 @@ class RewardEnsemble:
         members: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
         plan: Plan | None = None,
+        threads: int | None = None,
     ) -> None:
         indices = range(options.members) if members is None else members
-        self._members = Members(options, obs_dim, action_dim, indices, seed=seed, device=device, plan=plan)
+        self._members = Members(
+            options, obs_dim, action_dim, indices, seed=seed, device=device, plan=plan, threads=threads
+        )
         self._options, self._seed = options, seed
         self._table = LabelTable(self._members)
         self._epochs = 0

@@ -54,6 +54,7 @@ class Members:
         seed: int = 0,
         device: torch.device | str = "cpu",
         plan: Plan | None = None,
+        threads: int | None = None,
     ) -> None:
         if not indices or len(set(indices)) != len(indices) or not all(0 <= m < options.members for m in indices):
             raise ValueError(f"members {list(indices)} of an ensemble of {options.members}")
@@ -68,7 +69,7 @@ class Members:
             for m in self.indices
         ]
         handwritten = all(type(network) is MLPReward for network in networks)
-        self.plan = plan or choose_plan(self.device, members=len(networks), handwritten=handwritten)
+        self.plan = plan or choose_plan(self.device, members=len(networks), handwritten=handwritten, threads=threads)
         self.blocks: list[Block] = make_blocks(networks, obs_dim, stacked=self.plan.stacked)
         ends = np.cumsum([0, *(len(block.networks) for block in self.blocks)]).tolist()
         self.rows = [slice(first, end) for first, end in pairwise(ends)]

@@ -31,8 +31,10 @@ class Plan:
     graphed: bool = False
 
 
-def choose_plan(device: torch.device, *, members: int, handwritten: bool) -> Plan:
+def choose_plan(device: torch.device, *, members: int, handwritten: bool, threads: int | None = None) -> Plan:
     """The fastest plan for `members` on `device`; `handwritten`: the network has a hand-written pass (`MLPBlock`).
+
+    `threads` is how many members may be computed at the same time on a CPU; by default as many as help.
 
     On a CPU one member's chunk fills the cache and the core, so that stacking only costs memory traffic; members that
     are computed each for itself also make results independent of how they are split over threads and processes. Twice
@@ -42,7 +44,8 @@ def choose_plan(device: torch.device, *, members: int, handwritten: bool) -> Pla
     if device.type != "cuda":
         rows = _CPU_ROWS * torch.get_num_threads()
         cores = free_cores() // torch.get_num_threads()
-        return Plan(stacked=False, fit_rows=rows, score_rows=rows, threads=min(members, 2 * cores) if cores > 1 else 1)
+        helpful = 2 * cores if cores > 1 else 1
+        return Plan(stacked=False, fit_rows=rows, score_rows=rows, threads=min(members, threads or helpful))
     return Plan(stacked=handwritten, fit_rows=1 << 20, score_rows=1 << 16, padded=handwritten, graphed=handwritten)
 
 

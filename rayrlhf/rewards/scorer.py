@@ -16,9 +16,16 @@ class RewardScorer:
     """Inference only. Equals `RewardEnsemble.reward` of the ensemble whose weights were loaded."""
 
     def __init__(
-        self, options: RewardOptions, obs_dim: int, action_dim: int, device: torch.device | str = "cpu"
+        self,
+        options: RewardOptions,
+        obs_dim: int,
+        action_dim: int,
+        device: torch.device | str = "cpu",
+        *,
+        threads: int | None = None,
     ) -> None:
-        self._members = Members(options, obs_dim, action_dim, range(options.members), device=device)
+        members = range(options.members)
+        self._members = Members(options, obs_dim, action_dim, members, device=device, threads=threads)
         self._loaded = False
 
     def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:

@@ -55,7 +55,7 @@ class RunDirectory:
 
     @property
     def config_file(self) -> Path:
-        """The config the run was started with: enough to repeat it."""
+        """The run's config: enough to repeat it, unless a resume has changed it on the way."""
         return self.path / "config.yaml"
 
     @property
@@ -99,7 +99,7 @@ class RunDirectory:
         return self.path / "tensorboard"
 
     def config(self) -> RunConfig:
-        """The config the run was started with."""
+        """The run's config, as it was started or resumed last."""
         return load_config(str(self.config_file))
 
     def metrics(self) -> list[Row]:
@@ -118,6 +118,13 @@ class RunDirectory:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes `summary.json`, atomically."""
         _write_json(self.summary_file, summary)
+
+    def note_config(self, config: RunConfig, env_steps: int) -> None:
+        """Makes `config` the run's where a resume has changed it; the former one stays as `config-until-STEPS.yaml`."""
+        if config != self.config():
+            former = self.path / f"config-until-{env_steps}.yaml"
+            write_atomically(former, self.config_file.read_bytes())
+            save_config(config, self.config_file)
 
     def note_resume(self, env_steps: int, *, command: Sequence[str] | None = None) -> None:
         """Adds to the manifest that the run goes on from `env_steps`, with what, and drops the rows after it."""

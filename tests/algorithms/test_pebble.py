@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from support import Make, advance, assert_identical, changed, everything, synchronous
 
@@ -113,31 +112,6 @@ def test_critic_is_reset_when_exploration_ends_and_the_actor_is_not(small_run: R
     assert not any(same[name] for name in same if name.startswith("networks/critic") and name.endswith("weight"))
     assert not any(name.startswith("optimizer/critic") for name in after)
     assert all(same[name] for name in same if name.startswith("optimizer/actor"))
-
-
-def test_observations_are_standardised_by_what_the_random_steps_saw(
-    small_run: RunConfig, make: Make, tmp_path: Path
-) -> None:
-    """Once, in the learner and in the policy that acts, and as saved with a checkpoint."""
-    run = synchronous(small_run, sac={"normalize_obs": True})
-    algorithm = make(run, "a")
-    while not algorithm.progress.updates:
-        advance(algorithm, algorithm.progress.env_steps + 1)
-    learner = algorithm.learner_group._learner
-    seen = learner.replay.columns["obs"][: learner.replay.size].numpy()
-    standardise = learner.networks.actor.inputs
-    np.testing.assert_allclose(standardise.mean.numpy(), seen.mean(0), atol=1e-5)
-    advance(algorithm, 500)
-    assert learner.replay.size > len(seen)
-    np.testing.assert_allclose(learner.networks.target.inputs.mean.numpy(), seen.mean(0), atol=1e-5)
-    acting = ray.get(algorithm._policy)
-    np.testing.assert_array_equal(acting["inputs.mean"], standardise.mean.numpy())
-    assert bool(acting["inputs.known"])
-    algorithm.cut()
-    algorithm.save_checkpoint(str(tmp_path / "saved"))
-    again = make(run, "b")
-    again.load_checkpoint(str(tmp_path / "saved"))
-    assert_identical(learner.arrays(), again.learner_group._learner.arrays())
 
 
 def test_temperature_and_optimisers_come_back_through_rllibs_own_state(small_run: RunConfig, make: Make) -> None:

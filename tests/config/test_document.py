@@ -19,6 +19,7 @@ def test_the_page_is_up_to_date() -> None:
 def test_every_option_and_preset_has_one_row(name: str) -> None:
     rows = [line for line in options_page().splitlines() if line.startswith(f"| `{name}` |")]
     assert len(rows) == 1
+    assert not rows[0].endswith("|  |"), "it says what it is for"
 
 
 def test_defaults_are_written_as_overrides_write_them() -> None:

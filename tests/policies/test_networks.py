@@ -66,23 +66,3 @@ def test_critic_reset_changes_the_critic_and_makes_the_target_equal() -> None:
     assert changed and all(name.split(".")[0] in ("critic", "target") for name in changed)
     for name, value in nets.critic.state_dict().items():
         torch.testing.assert_close(nets.target.state_dict()[name], value, rtol=0, atol=0)
-
-
-def test_standardised_networks_see_centred_observations_of_unit_deviation() -> None:
-    """NumPy's statistics; a dimension that hardly moves keeps a floor, one that never moves is centred alone."""
-    rng = np.random.default_rng(0)
-    obs = (rng.standard_normal((4096, 5)) * [0.1, 2.0, 0.3, 1e-5, 0.0] + [1.0, -3.0, 0.0, 0.2, 7.0]).astype(np.float32)
-    nets = SacNetworks(5, 2, SacOptions(hidden=(16, 16), normalize_obs=True))
-    plain = nets.actor(torch.from_numpy(obs))[0]
-    assert not nets.standardised
-    torch.testing.assert_close(nets.actor.trunk(torch.from_numpy(obs))[:, :2], plain)
-    mean, std = obs.astype(np.float64).mean(0), obs.astype(np.float64).std(0)
-    nets.standardise(torch.tensor(mean).float(), torch.tensor(std).float())
-    assert nets.standardised
-    floor = 0.1 * std[:4].mean()
-    by_hand = (obs - mean) / np.array([max(std[0], floor), std[1], max(std[2], floor), floor, 1.0])
-    for network in (nets.actor, nets.critic, nets.target):
-        np.testing.assert_allclose(network.inputs(torch.from_numpy(obs)), by_hand, atol=2e-3)
-    nets.reset_critic()
-    for network in (nets.critic, nets.target):
-        np.testing.assert_allclose(network.inputs(torch.from_numpy(obs)), by_hand, atol=2e-3)
