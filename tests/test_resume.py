@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import MuteTeacher, changed, hanging_feedback, interrupt_when, mute_feedback, small
 
-from rayrlhf import training
+from rayrlhf import evaluating, training
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import read_arrays, read_json
 from rayrlhf.algorithms.pebble import Pebble
@@ -176,6 +176,19 @@ def test_what_a_resume_changes_is_kept_with_the_run(run: RunDirectory) -> None:
         training._restore(algorithm, longer, run, lambda line: None)
     assert run.config() == longer
     assert load_config(str(run.path / "config-until-600.yaml")).total_steps == 600
+
+
+def test_a_run_is_no_checkpoint(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no checkpoint"):
+        train(short(tmp_path, explore={"from": str(finished)}), progress=False)
+
+
+def test_a_video_that_cannot_be_drawn_is_refused_before_anything_is_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "off")
+    with pytest.raises(UserError, match="switched off by MUJOCO_GL"):
+        evaluating._require_drawing(load_config("quickstart"))
+    with pytest.raises(UserError, match="envpool backend cannot draw"):
+        evaluating._require_drawing(load_config("quickstart", ["env.backend=envpool"]))
 
 
 def test_eval_reads_an_ensemble_of_two_processes(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

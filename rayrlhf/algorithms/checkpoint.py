@@ -134,8 +134,10 @@ def verify(folder: Path, run: RunConfig, *, exploration_only: bool = False) -> d
     Raises `Damaged` for one that is not whole, and UserError for a newer or foreign one.
     """
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        found = manifest.get("format", "none")
+    if "format" not in manifest:
+        raise UserError(f"{folder} is no checkpoint: a run's lie in its folder, as checkpoints/step-...")
+    if manifest["format"] != FORMAT:
+        found = manifest["format"]
         writer = manifest.get("rayrlhf", "of its time")
         raise UserError(f"{folder} has checkpoint format {found}, this version reads {FORMAT}; use rayrlhf {writer}")
     _refuse_mismatch(folder, "", manifest["made_for"], made_for(run, exploration_only=exploration_only))
@@ -216,11 +218,15 @@ def _restore_runners(algorithm: "Pebble", saved: dict[str, Any], *, at_boundary:
     rollouts, known = algorithm.rollouts, set(algorithm.rollouts.runners())
     for name, state in saved.items():
         runner = int(name)
-        if runner not in known or state["episodes"] is None:
+        if state["episodes"] is None:
             continue
         rollouts.numbers[runner] = state["fragments"]
         # where a run was cut inside episodes, these are lost and the next ones begin
-        rollouts.place(runner, [number + (not at_boundary) for number in state["episodes"]])
+        episodes = [number + (not at_boundary) for number in state["episodes"]]
+        if runner in known:
+            rollouts.place(runner, episodes)
+        else:  # kept for a later resume with more actors again
+            rollouts.episodes[runner] = episodes
 
 
 def prune(checkpoints: Path, keep: int) -> None:

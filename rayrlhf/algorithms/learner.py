@@ -241,6 +241,10 @@ class PebbleLearner(TorchLearner):
         self.updates = int(states[0]["updates"])
         if same and same_run:
             self.generator.set_state(torch.from_numpy(states[0]["generator"]))
+        elif same_run:  # a stream of its own: not the one this learner began the run with
+            self.generator.manual_seed(
+                seeding.integer_seed(self.run.seed, "learner", self._learner_index, "dealt anew", self.updates)
+            )
         if source != "entropy":
             self.entropy = None
         elif self.entropy is not None:

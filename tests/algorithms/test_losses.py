@@ -167,6 +167,13 @@ def test_two_learners_begin_only_when_both_have_rows(two_learners: Pebble) -> No
     assert all(two_learners._on_learners("replay_size"))
 
 
+def test_two_learners_draw_differently(two_learners: Pebble) -> None:
+    """RLlib gives all learners one seed: each shard would be drawn from alike."""
+    workers = two_learners.learner_group._workers
+    seeds = ray.get([worker.apply.remote(lambda learner: learner.generator.initial_seed()) for worker in workers])
+    assert len(set(seeds)) == 2
+
+
 def test_an_error_in_one_of_two_learners_is_raised_at_once(two_learners: Pebble) -> None:
     """In `insert`, and in `learn`, where the healthy one waits for gradients that never come."""
 

@@ -1,5 +1,6 @@
 """The whole loop on the toy, through real Ray actors and RLlib's learner group."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,24 @@ import torch
 from support import Make, advance, assert_identical, changed, everything, synchronous
 
 from rayrlhf.config.schema import RunConfig
+from rayrlhf.errors import UserError
 from rayrlhf.preferences.dataset import PreferenceDataset
 
 pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def test_rllibs_names_save_and_restore_the_same(small_run: RunConfig, make: Make) -> None:
+    run = synchronous(small_run)
+    first, second = make(run, "a"), make(run, "b")
+    advance(first, 400)
+    place = first.save_to_path()
+    try:
+        second.restore_from_path(place)
+        assert_identical(everything(first), everything(second))
+    finally:
+        shutil.rmtree(place)
+    with pytest.raises(UserError, match="does not take filesystem"):
+        first.save_to_path(place, filesystem=object())
 
 
 def test_two_synchronous_runs_of_one_seed_are_identical(small_run: RunConfig, make: Make) -> None:
