@@ -60,6 +60,9 @@ class FeedbackLoop:
         self._open: dict[str, int] = {}
         self._newest: Queries | None = None
         self._unlearnt: dict[int, dict[str, Answer]] = {}
+        self._teacher_in_use = threading.Lock()
+        self._collected: Future[None] = Future()
+        self._collected.set_result(None)
         self._collect_due = 0.0
         self._room = run.queries.budget - sum(len(labels_from(*record)) for record in self._log.read())
         self.labels, self.version = 0, 0
@@ -102,11 +105,23 @@ class FeedbackLoop:
         return outcome
 
     def collect(self) -> None:
-        """Logs what the teacher has answered since the last session; the next fit learns from it."""
+        """Logs what the teacher has answered since the last session; the next fit learns from it.
+
+        In a thread: a teacher that is slow to tell holds nothing up. Raises what an earlier call met.
+        """
         now = time.monotonic()
-        if self._running is None and now >= self._collect_due:
-            self._collect_due = now + COLLECT_SECONDS
+        if self._running is None and self._open and now >= self._collect_due and self._collected.done():
+            self._collected.result()
+            self._collected, self._collect_due = Future(), now + COLLECT_SECONDS
+            threading.Thread(target=self._collect_into, args=(self._collected,), name="answers", daemon=True).start()
+
+    def _collect_into(self, future: Future[None]) -> None:
+        try:
             self._collect()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
 
     def weights(self) -> Ref:
         """Reference to the ensemble's weights after the last finished session."""
@@ -129,10 +144,11 @@ class FeedbackLoop:
 
     def _ask(self, session: int, count: int, abandoned: threading.Event) -> None:
         """Asks the questions of `session` and takes in what has been answered, to earlier ones too."""
-        queries = self._questions(session, count)
-        unanswered = [i for i, key in enumerate(queries.ids) if key in self._open]
-        if unanswered:
-            self._teacher.ask(queries.take(np.array(unanswered, dtype=np.int64)))
+        with self._teacher_in_use:
+            queries = self._questions(session, count)
+            unanswered = [i for i, key in enumerate(queries.ids) if key in self._open]
+            if unanswered:
+                self._teacher.ask(queries.take(np.array(unanswered, dtype=np.int64)))
         self._collect()
         while self._run.teacher.wait and not self._open.keys().isdisjoint(queries.ids):
             if abandoned.wait(WAIT_POLL_SECONDS):
@@ -160,16 +176,17 @@ class FeedbackLoop:
         Dropped are answers to questions that are not open, and labels beyond the budget: questions that seemed lost
         are asked for again by others, and may be answered after all.
         """
-        found: dict[int, list[Answer]] = {}
-        for answer in self._teacher.collect():
-            session = self._open.pop(answer.query_id, None)
-            if session is None or (answer.choice != "skip" and self._room <= 0):
-                continue
-            self._room -= answer.choice != "skip"
-            found.setdefault(session, []).append(answer)
-        for session, said in found.items():
-            self._log.append(self._asked(session, {answer.query_id for answer in said}), said)
-            self._unlearnt.setdefault(session, {}).update({answer.query_id: answer for answer in said})
+        with self._teacher_in_use:
+            found: dict[int, list[Answer]] = {}
+            for answer in self._teacher.collect():
+                session = self._open.pop(answer.query_id, None)
+                if session is None or (answer.choice != "skip" and self._room <= 0):
+                    continue
+                self._room -= answer.choice != "skip"
+                found.setdefault(session, []).append(answer)
+            for session, said in found.items():
+                self._log.append(self._asked(session, {answer.query_id for answer in said}), said)
+                self._unlearnt.setdefault(session, {}).update({answer.query_id: answer for answer in said})
 
     def _asked(self, session: int, keys: Collection[str]) -> Queries:
         """The queries of `session` with these ids."""
@@ -234,8 +251,6 @@ class FeedbackLoop:
 
     def save(self, folder: Path) -> None:
         """Writes the roles' state; no session may be running."""
-        if self._thread is None or not self._thread.is_alive():  # else an abandoned one is at its teacher's
-            self._collect()
         folder.mkdir(parents=True, exist_ok=True)
         calls = [self._trajectories("save", str(folder / "trajectories.safetensors"))]
         calls += [role("save", str(_ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)]

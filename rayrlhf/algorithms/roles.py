@@ -59,7 +59,7 @@ class Feedback(Protocol):
         ...
 
     def collect(self) -> None:
-        """Takes in what the teacher has answered between two sessions; may be called at any time, and often."""
+        """Takes in what the teacher has answered between two sessions; may be called often, and returns at once."""
         ...
 
     def weights(self) -> Ref:

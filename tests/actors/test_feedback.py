@@ -175,6 +175,7 @@ def test_answers_that_come_between_sessions_are_in_the_log_before_the_next(
     advance(algorithm, 350)
     teacher.open.set()
     advance(algorithm, 400)
+    algorithm.feedback._collected.result(timeout=30)
     log = PreferenceDataset(str(tmp_path / "run" / "preferences"))
     assert sum(len(said) for _, said in log.read()) == 4 and algorithm.progress.labels == 0
     assert advance(algorithm, 1000)["labels"] >= 4
