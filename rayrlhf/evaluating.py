@@ -93,13 +93,13 @@ def film_run(folder: RunDirectory) -> list[Path]:
     config, saved = folder.config(), checkpoint.by_age(folder.checkpoints)
     if not saved or not config.evaluation.videos:
         return []
+    _require_drawing(config)
     steps = checkpoint.verify(saved[0], config)["progress"]["env_steps"]
     return film(_policy(saved[0], config), config, folder.videos, steps)
 
 
 def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> list[Path]:
-    """One MP4 per episode, of the final evaluation's first ones; UserError where nothing can be drawn."""
-    _require_drawing(config)
+    """One MP4 per episode, of the final evaluation's first ones; whoever calls knows that drawing works."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(max(1, config.evaluation.videos)):

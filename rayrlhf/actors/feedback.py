@@ -145,30 +145,37 @@ class FeedbackLoop:
     def _ask(self, session: int, count: int, abandoned: threading.Event) -> None:
         """Asks the questions of `session` and takes in what has been answered, to earlier ones too."""
         with self._teacher_in_use:
-            queries = self._questions(session, count)
-            unanswered = [i for i, key in enumerate(queries.ids) if key in self._open]
-            if unanswered:
-                self._teacher.ask(queries.take(np.array(unanswered, dtype=np.int64)))
+            queries, said = self._questions(session, count)
+            self._put(queries, said)
         self._collect()
         while self._run.teacher.wait and not self._open.keys().isdisjoint(queries.ids):
             if abandoned.wait(WAIT_POLL_SECONDS):
                 break
             self._collect()
 
-    def _questions(self, session: int, count: int) -> Queries:
-        """New ones, or those that the log holds of a session that a crash or Ctrl-C cut off."""
+    def _questions(self, session: int, count: int) -> tuple[Queries, list[Answer]]:
+        """New ones, or those that the log holds of a session that a crash or Ctrl-C cut off, with their answers."""
         said: list[Answer] = []
         if session in self._log.sessions():
             queries, said = self._log.read_session(session)
-            if said:
-                self._unlearnt.setdefault(session, {}).update({answer.query_id: answer for answer in said})
+            self._keep(session, said)
         else:
             queries = self._select(session, count)
             self._log.append(queries, [])
-        answered = {answer.query_id for answer in said}
-        self._open |= {key: session for key in queries.ids if key not in answered}
         self._newest = queries
-        return queries
+        return queries, said
+
+    def _put(self, queries: Queries, said: list[Answer]) -> None:
+        """Puts what is unanswered to the teacher. It may have been asked before: by another process, of another one."""
+        unanswered = queries.among(set(queries.ids).difference(answer.query_id for answer in said))
+        if len(unanswered):
+            self._open |= dict.fromkeys(unanswered.ids, queries.session)
+            self._teacher.ask(unanswered)
+
+    def _keep(self, session: int, said: list[Answer]) -> None:
+        """For the next fit."""
+        if said:
+            self._unlearnt.setdefault(session, {}).update({answer.query_id: answer for answer in said})
 
     def _collect(self) -> None:
         """Logs what has been answered since the last call.
@@ -186,14 +193,14 @@ class FeedbackLoop:
                 found.setdefault(session, []).append(answer)
             for session, said in found.items():
                 self._log.append(self._asked(session, {answer.query_id for answer in said}), said)
-                self._unlearnt.setdefault(session, {}).update({answer.query_id: answer for answer in said})
+                self._keep(session, said)
 
     def _asked(self, session: int, keys: Collection[str]) -> Queries:
         """The queries of `session` with these ids."""
-        newest = self._newest
-        same = newest is not None and newest.session == session
-        queries = newest if newest is not None and same else self._log.read_session(session)[0]
-        return queries.take(np.array([i for i, key in enumerate(queries.ids) if key in keys], dtype=np.int64))
+        queries = self._newest
+        if queries is None or queries.session != session:
+            queries, _ = self._log.read_session(session)
+        return queries.among(keys)
 
     def _learn(self, session: int, metrics: dict[str, float]) -> SessionOutcome:
         """Fits to all labels, those of the answers since the last fit among them."""
@@ -268,17 +275,9 @@ class FeedbackLoop:
                 labels = labels_from(queries, said)
                 self._give(labels)
                 self.labels += len(labels)
-                self._ask_again(queries, {answer.query_id for answer in said})
+                self._put(queries, said)
         ray.get([role("load", str(_ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)])
         self.version, self._weights = version, self._publish()
-
-    def _ask_again(self, queries: Queries, answered: Collection[str]) -> None:
-        """Puts to the teacher what it was asked and has not answered: it may be a new one, in a new process."""
-        index = [i for i, key in enumerate(queries.ids) if key not in answered]
-        if index:
-            unanswered = queries.take(np.array(index, dtype=np.int64))
-            self._open |= dict.fromkeys(unanswered.ids, queries.session)
-            self._teacher.ask(unanswered)
 
     def close_episodes(self, environments: list[int] | None) -> None:
         """Closes the running episodes of `environments` in the trajectory store; of all where none are given."""

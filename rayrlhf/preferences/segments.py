@@ -4,6 +4,7 @@ A segment is `T` consecutive transitions of one episode; a query is an ordered p
 columns: one object holds many.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -84,6 +85,10 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def among(self, ids: Collection[str]) -> "Queries":
+        """The queries whose ids are in `ids`, in their own order."""
+        return self.take(np.array([i for i, key in enumerate(self.ids) if key in ids], dtype=np.int64))
 
     def take(self, index: Integers) -> "Queries":
         """The queries at `index` `[K]`, in that order."""

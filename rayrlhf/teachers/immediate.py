@@ -3,8 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import numpy as np
-
 from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.segments import Queries
 
@@ -27,8 +25,7 @@ class ImmediateTeacher(ABC):
 
     def ask(self, queries: Queries) -> None:
         """Answers the queries whose ids are new."""
-        fresh = np.array([i for i, key in enumerate(queries.ids) if key not in self._asked], dtype=np.int64)
-        new = queries.take(fresh)
+        new = queries.among(set(queries.ids) - self._asked)
         self._asked.update(new.ids)
         choices = self.choose(new)
         self._waiting += [
