@@ -19,13 +19,12 @@ Outcome = tuple[NDArray[Any], float, bool, bool, bool]
 
 
 class SingleEnv(Protocol):
-    """One environment of a simulator's, without horizon, action repeat and automatic resets: the loop adds these.
-
-    view: from where a window looks at first; none: as the model has it
-    """
+    """One environment of a simulator's, without horizon, action repeat and automatic resets: the loop adds these."""
 
     @property
-    def view(self) -> "View | None": ...
+    def view(self) -> "View | None":
+        """From where a window looks at first; none: as the model has it."""
+        ...
 
     def reset(self, seed: int) -> NDArray[Any]:
         """Starts the episode that `seed` names, whatever ran before; the first observation `[O]`."""
@@ -35,13 +34,17 @@ class SingleEnv(Protocol):
         """Executes action `[A]` in [-1, 1]; the observation may be overwritten by the next step."""
         ...
 
-    def render(self, width: int, height: int) -> NDArray[np.uint8]: ...
+    def render(self, width: int, height: int) -> NDArray[np.uint8]:
+        """A frame `[height, width, 3]`, upright."""
+        ...
 
     def mujoco(self) -> tuple[Any, Any] | None:
         """MuJoCo's model and data, for a window on them; none if it has no such thing."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Frees the simulator."""
+        ...
 
 
 class LoopEnv:

@@ -29,6 +29,7 @@ _TERMINATING = "point-terminating"
 
 
 def task_names() -> list[str]:
+    """Both toys; the second one's episodes end outside the square."""
     return ["point", _TERMINATING]
 
 

@@ -103,6 +103,7 @@ class Source:
     numbers: Sequence[int]
 
     def row(self, i: int) -> str:
+        """Row `i` as a message names it."""
         return f"{self.name}, {self.word} {self.numbers[i]}"
 
 

@@ -32,9 +32,13 @@ METHODS: tuple[str, ...] = get_args(Method)
 class SegmentSource(Protocol):
     """What `draw_pairs` needs of the trajectory store."""
 
-    def legal_starts(self, length: int) -> int: ...
+    def legal_starts(self, length: int) -> int:
+        """How many different segments of `length` steps it holds."""
+        ...
 
-    def sample_segments(self, count: int, length: int, rng: np.random.Generator) -> Segments: ...
+    def sample_segments(self, count: int, length: int, rng: np.random.Generator) -> Segments:
+        """`count` of them, drawn uniformly with replacement."""
+        ...
 
 
 def draw_pairs(store: SegmentSource, count: int, length: int, rng: np.random.Generator) -> tuple[Segments, Segments]:
