@@ -2,16 +2,18 @@
 
 `random` draws its answers, `silent` gives none, `oracle` trains on the true reward, and `constant` is the best of
 twenty constant actions, chosen on the very episodes it is measured on. Each run is a process of its own, with the same
-seed and the same final episodes. The same command again goes on where it was cut off: runs that are finished are taken
-as they are, others from their last checkpoint.
+seed and the same final episodes; over several seeds, success is the mean, with every seed beside it. The same command
+again goes on where it was cut off: runs that are finished are taken as they are, others from their last checkpoint.
 """
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, get_args
+from statistics import fmean
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from pydantic import Field
 
 from rayrlhf import seeding
 from rayrlhf.bench.report import Case, Count, Report, options_from
@@ -45,9 +47,9 @@ class ControlsBench(Options):
 
     preset: str = "quickstart"
     """A preset's name or a YAML file."""
-    seed: NonNegative = 0
+    seeds: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0,)
     name: str | None = None
-    """The runs are NAME-run, NAME-random, ... in `storage`; by default named after preset and seed."""
+    """The runs are NAME-s0-run, NAME-s0-random, ... in `storage`; NAME is the preset's where none is given."""
     storage: str = "runs/controls"
     only: tuple[Control, ...] = get_args(Control)
     constant_actions: Count = 20
@@ -62,32 +64,34 @@ def run(**given: Any) -> dict[str, Any]:
     """Trains the run and its controls; success over the final evaluation's episodes."""
     options = options_from(ControlsBench, given, "controls")
     report = Report("controls")
-    wanted: dict[str, tuple[str, ...]] = {"run": ()}
-    wanted |= {control: changes for control, changes in CONTROLS.items() if control in options.only}
+    changes: dict[str, tuple[str, ...]] = {"run": ()}
+    changes |= {control: different for control, different in CONTROLS.items() if control in options.only}
+    configs = [(side, _config(options, seed, side, changes[side])) for seed in options.seeds for side in changes]
+    success: dict[str, list[float]] = {side: [] for side in changes}
     with ThreadPoolExecutor(options.at_once) as threads:
-        trained = threads.map(lambda control: _train(options, control, wanted[control]), wanted)
-        runs = dict(zip(wanted, trained, strict=True))
-    success = {name: float(summary["success_rate"]) for name, summary in runs.items()}
+        summaries = threads.map(lambda of: _train(of[1], progress=options.progress), configs)
+        for (side, config), summary in zip(configs, summaries, strict=True):
+            success[side].append(float(summary["success_rate"]))
+            report.notes.setdefault("runs", {})[str(config.name)] = summary
     if "constant" in options.only:
-        config = _config(options, "run", ())
-        success["constant"], action = best_constant(config, options.constant_actions)
-        report.notes["constant_action"] = action.tolist()
-    for control in (name for name in success if name != "run"):
+        found = [best_constant(config, options.constant_actions) for side, config in configs if side == "run"]
+        success["constant"] = [rate for rate, _ in found]
+        report.notes["constant_action"] = [action.tolist() for _, action in found]
+    report.notes["success"] = {"seeds": list(options.seeds), **success}
+    for control in (side for side in success if side != "run"):
         against = MEANING[control].format(options.constant_actions)
-        report.cases[control] = Case(success["run"], success[control], "success rate", against)
-    report.notes["runs"] = runs
+        report.cases[control] = Case(fmean(success["run"]), fmean(success[control]), "success rate", against)
     return report.as_dict()
 
 
-def _config(options: ControlsBench, control: str, changes: tuple[str, ...]) -> RunConfig:
-    name = f"{options.name or f'{Path(options.preset).stem}-s{options.seed}'}-{control}"
-    own = (f"seed={options.seed}", f"name={name}", f"storage_path={options.storage}")
+def _config(options: ControlsBench, seed: int, side: str, changes: tuple[str, ...]) -> RunConfig:
+    name = f"{options.name or Path(options.preset).stem}-s{seed}-{side}"
+    own = (f"seed={seed}", f"name={name}", f"storage_path={options.storage}")
     return load_config(options.preset, [*own, *options.overrides, *changes])
 
 
-def _train(options: ControlsBench, control: str, changes: tuple[str, ...]) -> dict[str, Any]:
+def _train(config: RunConfig, *, progress: bool) -> dict[str, Any]:
     """One run's summary, trained in a new process: each has its own Ray and its own clock."""
-    config = _config(options, control, changes)
     folder = Path(config.storage_path) / str(config.name)
     begun = folder.exists()
     if begun:
@@ -99,7 +103,7 @@ def _train(options: ControlsBench, control: str, changes: tuple[str, ...]) -> di
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=fresh) as process:
         resume = folder if begun else None
-        return process.submit(train, config, resume=resume, progress=options.progress).result()
+        return process.submit(train, config, resume=resume, progress=progress).result()
 
 
 def best_constant(config: RunConfig, count: int) -> tuple[float, Floats]:

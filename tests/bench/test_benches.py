@@ -99,18 +99,21 @@ def test_end2end() -> None:
 def test_controls(tmp_path: Any) -> None:
     overrides = ["total_steps=2200", "queries.budget=20", "queries.per_session=10", "evaluation.final_episodes=4"]
     given: dict[str, Any] = {"preset": "toy", "storage": str(tmp_path), "name": "small", "overrides": overrides}
+    given["seeds"] = [3]
     result = run("controls", **given, only=["silent", "constant"])
     assert set(result["cases"]) == {"silent", "constant"}
     assert set(result["cases"]["silent"]) == {"ours", "reference", "ratio", "unit", "against"}
-    assert result["notes"]["runs"]["run"]["labels"] > 0
-    assert result["notes"]["runs"]["silent"]["labels"] == 0
-    finished = tmp_path / "small-silent" / "summary.json"
+    assert result["notes"]["runs"]["small-s3-run"]["labels"] > 0
+    assert result["notes"]["runs"]["small-s3-silent"]["labels"] == 0
+    assert result["notes"]["success"]["seeds"] == [3]
+    assert result["notes"]["success"]["run"] == [result["cases"]["silent"]["ours"]]
+    finished = tmp_path / "small-s3-silent" / "summary.json"
     before = finished.stat().st_mtime_ns
-    (tmp_path / "small-run" / "summary.json").unlink()  # as if it had been cut off after its last checkpoint
+    (tmp_path / "small-s3-run" / "summary.json").unlink()  # as if it had been cut off after its last checkpoint
     again = run("controls", **given, only=["silent", "constant"], at_once=2)
     assert finished.stat().st_mtime_ns == before, "a finished run is taken as it is"
     assert again["cases"]["silent"] == result["cases"]["silent"]
-    assert json.loads((tmp_path / "small-run" / "manifest.json").read_text())["resumes"]
+    assert json.loads((tmp_path / "small-s3-run" / "manifest.json").read_text())["resumes"]
     with pytest.raises(UserError, match="another config"):
         run("controls", **{**given, "overrides": [*overrides, "sac.tau=0.5"]}, only=["silent"])
 
