@@ -29,7 +29,8 @@ from rayrlhf.policies import SacNetworks, SacUpdate
 from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.rewards import RewardScorer
 
-RewardSource = Literal["entropy", "ensemble", "true"]
+RewardSource = Literal["entropy", "none", "ensemble", "true"]
+"""What rewards a transition; `none` is zero for all: exploration is over and nobody has answered yet."""
 
 
 class PebbleLearner(TorchLearner):
@@ -130,6 +131,8 @@ class PebbleLearner(TorchLearner):
             self.entropy = None
         if source == "true":
             self.replay.use_true_reward()
+        if source == "none":
+            self.replay.relabel(lambda obs, _: torch.zeros(len(obs), device=self._device))
         if source == "ensemble":
             assert weights is not None, "the source 'ensemble' needs the ensemble's weights"
             self.load_reward(weights, version)

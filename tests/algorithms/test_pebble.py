@@ -107,6 +107,25 @@ def test_learned_reward_is_the_ensembles_and_true_reward_stays_out(small_run: Ru
     assert learner.reward_version == algorithm.feedback.version == 2
 
 
+def test_before_the_first_label_there_is_no_reward_not_an_untrained_one(
+    small_run: RunConfig, make: Make, tmp_path: Path
+) -> None:
+    run = synchronous(small_run, teacher={"name": "silent"})
+    algorithm = make(run)
+    advance(algorithm, 600)
+    assert not algorithm.progress.exploring and algorithm.progress.sessions == 2
+    replay = algorithm.learner_group._learner.replay
+    assert replay.size >= 600
+    assert not replay.reward[: replay.size].any()
+    algorithm.save_checkpoint(str(tmp_path / "cut"))
+    resumed = make(run)
+    resumed.load_checkpoint(str(tmp_path / "cut"))
+    advance(resumed, 800)
+    replay = resumed.learner_group._learner.replay
+    assert replay.size >= 800
+    assert not replay.reward[: replay.size].any()
+
+
 def test_oracle_mode_learns_from_the_true_reward(small_run: RunConfig, make: Make) -> None:
     algorithm = make(changed(small_run, mode="oracle"))
     row = advance(algorithm, 500)
