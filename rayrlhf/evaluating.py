@@ -1,10 +1,11 @@
 """A trained policy from its checkpoint: evaluated, filmed or watched, without Ray."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -24,13 +25,15 @@ from rayrlhf.tracking import RunDirectory
 
 ACTOR = "networks/actor."
 VIDEO_FPS = 40
-"""Half real time of MetaWorld (80 steps a second): fast enough to sit through, slow enough to see."""
+"""Of unrepeated actions. Half real time of MetaWorld (80 steps a second): fast enough to sit through, slow to see."""
+PAUSE_FRAMES = 10
+"""How long the last frame of an episode stands."""
 
 
 def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool = False) -> dict[str, Any]:
     """Evaluates the policy in `target`, a run's folder (its newest checkpoint) or one checkpoint.
 
-    Returns a row of numbers with `videos`, the paths of what was filmed. UserError where there is no checkpoint, or
+    Returns a row of numbers with `video`, the path of what was filmed. UserError where there is no checkpoint, or
     where `video` or `render` cannot be had.
     """
     run, place = _find(target)
@@ -56,7 +59,7 @@ def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool =
         **result.row(config.seed),
     }
     if video:
-        row["videos"] = [str(path) for path in film(policy, config, run.videos, progress["env_steps"])]
+        row["video"] = str(film(policy, config, run.videos, progress["env_steps"]))
     return row
 
 
@@ -88,28 +91,36 @@ def _reward_weights(place: Path, manifest: dict[str, Any]) -> dict[str, NDArray[
     return merge_weights([{name: a for name, a in part.items() if is_weight(name)} for part in parts])
 
 
-def film_run(folder: RunDirectory) -> list[Path]:
-    """Films the newest policy of a run as its config says; none where rendering is not possible."""
+def film_run(folder: RunDirectory) -> Path | None:
+    """Films the newest policy of a run as its config says; none where it asks for none, or nothing is saved."""
     config, saved = folder.config(), checkpoint.by_age(folder.checkpoints)
     if not saved or not config.evaluation.videos:
-        return []
+        return None
     _require_drawing(config)
     steps = checkpoint.verify(saved[0], config)["progress"]["env_steps"]
     return film(_policy(saved[0], config), config, folder.videos, steps)
 
 
-def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> list[Path]:
-    """One MP4 per episode, of the final evaluation's first ones; whoever calls knows that drawing works."""
+def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> Path:
+    """An MP4 of the final evaluation's first episodes; whoever calls knows that drawing works."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number in range(max(1, config.evaluation.videos)):
-        env = make_env(config.env, 1, seed=config.seed, indices=[0], stream="final")
-        frames = [env.render() for _ in _episode(policy, env, number)]
+    path = folder / f"step{env_steps:09d}.mp4"
+    env = make_env(config.env, 1, seed=config.seed, indices=[0], stream="final")
+    try:
+        episodes = range(max(1, config.evaluation.videos))
+        write_video(path, _frames(policy, env, episodes), VIDEO_FPS / config.env.action_repeat)
+    finally:
         env.close()
-        path = folder / f"step{env_steps:09d}-episode{number}.mp4"
-        write_video(path, frames, VIDEO_FPS)
-        paths.append(path)
-    return paths
+    return path
+
+
+def _frames(policy: Actor, env: VectorEnv, episodes: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
+    """One episode after another; each one's last frame stands a moment."""
+    for number in episodes:
+        for _ in _episode(policy, env, number):
+            frame = env.render()
+            yield frame
+        yield from [frame] * PAUSE_FRAMES
 
 
 def _require_drawing(config: RunConfig) -> None:

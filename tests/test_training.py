@@ -8,11 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import psutil
 import pytest
 from support import SMALL
 
+from rayrlhf.envs import make_env
+from rayrlhf.evaluating import PAUSE_FRAMES
 from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.tracking import RunDirectory
 
 RAYRLHF = [sys.executable, "-m", "rayrlhf"]
 
@@ -51,7 +55,7 @@ def answers(folder: Path) -> dict[str, str]:
 
 
 def test_a_run_leaves_all_it_promises(tmp_path: Path) -> None:
-    code, out, err = finish(start(*small(tmp_path, "--json", "--tracking.tensorboard=true", "--evaluation.videos=1")))
+    code, out, err = finish(start(*small(tmp_path, "--json", "--tracking.tensorboard=true", "--evaluation.videos=2")))
     assert code == 0, err
     summary = json.loads(out.splitlines()[-1])
     run = tmp_path / "run"
@@ -63,8 +67,12 @@ def test_a_run_leaves_all_it_promises(tmp_path: Path) -> None:
     assert summary["env_steps"] >= 1000
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["env_steps"] for row in rows] == sorted(row["env_steps"] for row in rows)
-    for pattern in ("config.yaml", "manifest.json", "tensorboard/events*", "videos/*.mp4", "plots/*.png"):
+    for pattern in ("config.yaml", "manifest.json", "tensorboard/events*", "plots/*.png"):
         assert list(run.glob(pattern)), pattern
+    (video,) = run.glob("videos/*.mp4")
+    with av.open(str(video)) as film:
+        horizon = make_env(RunDirectory.open(run).config().env, 1, seed=0).spec.horizon
+        assert len(list(film.decode(video=0))) == 2 * (horizon + PAUSE_FRAMES)
     code, out, err = finish(start("eval", str(run), "--episodes=5", "--json"))
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["eval_episodes"] == 5

@@ -50,8 +50,8 @@ def run(args: Sequence[str]) -> int:
         result = evaluate(options.target, episodes=options.episodes, video=options.video, render=show_window)
     how = protocol(RunDirectory.open(run_of(options.target)).config())
     show(str(options.target), ("", ""), result_rows(result, how))
-    for path in result.get("videos", ()):
-        say(f"{'video':<8}{path}")
+    if options.video:
+        say(f"{'video':<8}{result['video']}")
     finish(result, as_json=options.json)
     return 0
 

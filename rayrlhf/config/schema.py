@@ -229,7 +229,7 @@ class EvaluationOptions(Options):
     final_episodes: Positive = 50
     """Episodes after training; what they say is the run's result."""
     videos: NonNegative = 1
-    """Episodes filmed after the final evaluation."""
+    """Episodes filmed after the final evaluation, one after another."""
 
 
 class CheckpointOptions(Options):
