@@ -25,7 +25,7 @@ from rayrlhf.tracking import RunDirectory
 
 ACTOR = "networks/actor."
 VIDEO_FPS = 40
-"""Of unrepeated actions. Half real time of MetaWorld (80 steps a second): fast enough to sit through, slow to see."""
+"""Without an action repeat. Half real time of MetaWorld (80 steps a second): slow enough to see."""
 PAUSE_FRAMES = 10
 """How long the last frame of an episode stands."""
 

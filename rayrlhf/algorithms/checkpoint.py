@@ -183,7 +183,7 @@ def load(
         raise UserError(f"{folder} holds {progress.env_steps} steps, no fewer than total_steps: raise total_steps")
     arrays: Arrays = read_arrays(folder / "learner.safetensors")
     algorithm._on_learners("load_arrays", arrays)
-    source = _source(algorithm.run, progress, manifest["reward_version"])
+    source = _source(algorithm.run, progress)
     rows = str(_rows_of(folder, manifest))
     algorithm._on_learners("load_shard", str(folder), rows, manifest["shards"], source, not exploration_only)
     if exploration_only:
@@ -207,12 +207,10 @@ def load(
     )
 
 
-def _source(run: RunConfig, progress: Progress, reward_version: int) -> str:
+def _source(run: RunConfig, progress: Progress) -> str:
     if progress.exploring:
         return "entropy"
-    if run.mode == "oracle":
-        return "true"
-    return "ensemble" if reward_version else "none"
+    return "true" if run.mode == "oracle" else "ensemble"
 
 
 def _restore_runners(algorithm: "Pebble", saved: dict[str, Any], *, at_boundary: bool) -> None:

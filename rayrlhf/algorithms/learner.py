@@ -29,8 +29,7 @@ from rayrlhf.policies import SacNetworks, SacUpdate
 from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.rewards import RewardScorer
 
-RewardSource = Literal["entropy", "none", "ensemble", "true"]
-"""What rewards a transition; `none` is zero for all: exploration is over and nobody has answered yet."""
+RewardSource = Literal["entropy", "ensemble", "true"]
 
 
 class PebbleLearner(TorchLearner):
@@ -118,8 +117,14 @@ class PebbleLearner(TorchLearner):
         if self.source == "true":
             return rows.true_reward
         if self.source == "ensemble":
-            return self.scorer.score(rows.obs, rows.action)
+            return self._learned_reward(rows.obs, rows.action)
         return torch.zeros(len(rows.obs), device=self._device)
+
+    def _learned_reward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The ensemble's `[M]`; zero before its first label: random weights are no preference."""
+        if self.reward_version:
+            return self.scorer.score(obs, action)
+        return torch.zeros(len(obs), device=self._device)
 
     def reward_with(self, source: RewardSource, weights: Arrays | Ref | None = None, version: int = 0) -> None:
         """Makes `source` the reward and recomputes the whole column.
@@ -131,12 +136,10 @@ class PebbleLearner(TorchLearner):
             self.entropy = None
         if source == "true":
             self.replay.use_true_reward()
-        if source == "none":
-            self.replay.relabel(lambda obs, _: torch.zeros(len(obs), device=self._device))
         if source == "ensemble":
             assert weights is not None, "the source 'ensemble' needs the ensemble's weights"
             self.load_reward(weights, version)
-            self.replay.relabel(self.scorer.score)
+            self.replay.relabel(self._learned_reward)
 
     def learn(self, updates: int) -> dict[str, float]:
         """Runs `updates` SAC updates; the means of losses, values, entropy and temperature over them."""

@@ -130,7 +130,7 @@ class Pebble(SAC):
         else:
             if not self.progress.sessions:  # else it was held, and interrupted before exploration had ended
                 self.hold_session(wait=True)
-            self._reward_with_ensemble(self.feedback.weights(), self.feedback.version)
+            self._reward_with("ensemble", self.feedback.weights(), self.feedback.version)
         self.progress.exploring = False  # not before: a run that is interrupted while it waits ends exploration again
         self._on_learners("reset_critic")
         updates = self.run.explore.critic_reset_updates
@@ -169,14 +169,7 @@ class Pebble(SAC):
         self.progress.answers += outcome.answers
         self._metrics |= outcome.metrics
         if not self.progress.exploring:
-            self._reward_with_ensemble(outcome.weights, outcome.version)
-
-    def _reward_with_ensemble(self, weights: Ref, version: int) -> None:
-        """Networks that have not seen a label reward nothing: chasing what they say would look like a preference."""
-        if version:
-            self._reward_with("ensemble", weights, version)
-        else:
-            self._reward_with("none")
+            self._reward_with("ensemble", outcome.weights, outcome.version)
 
     def _reward_with(self, source: RewardSource, weights: Ref | None = None, version: int = 0) -> None:
         self._on_learners("reward_with", source, weights, version)
