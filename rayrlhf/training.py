@@ -30,9 +30,8 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
 
     Ctrl-C ends training between two rounds, leaves a checkpoint and raises KeyboardInterrupt.
     """
-    check_budget(config)
-    if resume is None:
-        _check_exploration(config)
+    explored = _check_exploration(config) if resume is None else 0
+    check_budget(config, explored)
     folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
     with native_stderr_to(folder.path / "ray.log"), _ray_session(config):
         return _to_the_end(config, folder, resume is not None, progress)
@@ -45,11 +44,11 @@ def _to_the_end(config: RunConfig, folder: RunDirectory, resume: bool, progress:
     losses, begun_at = 0, -1
     while True:
         with _algorithm(config, folder) as algorithm:
-            done = _restore(algorithm, config, folder, say) if resume else _start(algorithm, config)
-            earlier = algorithm.progress.wall_seconds if earlier is None else earlier
-            losses, begun_at = losses if done == begun_at else 0, done
-            line = Progress(config.total_steps, _budget(config), start=done, enabled=progress)
             try:
+                done = _restore(algorithm, config, folder, say) if resume else _start(algorithm, config)
+                earlier = algorithm.progress.wall_seconds if earlier is None else earlier
+                losses, begun_at = losses if done == begun_at else 0, done
+                line = Progress(config.total_steps, _budget(config), start=done, enabled=progress)
                 with Tracker(folder, config.tracking, resume_from=done or None) as tracker:
                     return _Run(algorithm, config, folder, tracker, line, earlier).to_the_end()
             except (RayActorError, ObjectLostError) as lost:
@@ -62,9 +61,9 @@ def _to_the_end(config: RunConfig, folder: RunDirectory, resume: bool, progress:
         resume = True
 
 
-def check_budget(config: RunConfig) -> None:
-    """Refuses a budget that the run is too short to spend."""
-    queries, room = config.queries, config.total_steps - config.exploration_steps
+def check_budget(config: RunConfig, explored: int = 0) -> None:
+    """Refuses a budget that the run is too short to spend; `explored` steps of another run stand at its beginning."""
+    queries, room = config.queries, config.total_steps - max(config.exploration_steps, explored)
     needed = -(-queries.budget // queries.per_session)
     possible = 1 + (room - 1) // queries.interval
     if config.mode == "preferences" and needed > possible:
@@ -122,12 +121,17 @@ def _algorithm(config: RunConfig, folder: RunDirectory) -> Iterator[Pebble]:
         algorithm.stop()
 
 
-def _check_exploration(config: RunConfig) -> None:
-    """Refuses folders of an exploration that cannot be read or written, before anything is made or done."""
+def _check_exploration(config: RunConfig) -> int:
+    """Refuses folders of an exploration that cannot be read or written, before anything is made or done.
+
+    Returns the steps of the exploration that the run starts from; 0 where it makes its own.
+    """
     if config.explore.save is not None:
         checkpoint.require_replaceable(Path(config.explore.save))
     if config.explore.from_ is not None:
-        checkpoint.verify(Path(config.explore.from_), config, exploration_only=True)
+        manifest = checkpoint.verify(Path(config.explore.from_), config, exploration_only=True)
+        return int(manifest["progress"]["env_steps"])
+    return 0
 
 
 def _start(algorithm: Pebble, config: RunConfig) -> int:
@@ -142,7 +146,7 @@ def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory, line: C
     UserError where there are checkpoints and none is whole: they are left as they are.
     """
     chosen, manifest = None, None
-    checkpoint.put_back(folder.checkpoints)
+    checkpoint.put_all_back(folder.checkpoints)
     candidates = checkpoint.by_age(folder.checkpoints)
     for candidate in candidates:
         try:
@@ -183,6 +187,7 @@ class _Run:
         self._checkpoint_due = _next(algorithm.progress.env_steps, config.checkpoint.interval)
         self._evaluation_due = _next(algorithm.progress.env_steps, config.evaluation.interval)
         self._row_due = _next(algorithm.progress.env_steps, config.tracking.log_interval)
+        self._saved_at: int | None = None
 
     @property
     def env_steps(self) -> int:
@@ -194,7 +199,8 @@ class _Run:
             with _interrupts(self.algorithm):
                 while self.env_steps < self.config.total_steps:
                     self._round()
-                self._save()  # first: the final evaluation may be interrupted too
+                if self._saved_at != self.env_steps:  # first: the final evaluation may be interrupted too
+                    self._save()
                 summary = self._summary()
         except Interrupted:
             self._save()
@@ -247,6 +253,7 @@ class _Run:
             self.algorithm.cut()
         place = checkpoint.folder_for(self.folder.checkpoints, self.env_steps)
         self.algorithm.save_checkpoint(str(place), shared_rows=True)
+        self._saved_at = self.env_steps
         checkpoint.prune(self.folder.checkpoints, self.config.checkpoint.keep)
 
     def _summary(self) -> dict[str, Any]:

@@ -105,6 +105,7 @@ def test_kill_minus_nine_and_resume_equals_a_run_never_killed(tmp_path: Path) ->
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    assert not (broken / "run" / "summary.json").exists(), "it had ended before it was killed"
     before = answers(broken)
     code, _, err = finish(start("train", f"--resume={broken / 'run'}"))
     assert code == 0, err

@@ -60,14 +60,23 @@ class FeedbackLoop:
         self._open: dict[str, int] = {}
         self._newest: Queries | None = None
         self._unlearnt: dict[int, dict[str, Answer]] = {}
+        self._unlearnt_in_use = threading.Lock()
+        self._behind = False
         self._teacher_in_use = threading.Lock()
         self._collected: Future[None] = Future()
         self._collected.set_result(None)
         self._collect_due = 0.0
-        self._room = run.queries.budget - sum(len(labels_from(*record)) for record in self._log.read())
-        self.labels, self.version = 0, 0
+        self._room, self._held = run.queries.budget, 0
+        for queries, said in self._log.read():
+            self._room -= len(labels_from(queries, said))
+            self._open |= dict.fromkeys(_unanswered(queries, said).ids, queries.session)
+        self.labels, self.answers, self.version = 0, 0, 0
 
     # --- the protocol ---
+
+    @property
+    def unlearnt(self) -> bool:
+        return bool(self._unlearnt) or self._behind
 
     def remember(self, fragments: list[Ref]) -> None:
         """Hands fragments to the trajectory store; returns at once. Raises what an earlier hand-over met."""
@@ -91,6 +100,7 @@ class FeedbackLoop:
         outcome = self._running.result()
         self._running = None
         self.labels, self.version, self._weights = outcome.labels, outcome.version, outcome.weights
+        self.answers += outcome.answers
         return outcome
 
     def abandon_session(self) -> SessionOutcome | None:
@@ -144,11 +154,14 @@ class FeedbackLoop:
 
     def _ask(self, session: int, count: int, abandoned: threading.Event) -> None:
         """Asks the questions of `session` and takes in what has been answered, to earlier ones too."""
-        with self._teacher_in_use:
-            queries, said = self._questions(session, count)
-            self._put(queries, said)
+        asked: tuple[str, ...] = ()
+        if count:
+            with self._teacher_in_use:
+                queries, said = self._questions(session, count)
+                self._put(queries, said)
+            asked = queries.ids
         self._collect()
-        while self._run.teacher.wait and not self._open.keys().isdisjoint(queries.ids):
+        while self._run.teacher.wait and not self._open.keys().isdisjoint(asked):
             if abandoned.wait(WAIT_POLL_SECONDS):
                 break
             self._collect()
@@ -162,26 +175,27 @@ class FeedbackLoop:
         else:
             queries = self._select(session, count)
             self._log.append(queries, [])
-        self._newest = queries
+        self._newest, self._held = queries, session + 1
         return queries, said
 
     def _put(self, queries: Queries, said: list[Answer]) -> None:
         """Puts what is unanswered to the teacher. It may have been asked before: by another process, of another one."""
-        unanswered = queries.among(set(queries.ids).difference(answer.query_id for answer in said))
-        if len(unanswered):
+        if len(unanswered := _unanswered(queries, said)):
             self._open |= dict.fromkeys(unanswered.ids, queries.session)
             self._teacher.ask(unanswered)
 
     def _keep(self, session: int, said: list[Answer]) -> None:
         """For the next fit."""
         if said:
-            self._unlearnt.setdefault(session, {}).update({answer.query_id: answer for answer in said})
+            with self._unlearnt_in_use:
+                self._unlearnt.setdefault(session, {}).update({answer.query_id: answer for answer in said})
 
     def _collect(self) -> None:
         """Logs what has been answered since the last call.
 
         Dropped are answers to questions that are not open, and labels beyond the budget: questions that seemed lost
-        are asked for again by others, and may be answered after all.
+        are asked for again by others, and may be answered after all. An answer to a session that is to be held again
+        is logged, and learnt from when it is held.
         """
         with self._teacher_in_use:
             found: dict[int, list[Answer]] = {}
@@ -193,7 +207,8 @@ class FeedbackLoop:
                 found.setdefault(session, []).append(answer)
             for session, said in found.items():
                 self._log.append(self._asked(session, {answer.query_id for answer in said}), said)
-                self._keep(session, said)
+                if session < self._held:
+                    self._keep(session, said)
 
     def _asked(self, session: int, keys: Collection[str]) -> Queries:
         """The queries of `session` with these ids."""
@@ -205,13 +220,14 @@ class FeedbackLoop:
     def _learn(self, session: int, metrics: dict[str, float]) -> SessionOutcome:
         """Fits to all labels, those of the answers since the last fit among them."""
         begin = time.perf_counter()
-        fresh = [(self._asked(number, said), list(said.values())) for number, said in sorted(self._unlearnt.items())]
+        with self._unlearnt_in_use:  # what is collected from now on is for the next fit
+            unlearnt, self._unlearnt = self._unlearnt, {}
+        fresh = [(self._asked(number, said), list(said.values())) for number, said in sorted(unlearnt.items())]
         parts = [labels_from(queries, said) for queries, said in fresh]
         version, new = self.version, sum(len(part) for part in parts)
-        if new:
+        if new or self._behind:
             metrics |= self._fit_to(parts)
-            version += 1
-        self._unlearnt = {}
+            version, self._behind = version + 1, False
         metrics["fit_seconds"] = time.perf_counter() - begin
         answers = sum(len(said) for _, said in fresh)
         return SessionOutcome(session, self.labels + new, answers, self._publish(), version, metrics)
@@ -263,19 +279,22 @@ class FeedbackLoop:
         calls += [role("save", str(_ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)]
         ray.get(calls)
 
-    def load(self, folder: Path, *, sessions: int, version: int, trajectories_only: bool = False) -> None:
-        """Restores the roles; labels of the first `sessions` sessions come from the answer log."""
+    def load(self, folder: Path, *, sessions: int, labels: int, version: int, trajectories_only: bool = False) -> None:
+        """Restores the roles. The log may hold more labels of the first `sessions` than the `labels` fitted."""
         cut_inside = trajectories_only or not self._run.rollout.synchronous
         ray.get(self._trajectories("load", str(folder / "trajectories.safetensors"), cut_inside))
         if trajectories_only:
             return
+        self._held = sessions
         for session in self._log.sessions():
             if session < sessions:
                 queries, said = self._log.read_session(session)
-                labels = labels_from(queries, said)
-                self._give(labels)
-                self.labels += len(labels)
+                found = labels_from(queries, said)
+                self._give(found)
+                self.labels += len(found)
+                self.answers += len(said)
                 self._put(queries, said)
+        self._behind = self.labels > labels
         ray.get([role("load", str(_ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)])
         self.version, self._weights = version, self._publish()
 
@@ -290,6 +309,10 @@ class FeedbackLoop:
             ray.kill(host)
         if self._thread is not None:
             self._thread.join(LEAVE_SECONDS)
+
+
+def _unanswered(queries: Queries, said: list[Answer]) -> Queries:
+    return queries.among(set(queries.ids).difference(answer.query_id for answer in said))
 
 
 def _epoch_of(role: RoleHandle, _: None) -> Ref:

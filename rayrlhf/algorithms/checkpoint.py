@@ -65,7 +65,9 @@ def save(algorithm: "Pebble", folder: Path, *, shared_rows: bool = False) -> Non
     folder = folder.absolute()
     require_replaceable(folder)
     aside, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
+    put_back(old)
+    for leftover in (aside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         with no_space_is_one_line(folder):
             aside.mkdir(parents=True)
@@ -73,7 +75,7 @@ def save(algorithm: "Pebble", folder: Path, *, shared_rows: bool = False) -> Non
             if folder.exists():
                 folder.rename(old)
             aside.rename(folder)
-            for written in (folder, folder.parent):
+            for written in (folder, *(path for path in folder.rglob("*") if path.is_dir()), folder.parent):
                 _sync(written)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -103,7 +105,6 @@ def _write(algorithm: "Pebble", folder: Path, rows: Path, shared_rows: bool) -> 
         "rayrlhf": rayrlhf.__version__,
         "made_for": made_for(algorithm.run),
         "progress": asdict(algorithm.progress),
-        "iteration": algorithm.iteration,
         "reward_version": algorithm.feedback.version if algorithm.feedback is not None else 0,
         "runners": {
             str(runner): {"fragments": number, "episodes": rollouts.episodes.get(runner)}
@@ -134,7 +135,7 @@ def verify(folder: Path, run: RunConfig, *, exploration_only: bool = False) -> d
     Raises `Damaged` for one that is not whole, and UserError for a newer or foreign one.
     """
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
-    if "format" not in manifest:
+    if "format" not in manifest or "made_for" not in manifest:
         raise UserError(f"{folder} is no checkpoint: a run's lie in its folder, as checkpoints/step-...")
     if manifest["format"] != FORMAT:
         found = manifest["format"]
@@ -187,19 +188,18 @@ def load(
     rows = str(_rows_of(folder, manifest))
     algorithm._on_learners("load_shard", str(folder), rows, manifest["shards"], source, not exploration_only)
     if exploration_only:
-        # the other run's pace is not this one's: what its steps are owed here counts as done
-        progress = Progress(env_steps=progress.env_steps)
-        progress.updates = algorithm.plan.updates_due(progress)
+        progress = Progress(env_steps=progress.env_steps, borrowed=progress.env_steps)
     algorithm.progress = progress
     if algorithm.feedback is not None:
         algorithm.feedback.load(
             folder / "feedback",
             sessions=progress.sessions,
+            labels=progress.labels,
             version=manifest["reward_version"],
             trajectories_only=exploration_only,
         )
         # late answers to earlier sessions may have come to the log after the checkpoint
-        progress.labels = algorithm.feedback.labels
+        progress.labels, progress.answers = algorithm.feedback.labels, algorithm.feedback.answers
         if not progress.exploring:
             algorithm._on_learners("load_reward", algorithm.feedback.weights(), manifest["reward_version"])
     _restore_runners(
@@ -237,12 +237,17 @@ def prune(checkpoints: Path, keep: int) -> None:
     _forget_unnamed(checkpoints, steps[:keep])
 
 
-def put_back(checkpoints: Path) -> None:
-    """Undoes the replacement of a checkpoint that a crash cut off after the old one was moved aside."""
+def put_back(old: Path) -> None:
+    """Undoes the replacement of a checkpoint that a crash cut off after the old one was moved aside, to `old`."""
+    place = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+    if old.exists() and not place.exists():
+        old.rename(place)
+
+
+def put_all_back(checkpoints: Path) -> None:
+    """The same for every checkpoint in a run's folder."""
     for old in checkpoints.glob(".step-*.old"):
-        place = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
-        if not place.exists():
-            old.rename(place)
+        put_back(old)
 
 
 def forget_after(checkpoints: Path, kept: Path | None) -> None:

@@ -142,13 +142,21 @@ class Pebble(SAC):
         if self.feedback is None:
             return
         wait = wait or self.run.rollout.synchronous or self.run.teacher.wait
-        questions = self.plan.questions_due(self.progress)
-        if questions and not self._session_running:
-            self.feedback.begin_session(self.progress.sessions, questions)
-            self._session_running = True
+        if not self._session_running:
+            self._begin_session_if_due(self.feedback)
         self._finish_session(wait=wait)
         if not self._session_running:
             self.feedback.collect()
+
+    def _begin_session_if_due(self, feedback: Feedback) -> None:
+        """One with questions or, when all have been asked, one that only fits to answers that came late."""
+        questions = self.plan.questions_due(self.progress)
+        late = self.plan.late_session_due(self.progress) if feedback.unlearnt else None
+        if questions:
+            feedback.begin_session(self.progress.sessions, questions)
+        elif late is not None:
+            feedback.begin_session(late, 0)
+        self._session_running = bool(questions) or late is not None
 
     def _finish_session(self, *, wait: bool) -> None:
         """Applies the running session's outcome if it is there, or once it is."""
@@ -242,7 +250,7 @@ class Pebble(SAC):
     def row(self) -> dict[str, float]:
         """One flat row: counters, newest losses, and the newest training episodes."""
         progress = self.progress
-        learnable = max(1, progress.env_steps - self.run.explore.seed_steps)
+        learnable = max(1, self.plan.learnable(progress))
         row: dict[str, float] = {**asdict(progress), **self._metrics, "updates_per_step": progress.updates / learnable}
         if self._recent:
             row["train_success"] = float(np.mean([episode.success for episode in self._recent]))
@@ -260,6 +268,7 @@ class Pebble(SAC):
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Brings rollout actors back that died; they continue with new episodes."""
         restored: list[int] = env_runner_group.probe_unhealthy_env_runners() or []
+        self.rollouts.forget(restored)
         if restored and self.feedback is not None:
             self.feedback.close_episodes([env for runner in restored for env in self._environments_of(runner)])
         return restored

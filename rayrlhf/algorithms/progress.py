@@ -13,12 +13,14 @@ Phase = Literal["random", "explore", "learn"]
 class Progress:
     """Counters of a run.
 
-    env_steps: transitions inserted   updates: SAC updates, without those right after the critic's reset
+    env_steps: transitions inserted   borrowed: those of them that another run explored
+    updates: SAC updates, without those right after the critic's reset
     learner_calls: also the version of the policy's weights   sessions: begun and finished
     labels: answers that became labels   answers: with skips   exploring: until the first session or its equivalent
     """
 
     env_steps: int = 0
+    borrowed: int = 0
     updates: int = 0
     reset_updates: int = 0
     learner_calls: int = 0
@@ -50,8 +52,14 @@ class Plan:
 
     def updates_due(self, at: Progress) -> int:
         """Updates that the environment steps so far are owed and have not had."""
-        learnable = at.env_steps - self._run.explore.seed_steps
-        return max(0, int(learnable * self._run.sac.updates_per_step) - at.updates)
+        return max(0, int(self.learnable(at) * self._run.sac.updates_per_step) - at.updates)
+
+    def learnable(self, at: Progress) -> int:
+        """Environment steps that this run owes updates for."""
+        return at.env_steps - max(self._run.explore.seed_steps, at.borrowed)
+
+    def _since_exploration(self, at: Progress) -> int:
+        return at.env_steps - max(self._run.exploration_steps, at.borrowed)
 
     def questions_due(self, at: Progress) -> int:
         """Labels to ask for in the session that is due now; 0 when none is.
@@ -60,10 +68,15 @@ class Plan:
         A session that late answers have already filled is passed over.
         """
         queries = self._run.queries
-        learning = at.env_steps - self._run.exploration_steps
+        learning = self._since_exploration(at)
         if self._run.mode == "oracle" or learning < 0 or at.sessions >= 2 * len(self._sizes):
             return 0
         for number in range(at.sessions, learning // queries.interval + 1):
             if (due := sum(self._sizes[: number + 1]) - at.labels) > 0:
                 return min(due, 2 * max(self._sizes))
         return 0
+
+    def late_session_due(self, at: Progress) -> int | None:
+        """The number of the session that is due after the last one with questions: it fits to what came late."""
+        number = self._since_exploration(at) // self._run.queries.interval
+        return number if number >= at.sessions >= 2 * len(self._sizes) else None

@@ -37,14 +37,23 @@ class Feedback(Protocol):
     """Everything between experience and a better reward: trajectory store, ensemble, queries, teacher, answer log."""
 
     labels: int
+    answers: int
     version: int
+
+    @property
+    def unlearnt(self) -> bool:
+        """There are answers that no fit has seen."""
+        ...
 
     def remember(self, fragments: list[Ref]) -> None:
         """Hands fragments to the trajectory store; returns at once."""
         ...
 
     def begin_session(self, session: int, count: int) -> None:
-        """Starts selecting, asking, collecting and fitting for up to `count` labels; returns at once."""
+        """Starts selecting, asking, collecting and fitting for up to `count` labels; returns at once.
+
+        With a `count` of 0 nothing is asked: the fit takes in what was answered since the last one.
+        """
         ...
 
     def finish_session(self) -> SessionOutcome | None:
@@ -70,8 +79,10 @@ class Feedback(Protocol):
         """Writes the roles' state (not the answers: they are in the log already)."""
         ...
 
-    def load(self, folder: Path, *, sessions: int, version: int, trajectories_only: bool = False) -> None:
+    def load(self, folder: Path, *, sessions: int, labels: int, version: int, trajectories_only: bool = False) -> None:
         """Restores the roles' state; the labels of the first `sessions` sessions come from the answer log.
+
+        There may be more of them than the `labels` that the ensemble was fitted to.
 
         With `trajectories_only`, the ensemble stays as it was made.
         """

@@ -91,29 +91,34 @@ class Rollouts:
         With `everything`, waits for all that are on their way. Raises what broke a fragment (`EnvironmentBroken` where
         an environment failed), and UserError when every rollout actor is gone and none comes back.
         """
-        arrivals: list[Arrival] = []
         deadline = time.monotonic() + self.lost_after_seconds
         while True:
             self.check()
-            arrivals += self._arrived()
-            overdue = any(everything or version - asked >= max_staleness for asked in self._in_flight.values())
-            if arrivals and not overdue:
-                return sorted(arrivals, key=lambda arrival: arrival.runner)
+            ready = self._ready()  # taken all at once: a stop in between leaves them on their way
+            missing = [asked for runner, asked in self._in_flight.items() if runner not in ready]
+            overdue = any(everything or version - asked >= max_staleness for asked in missing)
+            if ready and not overdue:
+                return [self._take(runner) for runner in ready]
             if not self._in_flight:
-                if arrivals:
-                    return sorted(arrivals, key=lambda arrival: arrival.runner)
                 self._wait_for_runners(deadline)
                 return []
 
-    def _arrived(self) -> list[Arrival]:
+    def _ready(self) -> list[int]:
+        """Runners whose fragment and report are here, in order. Raises what broke a fragment."""
         if self.remote:
             self._sleep_until_a_report()
             fetch = self.group.fetch_ready_async_reqs
             self._reports |= dict(fetch(tags="report", timeout_seconds=0.0))
             self._fragments |= dict(fetch(tags="sample", timeout_seconds=0.0, return_obj_refs=True))
-            self._forget(set(self._in_flight) - set(self.group.healthy_worker_ids()))
-        both = sorted(set(self._reports) & set(self._fragments))
-        return [self._take(runner) for runner in both]
+            lost = set(self._in_flight) - set(self.group.healthy_worker_ids())
+            self.forget(lost)
+            for _ in lost:
+                self.note_loss()
+        ready = sorted(set(self._reports) & set(self._fragments))
+        for runner in ready:
+            if isinstance(broken := self._reports[runner], Exception):
+                raise broken
+        return ready
 
     def _sleep_until_a_report(self) -> None:
         """Returns with the first; RLlib's own wait is for all, and asking it again and again takes a core's tenth."""
@@ -124,16 +129,14 @@ class Rollouts:
     def _take(self, runner: int) -> Arrival:
         fragment, report = self._fragments.pop(runner), self._reports.pop(runner)
         self._in_flight.pop(runner, None)
-        if isinstance(report, Exception):
-            raise report
         self._losses = 0
         self.episodes[runner] = list(report.episodes)
         self.at_start[runner] = report.at_start
         return Arrival(runner, fragment, report)
 
-    def _forget(self, runners: Iterable[int]) -> None:
+    def forget(self, runners: Iterable[int]) -> None:
+        """Drops what was asked of runners that died: RLlib has dropped it too, and answers that had come with it."""
         for runner in runners:
-            self.note_loss()
             for book in (self._in_flight, self._fragments, self._reports):
                 book.pop(runner, None)
 

@@ -6,7 +6,11 @@ seed and the same final episodes; over several seeds, success is the mean, with 
 again goes on where it was cut off: runs that are finished are taken as they are, others from their last checkpoint.
 """
 
+import json
 import multiprocessing
+import os
+import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean
@@ -19,19 +23,20 @@ from rayrlhf import seeding
 from rayrlhf.bench.report import Case, Count, Report, options_from
 from rayrlhf.config import RunConfig
 from rayrlhf.config.load import load_config
-from rayrlhf.config.schema import NonNegative, Options
+from rayrlhf.config.schema import NonNegative, Options, TeacherOptions
 from rayrlhf.envs import make_env
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.tracking import RunDirectory
 from rayrlhf.training import train
 
+_PLAIN = tuple(f"teacher.{name}={json.dumps(field.default)}" for name, field in TeacherOptions.model_fields.items())
 CONTROLS: dict[str, tuple[str, ...]] = {
-    "random": ("teacher.name=random",),
-    "silent": ("teacher.name=silent",),
+    "random": (*_PLAIN, "teacher.name=random"),
+    "silent": (*_PLAIN, "teacher.name=silent"),
     "oracle": ("mode=oracle",),
 }
-"""By control: what differs from the run."""
+"""By control: what differs from the run. What else a scripted teacher was told means nothing to these two."""
 Control = Literal["random", "silent", "oracle", "constant"]
 MEANING = {
     "random": "the same run with the teacher's answers drawn at random",
@@ -103,7 +108,20 @@ def _train(config: RunConfig, *, progress: bool) -> dict[str, Any]:
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=fresh) as process:
         resume = folder if begun else None
-        return process.submit(train, config, resume=resume, progress=progress).result()
+        return process.submit(_train_here, config, resume=resume, progress=progress).result()
+
+
+def _train_here(config: RunConfig, **how: Any) -> dict[str, Any]:
+    """What a run's process does: trains, and takes the end of whoever started it, however it came, for a Ctrl-C."""
+    threading.Thread(target=_interrupt_with_parent, name="parent", daemon=True).start()
+    return train(config, **how)
+
+
+def _interrupt_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def best_constant(config: RunConfig, count: int) -> tuple[float, Floats]:

@@ -96,16 +96,20 @@ class SacUpdate:
     def _update_actor(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         nets = self.networks
         # the critic only carries the gradient to the action here: without its own, a third of the work is saved
-        nets.critic.requires_grad_(False)
+        self._require_critic_gradients(False)
         with self._autocast():
             action, log_prob = nets.actor.sample(obs, noise)
             alpha = nets.log_alpha.exp()
             loss = (alpha.detach() * log_prob - torch.minimum(*nets.critic(obs, action))).mean()
         self._step("actor", loss)
-        nets.critic.requires_grad_(True)
+        self._require_critic_gradients(True)
         entropy = -log_prob.detach().mean()
         self._step("alpha", alpha * (entropy - self._target_entropy))
         return loss.detach(), entropy
+
+    def _require_critic_gradients(self, wanted: bool) -> None:
+        for parameter in self._critic_parameters:  # the module's own method walks all modules first
+            parameter.requires_grad_(wanted)
 
     def _step(self, name: str, loss: Tensor) -> None:
         optimizer = self.optimizers[name]

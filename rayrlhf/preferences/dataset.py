@@ -117,6 +117,7 @@ class PreferenceDataset:
     def merge(self, records: Sequence[Record]) -> int:
         """Appends the queries and answers in `records` that are not here yet; returns the number of new answers.
 
+        Where a query's id stands for other segments here (two runs of one name, say), the newcomer's becomes `ID~HASH`.
         A session keeps its number, unless that is taken by one of another shape or typical return (of another run,
         say): then it joins one of its own kind or gets the next free number. All is checked before the first file is
         written; if writing breaks off, the same call may be made again.
@@ -129,15 +130,18 @@ class PreferenceDataset:
     def _plan(self, records: Sequence[Record]) -> tuple[dict[int, list[Record]], int]:
         """What `merge` has to append to which session, and how many answers that are."""
         home: dict[str, int] = {}
+        content: dict[str, str] = {}
         answered: set[tuple[str, str]] = set()
         kinds: dict[int, tuple[Shape, float]] = {}
         for queries, answers in self.read():
             home.update(dict.fromkeys(queries.ids, queries.session))
+            content.update(zip(queries.ids, queries.contents(), strict=True))
             answered.update((answer.query_id, answer.annotator) for answer in answers)
             kinds[queries.session] = (shape_of(queries), queries.typical_return)
         planned: dict[int, list[Record]] = {}
         count = 0
-        for queries, answers in records:
+        for record in records:
+            queries, answers = _told_apart(*record, content)
             kind, session = (shape_of(queries), queries.typical_return), queries.session
             if kinds.get(session, kind) != kind:
                 session = next((number for number, known in kinds.items() if known == kind), max(kinds) + 1)
@@ -216,6 +220,15 @@ class PreferenceDataset:
             return file.read()
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"cannot read {path}: {reason(error)}") from error
+
+
+def _told_apart(queries: Queries, answers: Sequence[Answer], content: dict[str, str]) -> Record:
+    """The record with a new id for each query whose own stands for something else in `content`, which takes it in."""
+    ids = {}
+    for key, shown in zip(queries.ids, queries.contents(), strict=True):
+        ids[key] = key if content.setdefault(key, shown) == shown else f"{key}~{shown}"
+        content[ids[key]] = shown
+    return replace(queries, ids=tuple(ids.values())), [replace(a, query_id=ids[a.query_id]) for a in answers]
 
 
 def _digest(content: pa.Buffer) -> str:

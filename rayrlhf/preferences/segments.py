@@ -4,6 +4,7 @@ A segment is `T` consecutive transitions of one episode; a query is an ordered p
 columns: one object holds many.
 """
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 
@@ -86,6 +87,11 @@ class Queries:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def contents(self) -> list[str]:
+        """A hash of what each query shows, whatever it is called: observations and actions of both segments."""
+        columns = [column for side in (self.left, self.right) for column in (side.obs, side.action)]
+        return [_hash(*(column[i].tobytes() for column in columns)) for i in range(len(self))]
+
     def among(self, ids: Collection[str]) -> "Queries":
         """The queries whose ids are in `ids`, in their own order."""
         return self.take(np.array([i for i, key in enumerate(self.ids) if key in ids], dtype=np.int64))
@@ -94,6 +100,13 @@ class Queries:
         """The queries at `index` `[K]`, in that order."""
         ids = tuple(self.ids[i] for i in index)
         return Queries(ids, self.session, self.left.take(index), self.right.take(index), self.typical_return)
+
+
+def _hash(*parts: bytes) -> str:
+    state = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        state.update(part)
+    return state.hexdigest()
 
 
 def query_id(run: str, session: int, index: int) -> str:

@@ -10,6 +10,7 @@ import pytest
 import ray
 from support import (
     GIVEN,
+    LateTeacher,
     Make,
     Verdicts,
     advance,
@@ -118,6 +119,86 @@ def test_questions_that_were_open_at_a_checkpoint_can_be_answered_after_it(
     (_, said), *_ = log.read()
     assert {answer.query_id for answer in said} == set(asked)
     assert second.progress.labels == 8
+
+
+def test_an_answer_that_comes_before_its_session_is_held_again_is_kept(
+    small_run: RunConfig, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log holds a session that the checkpoint does not know; its teacher answers while training catches up."""
+    monkeypatch.setattr(feedback_module, "COLLECT_SECONDS", 0.0)
+    queries = {"budget": 8, "per_session": 4, "interval": 200}
+    run = synchronous(small_run, queries=queries, rollout={"actors": 0}, explore={"unsupervised_steps": 100})
+    asked: dict[str, None] = {}
+    teachers = [Postbox(asked), Postbox({})]
+    GIVEN.extend(teachers)
+    first = make(run, feedback=given_feedback)
+    advance(first, 250)
+    first.save_checkpoint(str(tmp_path / "cut"))
+    advance(first, 450)
+    assert len(asked) == 4 + 8, "what was not answered is asked for again"
+    second = make(run, feedback=given_feedback)
+    second.load_checkpoint(str(tmp_path / "cut"))
+    teachers[1].asked = dict.fromkeys(list(asked)[4:])  # a queue outside still holds the session that is to come
+    teachers[1].open = True
+    advance(second, 300)
+    second.feedback._collected.result(timeout=30)
+    log = PreferenceDataset(str(tmp_path / "run" / "preferences"))
+    assert [len(said) for _, said in log.read()] == [0, 8] and second.progress.labels == 0
+    advance(second, 450)
+    assert second.progress.labels == second.progress.answers == 8
+
+
+def test_answers_that_are_collected_while_a_fit_runs_are_for_the_next(small_run: RunConfig, tmp_path: Path) -> None:
+    run = changed(small_run, queries={"budget": 12, "per_session": 4})
+    loop = FeedbackLoop(run, 4, 2, str(tmp_path / "run"), teacher=LateTeacher(0))
+    late, fit = LateTeacher(0), loop._fit
+    try:
+        fragment, _ = Collector(run, 0).collect(200, "random", fragment=0, version=0)
+        loop.remember([ray.put(fragment)])
+        held_back: list[Answer] = []
+        teacher = loop._teacher
+
+        def half() -> list[Answer]:
+            answers = late.collect()
+            held_back.extend(answers[2:])
+            return answers[:2]
+
+        def fit_while_the_rest_comes() -> Any:
+            teacher.collect = lambda: [held_back.pop() for _ in list(held_back)]
+            loop._collect()
+            return fit()
+
+        teacher.ask, teacher.collect, loop._fit = late.ask, half, fit_while_the_rest_comes  # type: ignore[method-assign]
+        labels = []
+        for session in range(2):
+            loop.begin_session(session, 4 if session == 0 else 0)
+            loop._thread.join()
+            outcome = loop.finish_session()
+            assert outcome is not None
+            labels.append(outcome.labels)
+        assert labels == [2, 4] and not loop.unlearnt
+    finally:
+        loop.close()
+
+
+def test_a_teacher_who_begins_after_the_last_questions_is_learnt_from(
+    small_run: RunConfig, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All sessions, and as many again, went by without an answer; what comes then is fitted, once an interval."""
+    monkeypatch.setattr(feedback_module, "COLLECT_SECONDS", 0.0)
+    queries = {"budget": 8, "per_session": 4, "interval": 20}
+    run = synchronous(small_run, queries=queries, rollout={"actors": 0}, explore={"unsupervised_steps": 100})
+    teacher = Postbox({})
+    GIVEN.append(teacher)
+    algorithm = make(run, feedback=given_feedback)
+    advance(algorithm, 400)
+    assert algorithm.progress.sessions == 4 and algorithm.progress.labels == 0
+    teacher.open = True
+    advance(algorithm, 500)
+    assert algorithm.progress.labels == 8 and algorithm.feedback.version == 1
+    sessions = algorithm.progress.sessions
+    advance(algorithm, 600)
+    assert algorithm.progress.sessions == sessions, "nothing is left to learn from"
 
 
 @pytest.mark.parametrize("hang", [False, True])

@@ -4,16 +4,18 @@ import os
 import pickle
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import Make, advance, build, changed, small
+import ray
+from support import Make, advance, build, changed, small, synchronous
 
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import read_json, write_json
-from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.algorithms.pebble import Interrupted, Pebble
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.envs import EnvironmentBroken
 from rayrlhf.errors import UserError
@@ -38,6 +40,43 @@ def test_a_killed_rollout_actor_comes_back(small_run: RunConfig, make: Make, act
     assert np.isfinite(row["critic_loss"]) and row["env_steps"] >= 1400
     assert algorithm.rollouts.runners() == list(range(1, actors + 1))
     assert all(now > then for now, then in zip(algorithm.rollouts.episodes[1], before[1], strict=True))
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_a_rollout_actor_killed_during_an_evaluation_collects_again(
+    small_run: RunConfig, make: Make, actors: int
+) -> None:
+    """Its fragment was ready and not yet taken: RLlib drops that with the process, so nobody may wait for it."""
+    algorithm = make(changed(small_run, rollout={"actors": actors, "synchronous": False}))
+    advance(algorithm, 400)
+    assert set(algorithm.rollouts._in_flight) == set(range(1, actors + 1))
+    for reports, _, _ in [algorithm.env_runner_group._worker_manager._filter_calls_by_tag("report")]:
+        ray.wait(reports, num_returns=len(reports))
+    _kill_runner(algorithm)
+    assert len(algorithm.evaluate(6).episodes) == 6
+    assert advance(algorithm, 1400)["env_steps"] >= 1400
+    assert algorithm.rollouts.runners() == list(range(1, actors + 1))
+
+
+def test_a_stop_while_waiting_leaves_what_has_come_on_its_way(small_run: RunConfig, make: Make) -> None:
+    """Both fragments are taken at once, or neither: a checkpoint between them would know of one too many."""
+    algorithm = make(synchronous(small_run, rollout={"actors": 2}))
+    advance(algorithm, 400)
+    rollouts, asked = algorithm.rollouts, dict(algorithm.rollouts.numbers)
+    algorithm.env_runner_group._worker_manager.actors()[2].apply.remote(lambda _: time.sleep(2))
+    algorithm.request_fragments()
+
+    def stop_when_the_first_is_here() -> None:
+        if rollouts._reports:
+            raise Interrupted
+
+    rollouts.check = stop_when_the_first_is_here
+    with pytest.raises(Interrupted):
+        rollouts.collect(version=0, max_staleness=1, everything=True)
+    assert rollouts.asked() == asked
+    rollouts.check = lambda: None
+    arrivals = rollouts.collect(version=0, max_staleness=1, everything=True)
+    assert [arrival.runner for arrival in arrivals] == [1, 2]
 
 
 def test_a_broken_environment_is_named_and_never_enters_the_replay(
@@ -108,12 +147,12 @@ def test_a_replacement_cut_off_between_its_renames_is_undone(saved: Path, small_
     """The old checkpoint has been moved aside and the new one is not in its place: the old one serves again."""
     place, old = saved.parent / "step-350", saved.parent / ".step-350.old"
     saved.rename(old)
-    checkpoint.put_back(saved.parent)
+    checkpoint.put_all_back(saved.parent)
     assert checkpoint.by_age(saved.parent) == [place]
     checkpoint.verify(place, small_run)
     shutil.copytree(place, old)
     (old / "manifest.json").write_text("{}")
-    checkpoint.put_back(saved.parent)  # a finished replacement stays
+    checkpoint.put_all_back(saved.parent)  # a finished replacement stays
     checkpoint.verify(place, small_run)
 
 
@@ -121,6 +160,12 @@ def test_a_replacement_cut_off_between_its_renames_is_undone(saved: Path, small_
 def test_an_incomplete_checkpoint_is_refused(saved: Path, small_run: RunConfig, missing: str) -> None:
     (saved / missing).unlink()
     with pytest.raises(UserError, match=Path(missing).name):
+        checkpoint.verify(saved, small_run)
+
+
+def test_json_of_another_program_is_no_checkpoint(saved: Path, small_run: RunConfig) -> None:
+    write_json(saved / "manifest.json", {"format": checkpoint.FORMAT, "name": "theirs"})
+    with pytest.raises(UserError, match="is no checkpoint"):
         checkpoint.verify(saved, small_run)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support import Make, advance, build, changed, everything, small, synchronous
 
 from rayrlhf.algorithms import checkpoint, shards
+from rayrlhf.algorithms.progress import Plan, Progress
 from rayrlhf.algorithms.replay import COLUMNS, Replay, Rows
 from rayrlhf.algorithms.shards import load_rows, reward_column, save_rows
 from rayrlhf.config.load import load_config
@@ -184,6 +185,20 @@ def test_exploration_serves_a_run_of_another_shape_and_owes_no_burst_of_updates(
         algorithm.train()
         assert learner.updates - learnt <= 3 * (algorithm.progress.env_steps - before)
     assert learner.updates > learnt and not algorithm.progress.exploring
+
+
+def test_sessions_after_a_longer_exploration_of_another_run_keep_their_pace() -> None:
+    run = load_config(
+        "toy", ["total_steps=20000", "queries.budget=50", "queries.per_session=10", "queries.interval=500"]
+    )
+    plan, progress = Plan(run), Progress(env_steps=8000, borrowed=8000)
+    held = []
+    while progress.sessions < 5:
+        if questions := plan.questions_due(progress):
+            held.append((progress.env_steps, questions))
+            progress.sessions, progress.labels = progress.sessions + 1, progress.labels + questions
+        progress.env_steps += 10
+    assert held == [(8000 + 500 * session, 10) for session in range(5)]
 
 
 @pytest.mark.usefixtures("ray_session")

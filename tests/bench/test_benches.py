@@ -2,15 +2,20 @@
 
 import json
 import math
+import subprocess
+import sys
+import time
 from typing import Any
 
+import psutil
 import pytest
 
 from rayrlhf.bench import BENCHES, run
-from rayrlhf.bench.controls import constant_actions, constant_success
+from rayrlhf.bench.controls import CONTROLS, constant_actions, constant_success
 from rayrlhf.bench.report import Case
 from rayrlhf.bench.timing import alternate
 from rayrlhf.config.load import load_config
+from rayrlhf.config.schema import TeacherOptions
 from rayrlhf.errors import UserError
 
 
@@ -116,6 +121,32 @@ def test_controls(tmp_path: Any) -> None:
     assert json.loads((tmp_path / "small-s3-run" / "manifest.json").read_text())["resumes"]
     with pytest.raises(UserError, match="another config"):
         run("controls", **{**given, "overrides": [*overrides, "sac.tau=0.5"]}, only=["silent"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_controls_killed_leave_nothing_running(tmp_path: Any) -> None:
+    words = ["preset=toy", f"storage={tmp_path}", "name=cut", "only=[silent]", "overrides=[total_steps=200000]"]
+    bench = subprocess.Popen([sys.executable, "-m", "rayrlhf", "bench", "controls", *words])
+    run = tmp_path / "cut-s0-run"
+    try:
+        deadline = time.monotonic() + 120
+        while not (rows := run / "metrics.jsonl").exists() or not rows.stat().st_size:
+            assert time.monotonic() < deadline and bench.poll() is None, "the run does not begin"
+            time.sleep(0.5)
+        children = psutil.Process(bench.pid).children()
+        (training,) = (child for child in children if "spawn_main" in " ".join(child.cmdline()))
+    finally:
+        bench.kill()
+    training.wait(timeout=60)
+    assert list((run / "checkpoints").glob("step*")), "the run ended as with Ctrl-C"
+
+
+@pytest.mark.parametrize("control", ["random", "silent"])
+@pytest.mark.parametrize("told", [["teacher.mistake=0.1"], ["teacher.wait=true"], ["teacher.name=noisy"]])
+def test_controls_forget_what_the_runs_own_teacher_was_told(control: str, told: list[str]) -> None:
+    teacher = load_config("toy", [*told, *CONTROLS[control]]).teacher
+    assert teacher == TeacherOptions(name=control)
 
 
 def test_constant_actions_are_twenty_and_differ() -> None:

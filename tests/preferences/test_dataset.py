@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayrlhf.errors import UserError
-from rayrlhf.preferences.answers import Answer
+from rayrlhf.preferences.answers import Answer, labels_from
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.segments import Queries, Segments, query_id
 from rayrlhf.preferences.table import SCHEMA, Record
@@ -173,6 +173,23 @@ def test_merging_another_run_keeps_both_runs_sessions_apart(tmp_path: Path) -> N
     assert_same(one.read(), expected)
     assert one.merge_from(other) == 0
     assert_same(one.read(), expected)
+
+
+def test_merging_a_run_of_the_same_name_keeps_every_answer_with_its_own_segments(tmp_path: Path) -> None:
+    """Their ids are the same and stand for other segments; the default name is the same on every machine."""
+    one, other = PreferenceDataset(tmp_path / "one"), PreferenceDataset(tmp_path / "other")
+    mine = session(0)
+    theirs = replace(session(0, seed=1), typical_return=mine.typical_return)
+    one.append(mine, answers_to(mine, "left"))
+    other.append(theirs, answers_to(theirs, "right"))
+    assert one.merge_from(other) == len(theirs)
+    ((queries, said),) = one.read()
+    assert len(set(queries.ids)) == len(mine) + len(theirs)
+    labels = labels_from(queries, said)
+    shown = np.concatenate([mine.left.obs, theirs.left.obs])
+    np.testing.assert_array_equal(labels.left.obs, shown)
+    np.testing.assert_array_equal(labels.target, [0.0] * len(mine) + [1.0] * len(theirs))
+    assert one.merge_from(other) == 0
 
 
 @given(
