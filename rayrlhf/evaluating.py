@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from rayrlhf.algorithms import checkpoint
-from rayrlhf.algorithms.files import read_arrays
+from rayrlhf.algorithms.files import Damaged, read_arrays
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env, make_env
 from rayrlhf.envs.gl import rendering_problem
@@ -40,7 +40,7 @@ def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool =
     config = run.config()
     if video:
         _require_drawing(config)
-    manifest = checkpoint.verify(place, config)
+    manifest = _verified(place, config)
     policy, weights = _policy(place, config), _reward_weights(place, manifest)
     request = EvaluationRequest(tuple(range(episodes)), "final", weights)
     if render:
@@ -72,6 +72,15 @@ def _find(target: Path) -> tuple[RunDirectory, Path]:
     if not whole:
         raise UserError(f"{target} has no checkpoint yet")
     return run, whole[0]
+
+
+def _verified(place: Path, config: RunConfig) -> dict[str, Any]:
+    try:
+        return checkpoint.verify(place, config)
+    except Damaged as damaged:
+        others = [other for other in checkpoint.by_age(place.parent) if other.name < place.name]
+        advice = f"; the one before it is {others[0]}" if others else ""
+        raise UserError(f"{damaged}{advice}") from damaged
 
 
 def _policy(place: Path, config: RunConfig) -> Actor:

@@ -17,7 +17,11 @@ from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
 from rayrlhf.config import RunConfig
+from rayrlhf.envs import check_env
+from rayrlhf.envs.broken import one_line
 from rayrlhf.errors import UserError
+from rayrlhf.rewards.networks import make_network
+from rayrlhf.teachers.make import check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start
 
 RESTARTS = 3
@@ -30,10 +34,12 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
 
     Ctrl-C ends training between two rounds, leaves a checkpoint and raises KeyboardInterrupt.
     """
+    _check_parts(config)
     explored = _check_exploration(config) if resume is None else 0
     check_budget(config, explored)
     folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
-    with native_stderr_to(folder.path / "ray.log"), _ray_session(config):
+    checkpoint.refuse_changes(folder.checkpoints, config)
+    with folder.held(), native_stderr_to(folder.path / "ray.log"), _ray_session(config):
         return _to_the_end(config, folder, resume is not None, progress)
 
 
@@ -73,6 +79,14 @@ def check_budget(config: RunConfig, explored: int = 0) -> None:
         )
 
 
+def _check_parts(config: RunConfig) -> None:
+    """Refuses an environment, a teacher or a reward network that cannot be, before anything is made."""
+    spec = check_env(config.env)
+    if config.mode == "preferences":
+        check_teacher(config.teacher)
+        make_network(config.reward, spec.obs_dim, spec.action_dim)
+
+
 def _budget(config: RunConfig) -> int:
     return config.queries.budget if config.mode == "preferences" else 0
 
@@ -85,7 +99,11 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
         set_ray_defaults()
         address = os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": _cpus(config)}
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        except Exception as error:  # Ray raises ConnectionError, RuntimeError and plain Exception
+            where = f"the Ray cluster at {address} cannot be joined" if address else "Ray does not start here"
+            raise UserError(f"{where}: {one_line(error)}") from error
     try:
         yield
     finally:
@@ -129,8 +147,7 @@ def _check_exploration(config: RunConfig) -> int:
     if config.explore.save is not None:
         checkpoint.require_replaceable(Path(config.explore.save))
     if config.explore.from_ is not None:
-        manifest = checkpoint.verify(Path(config.explore.from_), config, exploration_only=True)
-        return int(manifest["progress"]["env_steps"])
+        return checkpoint.explored_steps(Path(config.explore.from_), config)
     return 0
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,14 @@ def test_a_damaged_newest_checkpoint_sends_a_run_back_to_the_one_before(
     assert max(row["env_steps"] for row in run.metrics()) <= 400
 
 
+def test_an_evaluation_of_a_damaged_checkpoint_names_the_one_before(run: RunDirectory) -> None:
+    newest, before, *_ = checkpoint.by_age(run.checkpoints)
+    damage(newest / "learner.safetensors")
+    with pytest.raises(UserError, match=f"damaged.*the one before it is {before.resolve()}$"):
+        evaluating.evaluate(run.path, episodes=1)
+    assert evaluating.evaluate(before, episodes=1)["checkpoint"] == before.name
+
+
 def test_where_no_checkpoint_is_whole_none_is_deleted(run: RunDirectory) -> None:
     for place in checkpoint.by_age(run.checkpoints):
         damage(place / "learner.safetensors")
@@ -176,6 +186,33 @@ def test_what_a_resume_changes_is_kept_with_the_run(run: RunDirectory) -> None:
         training._restore(algorithm, longer, run, lambda line: None)
     assert run.config() == longer
     assert load_config(str(run.path / "config-until-600.yaml")).total_steps == 600
+    run.note_config(changed(longer, total_steps=800), 600)
+    assert run.config().total_steps == 800
+    assert load_config(str(run.path / "config-until-600.yaml")).total_steps == 600, "700 trained nothing"
+
+
+def test_a_resume_that_cannot_be_is_refused_before_anything_starts(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_ray_session", None)  # would be called next
+    with pytest.raises(UserError, match="seed=5"):
+        train(changed(run.config(), seed=5), resume=run.path, progress=False)
+
+
+def test_a_run_in_use_is_refused(run: RunDirectory) -> None:
+    """Another process holds it until it is killed; nothing of the run is touched."""
+    words = "import sys, time; from rayrlhf.tracking import RunDirectory\n"
+    words += "with RunDirectory.open(sys.argv[1]).held(): print('held', flush=True); time.sleep(600)"
+    holder = subprocess.Popen([sys.executable, "-c", words, str(run.path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    with pytest.raises(UserError, match=f"in use by process {holder.pid}"):
+        train(run.config(), resume=run.path, progress=False)
+    assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    holder.kill()
+    holder.wait()
+    with run.held():
+        pass
 
 
 def test_a_run_is_no_checkpoint(finished: Path, tmp_path: Path) -> None:

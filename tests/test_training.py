@@ -139,6 +139,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> Non
         (["--queries.budget=100000", "--queries.per_session=10"], "queries.per_session"),
         (["--explore.from=/nowhere"], "/nowhere"),
         (["--env.suite=gymnasium", "--env.task=Hoper-v5"], "Hopper-v5"),
+        (["--teacher.name=os:path"], "is no teacher"),
+        (["--reward.network=os:path"], "reward.network"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, args: list[str], said: str) -> None:
@@ -146,6 +148,14 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, args: list[str], 
     lines = [line for line in err.splitlines() if line.strip()]
     assert code == 2, err
     assert len(lines) == 1 and said in lines[0], err
+    assert not (tmp_path / "run").exists(), "the same name serves the corrected command"
+
+
+def test_a_cluster_that_cannot_be_joined_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    code, _, err = finish(start(*small(tmp_path)))
+    assert code == 2, err
+    assert "Traceback" not in err and "127.0.0.1:1 cannot be joined" in err.splitlines()[-1]
 
 
 def test_more_labels_than_segments_can_give_is_refused(tmp_path: Path) -> None:

@@ -150,13 +150,21 @@ def verify(folder: Path, run: RunConfig, *, exploration_only: bool = False) -> d
     return manifest
 
 
+def refuse_changes(checkpoints: Path, run: RunConfig) -> None:
+    """UserError where the newest checkpoint in a run's folder does not fit `run`, from its manifest alone."""
+    for newest in by_age(checkpoints)[:1]:
+        with suppress(Damaged):
+            _refuse_mismatch(newest, "", read_json(newest / MANIFEST).get("made_for", {}), made_for(run))
+
+
 def _refuse_mismatch(folder: Path, prefix: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     for key, value in wanted.items():
         if isinstance(value, dict):
             _refuse_mismatch(folder, f"{prefix}{key}.", saved.get(key, {}), value)
         elif saved.get(key) != value:
             raise UserError(
-                f"{folder} was made with {prefix}{key}={saved.get(key)}, this run has {prefix}{key}={value}"
+                f"{folder} was made with {prefix}{key}={saved.get(key)}, this run has {prefix}{key}={value}: "
+                "that cannot change any more"
             )
 
 
@@ -173,15 +181,8 @@ def load(
     if algorithm.feedback is not None and not (folder / "feedback").is_dir():
         raise UserError(f"{folder} was saved in the mode 'oracle', which keeps no trajectories: questions need some")
     progress = Progress(**manifest["progress"])
-    if exploration_only and not progress.exploring:
-        raise UserError(f"{folder} was made after the exploration phase; explore.from wants what explore.save wrote")
-    if exploration_only and progress.env_steps > algorithm.run.sac.replay_capacity:
-        raise UserError(
-            f"{folder} holds {progress.env_steps} steps, more than sac.replay_capacity="
-            f"{algorithm.run.sac.replay_capacity}: raise it"
-        )
-    if exploration_only and progress.env_steps >= algorithm.run.total_steps:
-        raise UserError(f"{folder} holds {progress.env_steps} steps, no fewer than total_steps: raise total_steps")
+    if exploration_only:
+        _require_usable_exploration(folder, progress, algorithm.run)
     arrays: Arrays = read_arrays(folder / "learner.safetensors")
     algorithm._on_learners("load_arrays", arrays)
     source = _source(algorithm.run, progress)
@@ -205,6 +206,23 @@ def load(
     _restore_runners(
         algorithm, manifest["runners"], at_boundary=algorithm.run.rollout.synchronous and not exploration_only
     )
+
+
+def explored_steps(folder: Path, run: RunConfig) -> int:
+    """Steps of the exploration in `folder`, whole and fit for `run`; UserError where it is not."""
+    progress = Progress(**verify(folder, run, exploration_only=True)["progress"])
+    _require_usable_exploration(folder, progress, run)
+    return progress.env_steps
+
+
+def _require_usable_exploration(folder: Path, progress: Progress, run: RunConfig) -> None:
+    steps, capacity = progress.env_steps, run.sac.replay_capacity
+    if not progress.exploring:
+        raise UserError(f"{folder} was made after the exploration phase; explore.from wants what explore.save wrote")
+    if steps > capacity:
+        raise UserError(f"{folder} holds {steps} steps, more than sac.replay_capacity={capacity}: raise it")
+    if steps >= run.total_steps:
+        raise UserError(f"{folder} holds {steps} steps, no fewer than total_steps: raise total_steps")
 
 
 def _source(run: RunConfig, progress: Progress) -> str:

@@ -35,6 +35,8 @@ class ExportOptions:
     """A run's folder, a folder of preferences, or its URI."""
     file: _File
     """NAME.parquet or NAME.jsonl."""
+    overwrite: bool = False
+    """Replace the file where it exists."""
     json: bool = False
     """Print one JSON object, as the last line."""
 
@@ -86,6 +88,8 @@ def _info(args: Sequence[str]) -> None:
 
 def _export(args: Sequence[str]) -> None:
     options = parse(ExportOptions, args, "dataset export")
+    if Path(options.file).exists() and not options.overwrite:
+        raise UserError(f"{options.file} exists: choose another name, or replace it with --overwrite")
     count = export_file(_existing(options.dataset), options.file)
     say(f"wrote {count:,} questions to {options.file}")
     finish({"file": options.file, "queries": count}, as_json=options.json)

@@ -101,15 +101,18 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> Tree:
     if base is not None:
         near = folder / str(base) if folder else None
         tree = _read(str(near) if near and near.exists() else str(base), (*seen, source))
-    _merge(tree, content, source)
+    try:
+        _merge(tree, content)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
     return tree
 
 
-def _merge(tree: Tree, content: Mapping[Any, Any], source: str, prefix: str = "") -> None:
+def _merge(tree: Tree, content: Mapping[Any, Any], prefix: str = "") -> None:
     for name, value in content.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict) and value:
-            _merge(tree, value, source, f"{key}.")
+            _merge(tree, value, f"{key}.")
         elif value is None and key in RunConfig.model_fields and key not in keys():
             continue  # a group whose lines are all commented out
         else:

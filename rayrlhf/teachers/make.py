@@ -14,21 +14,30 @@ def make_teacher(options: TeacherOptions, seed: int) -> Teacher:
         UserError: a parameter of the scripted teachers is set for a control, which has none; training would wait for
             the silent one for ever; or a user's class cannot be imported or is no teacher.
     """
+    check_teacher(options)
     if options.name in PRESETS:
         return ScriptedTeacher(options, seed=seed)
     if ":" in options.name:
-        return _users_teacher(options, seed)
+        teacher: Teacher = imported("teacher.name", options.name)(options, seed=seed)
+        return teacher
+    return RandomTeacher(seed=seed) if options.name == "random" else SilentTeacher()
+
+
+def check_teacher(options: TeacherOptions) -> None:
+    """Raises what `make_teacher` would raise, and makes none."""
+    if options.name in PRESETS:
+        return
+    if ":" in options.name:
+        _check_users_teacher(options.name)
+        return
     if meaningless := [*overrides(options), *["bpref_compat"] * options.bpref_compat]:
         raise UserError(f"teacher.{meaningless[0]} means nothing to the {options.name} teacher: leave it out")
     if options.name == "silent" and options.wait:
         raise UserError("teacher.wait would wait for ever for the silent teacher: set it to false")
-    return RandomTeacher(seed=seed) if options.name == "random" else SilentTeacher()
 
 
-def _users_teacher(options: TeacherOptions, seed: int) -> Teacher:
-    found = imported("teacher.name", options.name)
+def _check_users_teacher(name: str) -> None:
+    found = imported("teacher.name", name)
     missing = [method for method in ("ask", "collect") if not callable(getattr(found, method, None))]
     if missing:
-        raise UserError(f"teacher.name {options.name!r} is no teacher: it has no {' and no '.join(missing)}")
-    teacher: Teacher = found(options, seed=seed)
-    return teacher
+        raise UserError(f"teacher.name {name!r} is no teacher: it has no {' and no '.join(missing)}")

@@ -1,10 +1,14 @@
 """The folder of one run: `runs/NAME/` and what lies where in it."""
 
+import fcntl
 import json
 import math
+import os
+import platform
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +51,28 @@ class RunDirectory:
         if not run.config_file.is_file():
             raise UserError(f"{str(path)!r} is not a run's folder: it has no config.yaml")
         return run
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps the folder for this process: two that train in it would delete each other's checkpoints.
+
+        The system lets go of it when the process ends, however it ends. Raises `UserError` where another one has it.
+        """
+        holder = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            other = os.read(holder, 100).decode(errors="replace").strip()
+            os.close(holder)
+            raise UserError(f"{str(self.path)!r} is in use by {other or 'another process'}: stop it first") from error
+        except OSError:
+            pass  # a file system without locks
+        try:
+            os.ftruncate(holder, 0)
+            os.write(holder, f"process {os.getpid()} on {platform.node()}\n".encode())
+            yield
+        finally:
+            os.close(holder)
 
     @property
     def name(self) -> str:
@@ -123,7 +149,8 @@ class RunDirectory:
         """Makes `config` the run's where a resume has changed it; the former one stays as `config-until-STEPS.yaml`."""
         if config != self.config():
             former = self.path / f"config-until-{env_steps}.yaml"
-            write_atomically(former, self.config_file.read_bytes())
+            if not former.exists():  # else it is of an earlier resume from here, and what came between trained nothing
+                write_atomically(former, self.config_file.read_bytes())
             save_config(config, self.config_file)
 
     def note_resume(self, env_steps: int, *, command: Sequence[str] | None = None) -> None:
@@ -147,9 +174,9 @@ def read_metrics(path: Path) -> Iterator[Row]:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is half a row
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: damaged, not a JSON object") from error
+            row = dict(json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}, line {number}: damaged, not a JSON object; delete the line to go on") from error
         yield row
 
 

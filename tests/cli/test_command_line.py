@@ -208,6 +208,26 @@ def test_dataset_goes_out_and_in(run: RunDirectory, tmp_path: Path, capsys: pyte
         assert last_line(capsys)["new_answers"] == 0
 
 
+def test_export_replaces_nothing_unasked(run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("important\n")
+    assert "--overwrite" in mistake(capsys, "dataset", "export", run.path, file)
+    assert file.read_text() == "important\n"
+    assert cli.main(["dataset", "export", str(run.path), str(file), "--overwrite"]) == 0
+    assert "important" not in file.read_text()
+
+
+def test_a_row_of_metrics_that_is_no_object(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    run.metrics_file.write_text("[1]\n")
+    assert "line 1: damaged" in mistake(capsys, "plot", run.path)
+
+
+def test_an_unknown_key_in_a_file_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: toy\nsac:\n  gama: 0.9\n")
+    assert mistake(capsys, "train", file).startswith(f"{file}: unknown key 'sac.gama'")
+
+
 def test_export_to_an_unknown_format(run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ".parquet or .jsonl" in mistake(capsys, "dataset", "export", run.path, tmp_path / "answers.csv")
 
