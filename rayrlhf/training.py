@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from rayrlhf.rewards.networks import make_network
 from rayrlhf.teachers.make import check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start
 
+JOIN_SECONDS = 10.0
+"""How long a Ray cluster has to answer."""
 RESTARTS = 3
 """Losses of a learner or a reward actor that a run survives without having come to a new checkpoint."""
 PHASES = {"random": "random", "explore": "exploring", "learn": "learning"}
@@ -35,6 +38,7 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
     Ctrl-C ends training between two rounds, leaves a checkpoint and raises KeyboardInterrupt.
     """
     _check_parts(config)
+    _require_cluster()
     explored = _check_exploration(config) if resume is None else 0
     check_budget(config, explored)
     folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
@@ -109,6 +113,18 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def _require_cluster() -> None:
+    """Refuses a RAY_ADDRESS where nobody listens: Ray itself would try again for minutes."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if ray.is_initialized() or not port.isdigit():  # `auto` and `local` name no port
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"the Ray cluster at {address} cannot be joined: {one_line(error)}") from error
 
 
 def set_ray_defaults() -> None:

@@ -156,6 +156,7 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(tmp_path: Path, monkeypatch
     code, _, err = finish(start(*small(tmp_path)))
     assert code == 2, err
     assert "Traceback" not in err and "127.0.0.1:1 cannot be joined" in err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_labels_than_segments_can_give_is_refused(tmp_path: Path) -> None:
