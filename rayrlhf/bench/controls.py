@@ -113,15 +113,20 @@ def _train(config: RunConfig, *, progress: bool) -> dict[str, Any]:
 
 def _train_here(config: RunConfig, **how: Any) -> dict[str, Any]:
     """What a run's process does: trains, and takes the end of whoever started it, however it came, for a Ctrl-C."""
-    threading.Thread(target=_interrupt_with_parent, name="parent", daemon=True).start()
-    return train(config, **how)
-
-
-def _interrupt_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGINT)
+    assert parent is not None
+    threading.Thread(target=_interrupt_after, args=(parent,), name="parent", daemon=True).start()
+    try:
+        return train(config, **how)
+    except KeyboardInterrupt:
+        if not parent.is_alive():
+            os._exit(130)  # the pool's worker would wait for the next task of a process that is gone
+        raise
+
+
+def _interrupt_after(parent: Any) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def best_constant(config: RunConfig, count: int) -> tuple[float, Floats]:
