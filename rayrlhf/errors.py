@@ -1,4 +1,4 @@
-"""The one exception that users see as a sentence instead of a traceback."""
+"""The one exception that users see as a sentence instead of a traceback, and what its sentences are made of."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,6 +6,12 @@ from difflib import get_close_matches
 
 class UserError(Exception):
     """Something the user can mend: the command line prints it as one line and exits with 2."""
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line: its type and the first line of its message."""
+    message = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

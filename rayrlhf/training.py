@@ -19,8 +19,7 @@ from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
-from rayrlhf.envs.broken import one_line
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, one_line
 from rayrlhf.rewards.networks import make_network
 from rayrlhf.teachers.make import check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start
@@ -106,8 +105,7 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
         except Exception as error:  # Ray raises ConnectionError, RuntimeError and plain Exception
-            where = f"the Ray cluster at {address} cannot be joined" if address else "Ray does not start here"
-            raise UserError(f"{where}: {one_line(error)}") from error
+            raise _without_ray(address, error) from error
     try:
         yield
     finally:
@@ -124,7 +122,12 @@ def _require_cluster() -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
     except OSError as error:
-        raise UserError(f"the Ray cluster at {address} cannot be joined: {one_line(error)}") from error
+        raise _without_ray(address, error) from error
+
+
+def _without_ray(address: str | None, error: Exception) -> UserError:
+    where = f"the Ray cluster at {address} cannot be joined" if address else "Ray does not start here"
+    return UserError(f"{where}: {one_line(error)}")
 
 
 def set_ray_defaults() -> None:

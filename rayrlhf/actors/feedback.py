@@ -99,8 +99,8 @@ class FeedbackLoop:
             return None
         outcome = self._running.result()
         self._running = None
-        self.labels, self.version, self._weights = outcome.labels, outcome.version, outcome.weights
-        self.answers += outcome.answers
+        self.labels, self.answers = outcome.labels, outcome.answers
+        self.version, self._weights = outcome.version, outcome.weights
         return outcome
 
     def abandon_session(self) -> SessionOutcome | None:
@@ -229,7 +229,7 @@ class FeedbackLoop:
             metrics |= self._fit_to(parts)
             version, self._behind = version + 1, False
         metrics["fit_seconds"] = time.perf_counter() - begin
-        answers = sum(len(said) for _, said in fresh)
+        answers = self.answers + sum(len(said) for _, said in fresh)
         return SessionOutcome(session, self.labels + new, answers, self._publish(), version, metrics)
 
     def _select(self, session: int, count: int) -> Queries:

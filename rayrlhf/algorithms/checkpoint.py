@@ -71,12 +71,15 @@ def save(algorithm: "Pebble", folder: Path, *, shared_rows: bool = False) -> Non
     try:
         with no_space_is_one_line(folder):
             aside.mkdir(parents=True)
-            _write(algorithm, aside, folder.parent / ROWS if shared_rows else aside / ROWS, shared_rows)
+            rows = folder.parent / ROWS if shared_rows else aside / ROWS
+            _write(algorithm, aside, rows, shared_rows)
             if folder.exists():
                 folder.rename(old)
             aside.rename(folder)
-            for written in (folder, *(path for path in folder.rglob("*") if path.is_dir()), folder.parent):
-                _sync(written)
+            inside = [path for path in folder.rglob("*") if path.is_dir()]
+            for written in (folder, *inside, rows, folder.parent):
+                if written.is_dir():
+                    _sync(written)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -134,14 +137,7 @@ def verify(folder: Path, run: RunConfig, *, exploration_only: bool = False) -> d
 
     Raises `Damaged` for one that is not whole, and UserError for a newer or foreign one.
     """
-    manifest: dict[str, Any] = read_json(folder / MANIFEST)
-    if "format" not in manifest or "made_for" not in manifest:
-        raise UserError(f"{folder} is no checkpoint: a run's lie in its folder, as checkpoints/step-...")
-    if manifest["format"] != FORMAT:
-        found = manifest["format"]
-        writer = manifest.get("rayrlhf", "of its time")
-        raise UserError(f"{folder} has checkpoint format {found}, this version reads {FORMAT}; use rayrlhf {writer}")
-    _refuse_mismatch(folder, "", manifest["made_for"], made_for(run, exploration_only=exploration_only))
+    manifest = _fitting_manifest(folder, run, exploration_only=exploration_only)
     for name, expected in manifest["files"].items():
         require_digest(folder / name, expected)
     for shard in manifest["shards"]:
@@ -154,7 +150,19 @@ def refuse_changes(checkpoints: Path, run: RunConfig) -> None:
     """UserError where the newest checkpoint in a run's folder does not fit `run`, from its manifest alone."""
     for newest in by_age(checkpoints)[:1]:
         with suppress(Damaged):
-            _refuse_mismatch(newest, "", read_json(newest / MANIFEST).get("made_for", {}), made_for(run))
+            _fitting_manifest(newest, run)
+
+
+def _fitting_manifest(folder: Path, run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any]:
+    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    found = manifest.get("format")
+    if found is not None and found != FORMAT:
+        writer = manifest.get("rayrlhf", "of its time")
+        raise UserError(f"{folder} has checkpoint format {found}, this version reads {FORMAT}; use rayrlhf {writer}")
+    if found is None or "made_for" not in manifest:
+        raise UserError(f"{folder} is no checkpoint: a run's lie in its folder, as checkpoints/step-...")
+    _refuse_mismatch(folder, "", manifest["made_for"], made_for(run, exploration_only=exploration_only))
+    return manifest
 
 
 def _refuse_mismatch(folder: Path, prefix: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -162,10 +170,8 @@ def _refuse_mismatch(folder: Path, prefix: str, saved: dict[str, Any], wanted: d
         if isinstance(value, dict):
             _refuse_mismatch(folder, f"{prefix}{key}.", saved.get(key, {}), value)
         elif saved.get(key) != value:
-            raise UserError(
-                f"{folder} was made with {prefix}{key}={saved.get(key)}, this run has {prefix}{key}={value}: "
-                "that cannot change any more"
-            )
+            name, former = f"{prefix}{key}", saved.get(key)
+            raise UserError(f"{folder} was made with {name}={former}, this run has {name}={value}: they must agree")
 
 
 def load(

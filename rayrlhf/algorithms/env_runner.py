@@ -15,8 +15,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from rayrlhf.algorithms.collector import Collector, CollectReport, Mode
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import EnvironmentBroken
-from rayrlhf.envs.broken import one_line
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, one_line
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
 from rayrlhf.preferences.fragments import Fragment
 

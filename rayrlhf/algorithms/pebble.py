@@ -152,11 +152,10 @@ class Pebble(SAC):
         """One with questions or, when all have been asked, one that only fits to answers that came late."""
         questions = self.plan.questions_due(self.progress)
         late = self.plan.late_session_due(self.progress) if feedback.unlearnt else None
-        if questions:
-            feedback.begin_session(self.progress.sessions, questions)
-        elif late is not None:
-            feedback.begin_session(late, 0)
-        self._session_running = bool(questions) or late is not None
+        session = self.progress.sessions if questions else late
+        if session is not None:
+            feedback.begin_session(session, questions)
+            self._session_running = True
 
     def _finish_session(self, *, wait: bool) -> None:
         """Applies the running session's outcome if it is there, or once it is."""
@@ -174,7 +173,7 @@ class Pebble(SAC):
         self._session_running = False
         self.progress.sessions = outcome.session + 1
         self.progress.labels = outcome.labels
-        self.progress.answers += outcome.answers
+        self.progress.answers = outcome.answers
         self._metrics |= outcome.metrics
         if not self.progress.exploring:
             self._reward_with("ensemble", outcome.weights, outcome.version)

@@ -19,7 +19,7 @@ class SessionOutcome:
 
     session: its number
     labels: labels of the run so far, including this session's
-    answers: answers of this session, skips included
+    answers: answers of the run so far, skips included
     weights: reference to the ensemble's weights after the fit
     version: of these weights
     metrics: loss and accuracy of the fit, seconds of its parts

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal, get_args
@@ -124,7 +125,7 @@ def _train_here(config: RunConfig, **how: Any) -> dict[str, Any]:
         raise
 
 
-def _interrupt_after(parent: Any) -> None:
+def _interrupt_after(parent: BaseProcess) -> None:
     parent.join()
     os.kill(os.getpid(), signal.SIGINT)
 

@@ -12,6 +12,7 @@ from rayrlhf.cli.output import finish, say, show
 from rayrlhf.errors import UserError, nearest
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.exchange import export_file, import_file, info
+from rayrlhf.preferences.storage import exists
 
 _Where = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
 _File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -88,7 +89,7 @@ def _info(args: Sequence[str]) -> None:
 
 def _export(args: Sequence[str]) -> None:
     options = parse(ExportOptions, args, "dataset export")
-    if Path(options.file).exists() and not options.overwrite:
+    if not options.overwrite and exists(options.file):
         raise UserError(f"{options.file} exists: choose another name, or replace it with --overwrite")
     count = export_file(_existing(options.dataset), options.file)
     say(f"wrote {count:,} questions to {options.file}")

@@ -23,12 +23,6 @@ class EnvironmentBroken(Exception):  # noqa: N818 - it reads as what happened
         return f"{self.task}: environment {self.index} broke in episode {self.episode}, step {self.step}: {self.reason}"
 
 
-def one_line(error: BaseException) -> str:
-    """An exception as one line: its type and the first line of its message."""
-    message = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
-
-
 def require_finite(
     task: str, indices: ArrayLike, episodes: ArrayLike, steps: ArrayLike, obs: Floats, reward: Floats
 ) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayrlhf.config.schema import EnvOptions
-from rayrlhf.envs.broken import EnvironmentBroken, one_line, require_finite
+from rayrlhf.envs.broken import EnvironmentBroken, require_finite
 from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.interface import EnvSpec, Step
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, one_line
 from rayrlhf.preferences.fragments import Floats
 
 try:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rayrlhf.envs.broken import EnvironmentBroken, one_line, require_finite
+from rayrlhf.envs.broken import EnvironmentBroken, require_finite
 from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.interface import EnvSpec, Step
+from rayrlhf.errors import one_line
 from rayrlhf.preferences.fragments import Floats
 
 if TYPE_CHECKING:  # it imports MuJoCo, which not every environment has

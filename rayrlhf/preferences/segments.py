@@ -90,7 +90,8 @@ class Queries:
     def contents(self) -> list[str]:
         """A hash of what each query shows, whatever it is called: observations and actions of both segments."""
         columns = [column for side in (self.left, self.right) for column in (side.obs, side.action)]
-        return [_hash(*(column[i].tobytes() for column in columns)) for i in range(len(self))]
+        shown = (b"".join(column[i].tobytes() for column in columns) for i in range(len(self)))
+        return [hashlib.blake2b(bytes_of_one, digest_size=8).hexdigest() for bytes_of_one in shown]
 
     def among(self, ids: Collection[str]) -> "Queries":
         """The queries whose ids are in `ids`, in their own order."""
@@ -100,13 +101,6 @@ class Queries:
         """The queries at `index` `[K]`, in that order."""
         ids = tuple(self.ids[i] for i in index)
         return Queries(ids, self.session, self.left.take(index), self.right.take(index), self.typical_return)
-
-
-def _hash(*parts: bytes) -> str:
-    state = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        state.update(part)
-    return state.hexdigest()
 
 
 def query_id(run: str, session: int, index: int) -> str:

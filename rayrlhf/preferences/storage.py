@@ -22,6 +22,15 @@ def locate(where: str | Path) -> tuple[fs.FileSystem, str]:
     return filesystem, path.rstrip("/")
 
 
+def exists(where: str | Path) -> bool:
+    """Whether anything is at a URI or a path."""
+    filesystem, path = locate(where)
+    try:
+        return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+    except OSError as error:
+        raise UserError(f"cannot look at {where}: {reason(error)}") from error
+
+
 def reason(error: BaseException) -> str:
     """What went wrong in one line, without the library's details."""
     code = getattr(error, "errno", None)

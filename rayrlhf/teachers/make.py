@@ -25,19 +25,13 @@ def make_teacher(options: TeacherOptions, seed: int) -> Teacher:
 
 def check_teacher(options: TeacherOptions) -> None:
     """Raises what `make_teacher` would raise, and makes none."""
-    if options.name in PRESETS:
-        return
     if ":" in options.name:
-        _check_users_teacher(options.name)
+        found = imported("teacher.name", options.name)
+        if missing := [method for method in ("ask", "collect") if not callable(getattr(found, method, None))]:
+            raise UserError(f"teacher.name {options.name!r} is no teacher: it has no {' and no '.join(missing)}")
+    if ":" in options.name or options.name in PRESETS:
         return
     if meaningless := [*overrides(options), *["bpref_compat"] * options.bpref_compat]:
         raise UserError(f"teacher.{meaningless[0]} means nothing to the {options.name} teacher: leave it out")
     if options.name == "silent" and options.wait:
         raise UserError("teacher.wait would wait for ever for the silent teacher: set it to false")
-
-
-def _check_users_teacher(name: str) -> None:
-    found = imported("teacher.name", name)
-    missing = [method for method in ("ask", "collect") if not callable(getattr(found, method, None))]
-    if missing:
-        raise UserError(f"teacher.name {name!r} is no teacher: it has no {' and no '.join(missing)}")

@@ -58,7 +58,10 @@ class RunDirectory:
 
         The system lets go of it when the process ends, however it ends. Raises `UserError` where another one has it.
         """
-        holder = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            holder = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"cannot write to {str(self.path)!r}: {error.strerror}") from error
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -174,9 +177,11 @@ def read_metrics(path: Path) -> Iterator[Row]:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is half a row
         try:
-            row = dict(json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}, line {number}: damaged, not a JSON object; delete the line to go on") from error
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: damaged, not a JSON object; delete the line to go on")
         yield row
 
 

@@ -50,20 +50,26 @@ def test_a_rollout_actor_killed_during_an_evaluation_collects_again(
     algorithm = make(changed(small_run, rollout={"actors": actors, "synchronous": False}))
     advance(algorithm, 400)
     assert set(algorithm.rollouts._in_flight) == set(range(1, actors + 1))
-    for reports, _, _ in [algorithm.env_runner_group._worker_manager._filter_calls_by_tag("report")]:
-        ray.wait(reports, num_returns=len(reports))
+    reports, _, _ = algorithm.env_runner_group._worker_manager._filter_calls_by_tag("report")
+    ray.wait(reports, num_returns=len(reports))
     _kill_runner(algorithm)
     assert len(algorithm.evaluate(6).episodes) == 6
     assert advance(algorithm, 1400)["env_steps"] >= 1400
     assert algorithm.rollouts.runners() == list(range(1, actors + 1))
 
 
-def test_a_stop_while_waiting_leaves_what_has_come_on_its_way(small_run: RunConfig, make: Make) -> None:
+def test_a_stop_while_waiting_leaves_what_has_come_on_its_way(small_run: RunConfig, make: Make, tmp_path: Path) -> None:
     """Both fragments are taken at once, or neither: a checkpoint between them would know of one too many."""
     algorithm = make(synchronous(small_run, rollout={"actors": 2}))
     advance(algorithm, 400)
     rollouts, asked = algorithm.rollouts, dict(algorithm.rollouts.numbers)
-    algorithm.env_runner_group._worker_manager.actors()[2].apply.remote(lambda _: time.sleep(2))
+    go_on = tmp_path / "go-on"
+
+    def hold(_: Any) -> None:
+        while not go_on.exists():
+            time.sleep(0.05)
+
+    algorithm.env_runner_group._worker_manager.actors()[2].apply.remote(hold)
     algorithm.request_fragments()
 
     def stop_when_the_first_is_here() -> None:
@@ -75,6 +81,7 @@ def test_a_stop_while_waiting_leaves_what_has_come_on_its_way(small_run: RunConf
         rollouts.collect(version=0, max_staleness=1, everything=True)
     assert rollouts.asked() == asked
     rollouts.check = lambda: None
+    go_on.touch()
     arrivals = rollouts.collect(version=0, max_staleness=1, everything=True)
     assert [arrival.runner for arrival in arrivals] == [1, 2]
 
@@ -174,6 +181,9 @@ def test_a_checkpoint_of_a_newer_format_is_refused(saved: Path, small_run: RunCo
     write_json(saved / "manifest.json", {**manifest, "format": checkpoint.FORMAT + 1})
     with pytest.raises(UserError, match="format"):
         checkpoint.verify(saved, small_run)
+    saved.rename(saved.with_name("step-1"))
+    with pytest.raises(UserError, match="format"):
+        checkpoint.refuse_changes(saved.parent, small_run)
 
 
 @pytest.mark.parametrize(

@@ -213,12 +213,15 @@ def test_export_replaces_nothing_unasked(run: RunDirectory, tmp_path: Path, caps
     file.write_text("important\n")
     assert "--overwrite" in mistake(capsys, "dataset", "export", run.path, file)
     assert file.read_text() == "important\n"
+    assert "--overwrite" in mistake(capsys, "dataset", "export", run.path, f"file://{file}")
+    assert file.read_text() == "important\n"
     assert cli.main(["dataset", "export", str(run.path), str(file), "--overwrite"]) == 0
     assert "important" not in file.read_text()
 
 
-def test_a_row_of_metrics_that_is_no_object(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    run.metrics_file.write_text("[1]\n")
+@pytest.mark.parametrize("row", ["[1]", "[]", "7", "null", '{"env_st'])
+def test_a_row_of_metrics_that_is_no_object(run: RunDirectory, capsys: pytest.CaptureFixture[str], row: str) -> None:
+    run.metrics_file.write_text(f"{row}\n")
     assert "line 1: damaged" in mistake(capsys, "plot", run.path)
 
 
