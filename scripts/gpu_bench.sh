@@ -23,7 +23,7 @@ bench() {
 }
 
 failed=0
-bench learner rounds=5 updates=500 || failed=1
+bench learner rounds=5 stock=false || failed=1
 bench relabel rounds=5 || failed=1
 bench query rounds=3 || failed=1
 bench reward rounds=5 epochs=5 || failed=1

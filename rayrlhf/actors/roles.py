@@ -61,7 +61,8 @@ class TrajectoryRole:
         left, right = pairs
         rng = seeding.generator(self._run.seed, "selection", session)
         labelled = _joined(self._labelled) if self._labelled else None
-        index = select(method, count, left, right, lambda *_: _probability(logits), labelled, rng)
+        device = _device(self._run)
+        index = select(method, count, left, right, lambda *_: _probability(logits), labelled, rng, device=device)
         ids = tuple(query_id(self._name, session, i) for i in range(count))
         typical = self._store.typical_return(self._run.queries.segment_length)
         return Queries(ids, session, left.take(index), right.take(index), typical)
@@ -86,10 +87,9 @@ class EnsembleRole:
     """Some members of the ensemble and all labels."""
 
     def __init__(self, run: RunConfig, obs_dim: int, action_dim: int, members: Sequence[int]) -> None:
-        device = "cuda" if run.resources.reward_gpus and torch.cuda.is_available() else "cpu"
         threads = run.resources.member_threads
         self._ensemble = RewardEnsemble(
-            run.reward, obs_dim, action_dim, seed=run.seed, members=members, device=device, threads=threads
+            run.reward, obs_dim, action_dim, seed=run.seed, members=members, device=_device(run), threads=threads
         )
         self._parts: list[Labels] = []
 
@@ -146,3 +146,8 @@ def _joined(parts: list[Labels]) -> Labels:
 
 def _probability(logits: Sequence[NDArray[np.float32]]) -> torch.Tensor:
     return torch.sigmoid(torch.from_numpy(np.concatenate(logits)))
+
+
+def _device(run: RunConfig) -> str:
+    """Where this process computes: on the GPU that it was given, if any."""
+    return "cuda" if run.resources.reward_gpus and torch.cuda.is_available() else "cpu"

@@ -12,10 +12,13 @@ class GraphedUpdate:
     """Replays `update(move_target)` from a graph; one graph with and one without the target's move.
 
     `update` reads and writes only tensors that stay where they are between calls, and numbers of `generator`.
-    Resetting an optimiser needs a new instance.
+    Resetting an optimiser needs a new instance, and so does another `layout` of what is read.
     """
 
-    def __init__(self, update: Callable[[bool], None], generator: torch.Generator) -> None:
+    def __init__(
+        self, update: Callable[[bool], None], generator: torch.Generator, layout: tuple[int, ...] | None = None
+    ) -> None:
+        self.layout = layout
         self._update, self._generator = update, generator
         self._graphs: dict[bool, torch.cuda.CUDAGraph] = {}
         self._warm = 0

@@ -157,11 +157,12 @@ class PebbleLearner(TorchLearner):
         return means
 
     def _one_update(self, move_target: bool) -> None:
-        if self._device.type != "cuda" or self.source == "entropy" or self.config.num_learners > 1:
+        if self._device.type != "cuda" or self.config.num_learners > 1:
             self._draw_and_update(move_target)
             return
-        if self._graphs is None:
-            self._graphs = GraphedUpdate(self._draw_and_update, self.generator)
+        layout = self.entropy.layout if self.entropy is not None else None
+        if self._graphs is None or self._graphs.layout != layout:
+            self._graphs = GraphedUpdate(self._draw_and_update, self.generator, layout)
         self._graphs(move_target)
 
     def _draw_and_update(self, move_target: bool) -> None:

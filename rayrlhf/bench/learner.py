@@ -54,7 +54,7 @@ def _measure(report: Report, size: Size, options: LearnerBench) -> None:
     device = report.device
     sac = SacOptions(hidden=hidden, batch_size=batch_size, replay_capacity=options.rows)
     sides, stock = _sides(sac, options, device), {}
-    few = max(1, _portion(options, device) // 8)
+    few = min(5, _portion(options, device))  # they are slow
     if options.stock:
         stock = {
             "stock": StockSac(hidden, batch_size, device=device),
@@ -97,7 +97,7 @@ def _sides(sac: SacOptions, options: LearnerBench, device: str) -> dict[str, Sid
 
 
 def _portion(options: LearnerBench, device: str) -> int:
-    return options.updates or (500 if device == "cuda" else 40)
+    return options.updates or (100 if device == "cuda" else 40)
 
 
 def _counted(work: Any, portion: int) -> Side:

@@ -10,6 +10,8 @@ import sys
 from importlib import import_module
 from typing import Any
 
+from rayrlhf.errors import UserError
+
 _LIBRARIES = {"egl": ("libEGL.so.1", "libGL.so.1"), "osmesa": ("libOSMesa.so.8",)}
 """What each back end loads. With EGL alone MuJoCo cannot even be imported: PyOpenGL wants GL beside it."""
 _OFF = ("disable", "disabled", "off", "false", "0")
@@ -23,8 +25,16 @@ REMEDY = "as root run `apt-get install -y libegl1 libgl1` (Debian, Ubuntu), or i
 
 
 def choose_backend() -> None:
-    """Makes MuJoCo draw with EGL or OSMesa where one is installed; a `MUJOCO_GL` of the user's own stays."""
-    if sys.platform != "linux" or os.environ.get("MUJOCO_GL"):
+    """Makes MuJoCo draw with EGL or OSMesa where one is installed; a `MUJOCO_GL` of the user's own stays.
+
+    Raises `UserError` where that is EGL and EGL is not here: MuJoCo cannot even be imported then.
+    """
+    if sys.platform != "linux":
+        return
+    if chosen := os.environ.get("MUJOCO_GL", ""):
+        missing = [library for library in _LIBRARIES["egl"] if not _loads(library)]
+        if chosen.lower() == "egl" and missing:
+            raise UserError(f"MUJOCO_GL={chosen}, but {' and '.join(missing)} cannot be loaded: unset it, or {REMEDY}")
         return
     for backend, libraries in _LIBRARIES.items():
         if all(map(_loads, libraries)):

@@ -84,7 +84,7 @@ class StateEntropy:
         neighbours = min(self.k, self._count - 1)
         if neighbours < 1:
             return torch.zeros_like(index, dtype=torch.float32)
-        return self._nearest[: self._count, neighbours - 1][index]
+        return self._nearest[:, neighbours - 1][index]  # whole: a captured one must hold for states to come
 
     @torch.no_grad()
     def reward(self, index: Tensor) -> Tensor:
@@ -94,6 +94,11 @@ class StateEntropy:
         std = self._moments.std
         scale = torch.where(std > MIN_RELATIVE_STD * self._moments.mean, std, torch.ones_like(std))
         return (distance / scale).float()
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        """Where the lists lie and which column counts: a captured `reward` holds as long as this stays."""
+        return self._nearest.data_ptr(), min(self.k, self._count - 1)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything as flat arrays, on the CPU."""

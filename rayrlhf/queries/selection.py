@@ -70,6 +70,8 @@ def select(
     probability: Probability,
     labelled: Labels | None,
     rng: np.random.Generator,
+    *,
+    device: torch.device | str = "cpu",
 ) -> Integers:
     """Chooses `count` of the `N` candidate pairs `(left[i], right[i])`.
 
@@ -81,6 +83,7 @@ def select(
     Args:
         probability: called once with all candidates, and only by the methods that rank by it.
         labelled: the pairs answered so far; none is as good as an empty set.
+        device: where distances are computed.
 
     Returns:
         `[count]` int64 indices, no index twice.
@@ -102,10 +105,10 @@ def select(
         kept = kept[: max(count, len(left) // 2) if method.startswith("k_center") else count]
     if not method.startswith("k_center"):
         return kept
-    centres = pair_features(labelled.left, labelled.right) if labelled else None
-    features = pair_features(left.take(kept), right.take(kept))
+    centres = pair_features(labelled.left, labelled.right).to(device) if labelled else None
+    features = pair_features(left.take(kept), right.take(kept)).to(device)
     picks = k_center(features, features[:0] if centres is None else centres, count)
-    chosen: Integers = kept[picks.numpy()]
+    chosen: Integers = kept[picks.cpu().numpy()]
     return chosen
 
 

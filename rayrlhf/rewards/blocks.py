@@ -14,6 +14,8 @@ from rayrlhf.rewards.plan import Workspace
 
 _ALIGNMENT = 16
 """Floats to which each parameter's place is rounded: 64 bytes, so that BLAS sees the same alignment everywhere."""
+_ROWS_PER_GROUP = 128
+"""Fewest rows worth a sum of their own."""
 
 
 class FlatParameters:
@@ -104,8 +106,9 @@ class MLPBlock(Block):
     cache does not need.
     """
 
-    def __init__(self, networks: Sequence[MLPReward]) -> None:
+    def __init__(self, networks: Sequence[MLPReward], *, row_groups: int = 1) -> None:
         self.networks = networks
+        self._row_groups = row_groups
         self.parameters = FlatParameters(networks)
         self._bounded = networks[0].bounded
         self._depth = len(networks[0].layers)
@@ -138,8 +141,23 @@ class MLPBlock(Block):
 
     @torch.no_grad()
     def rewards(self, x: Tensor, space: Workspace) -> Tensor:
-        rows = x.reshape(1, -1, x.shape[-1]).expand(len(self.networks), -1, -1)
-        return self._layers(rows, space, keep=False)[-1].view(-1, *x.shape[:2])
+        if len(self.networks) == 1:
+            return self._layers(x.reshape(1, -1, x.shape[-1]), space, keep=False)[-1].view(-1, *x.shape[:2])
+        return self._in_turn(x.reshape(-1, x.shape[-1]), space).view(-1, *x.shape[:2])
+
+    def _in_turn(self, rows: Tensor, space: Workspace) -> Tensor:
+        """The members one after the other on `rows` `[R, D]`: a GPU is full with one, and adds the bias on the way."""
+        reward = space.take("reward", len(self.networks), len(rows), 1)
+        for member in range(len(self.networks)):
+            x = rows
+            for i, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
+                last = i == self._depth - 1
+                out = reward[member] if last else space.take(f"output {i % 2}", len(rows), weight.shape[1])
+                torch.addmm(bias[member, 0], x, weight[member].T, out=out)
+                if not last:
+                    nn.functional.leaky_relu_(out, LEAK)
+                x = out
+        return reward.tanh_() if self._bounded else reward
 
     @torch.no_grad()
     def forward(self, x: Tensor, space: Workspace) -> Tensor:
@@ -154,12 +172,36 @@ class MLPBlock(Block):
         delta.copy_(gradient.reshape(reward.shape))
         if self._bounded:
             delta.addcmul_(delta * reward, reward, value=-1.0)  # d tanh = 1 - tanh^2
+        groups = self._groups(reward.shape[1])
         ones = space.take("ones", len(reward), 1, reward.shape[1]).fill_(1.0)
         for i in reversed(range(self._depth)):
-            self._weight_gradients[i].baddbmm_(delta.transpose(1, 2), self._activations[i])
-            self._bias_gradients[i].baddbmm_(ones, delta)
+            if groups > 1:
+                self._add_in_groups(i, delta, groups, space)
+            else:
+                self._weight_gradients[i].baddbmm_(delta.transpose(1, 2), self._activations[i])
+                self._bias_gradients[i].baddbmm_(ones, delta)
             if i > 0:
                 delta = self._through(i, delta, space)
+
+    def _groups(self, rows: int) -> int:
+        """The most groups, a power of two, that `rows` can be cut into evenly with enough in each."""
+        groups = 1
+        while 2 * groups <= min(self._row_groups, rows // _ROWS_PER_GROUP) and rows % (2 * groups) == 0:
+            groups *= 2
+        return groups
+
+    def _add_in_groups(self, i: int, delta: Tensor, groups: int, space: Workspace) -> None:
+        """Adds layer `i`'s gradients, each group of rows summed by itself first.
+
+        One product over thousands of rows has few results and leaves most of a GPU idle.
+        """
+        below = self._activations[i]
+        members, rows, width = delta.shape
+        parts = delta.view(members * groups, rows // groups, width)
+        product = space.take("product", members * groups, width, below.shape[2])
+        torch.bmm(parts.transpose(1, 2), below.view(members * groups, rows // groups, -1), out=product)
+        self._weight_gradients[i].add_(product.view(members, groups, width, -1).sum(1))
+        self._bias_gradients[i].add_(parts.sum(1).view(members, groups, width).sum(1, keepdim=True))
 
     def _through(self, i: int, delta: Tensor, space: Workspace) -> Tensor:
         """D loss / d (layer `i`'s input before its LeakyReLU) from `delta`, that of layer `i`'s own sums."""
@@ -171,9 +213,11 @@ class MLPBlock(Block):
         return out
 
 
-def make_blocks(networks: Sequence[nn.Module], obs_dim: int, *, stacked: bool) -> list[Block]:
+def make_blocks(networks: Sequence[nn.Module], obs_dim: int, *, stacked: bool, row_groups: int = 1) -> list[Block]:
     """The networks in blocks, in order: all in one if `stacked` and they are MLPs, else one a block."""
     perceptrons = [network for network in networks if type(network) is MLPReward]
     if len(perceptrons) < len(networks):
         return [ModuleBlock(network, obs_dim) for network in networks]
-    return [MLPBlock(perceptrons)] if stacked else [MLPBlock([network]) for network in perceptrons]
+    if stacked:
+        return [MLPBlock(perceptrons, row_groups=row_groups)]
+    return [MLPBlock([network], row_groups=row_groups) for network in perceptrons]

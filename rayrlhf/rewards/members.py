@@ -70,7 +70,9 @@ class Members:
         ]
         handwritten = all(type(network) is MLPReward for network in networks)
         self.plan = plan or choose_plan(self.device, members=len(networks), handwritten=handwritten, threads=threads)
-        self.blocks: list[Block] = make_blocks(networks, obs_dim, stacked=self.plan.stacked)
+        self.blocks: list[Block] = make_blocks(
+            networks, obs_dim, stacked=self.plan.stacked, row_groups=self.plan.row_groups
+        )
         ends = np.cumsum([0, *(len(block.networks) for block in self.blocks)]).tolist()
         self.rows = [slice(first, end) for first, end in pairwise(ends)]
         """By block: the members it holds, as rows of `[E, ...]`."""

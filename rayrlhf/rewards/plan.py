@@ -15,12 +15,13 @@ _CPU_ROWS = 2048
 class Plan:
     """How members are computed.
 
-    stacked:    all members in one batched product; otherwise one after the other
+    stacked:    all members fitted in one batched product; otherwise one after the other
     fit_rows:   transitions of one member per forward and backward pass; larger batches are summed over chunks
     score_rows: transitions per forward pass
     threads:    members computed at the same time, each in a thread of its own
     padded:     the last batch of an epoch is filled up with weightless pairs, so that every step has one shape
     graphed:    steps are replayed from a CUDA graph
+    row_groups: into how many groups the rows of a weight's gradient are cut at most, each summed by itself
     """
 
     stacked: bool
@@ -29,6 +30,7 @@ class Plan:
     threads: int = 1
     padded: bool = False
     graphed: bool = False
+    row_groups: int = 1
 
 
 def choose_plan(device: torch.device, *, members: int, handwritten: bool, threads: int | None = None) -> Plan:
@@ -46,7 +48,14 @@ def choose_plan(device: torch.device, *, members: int, handwritten: bool, thread
         cores = free_cores() // torch.get_num_threads()
         helpful = 2 * cores if cores > 1 else 1
         return Plan(stacked=False, fit_rows=rows, score_rows=rows, threads=min(members, threads or helpful))
-    return Plan(stacked=handwritten, fit_rows=1 << 20, score_rows=1 << 16, padded=handwritten, graphed=handwritten)
+    return Plan(
+        stacked=handwritten,
+        fit_rows=1 << 20,
+        score_rows=1 << 17,
+        padded=handwritten,
+        graphed=handwritten,
+        row_groups=32,
+    )
 
 
 class Workspace:

@@ -14,18 +14,19 @@ pytestmark = [
 ]
 
 
-def learner(*, graphed: bool, precision: str = "float32") -> PebbleLearner:
+def learner(*, graphed: bool, precision: str = "float32", exploring: bool = False) -> PebbleLearner:
     run = RunConfig(
-        mode="oracle",
+        mode="preferences" if exploring else "oracle",
         sac=SacOptions(hidden=(64, 64), batch_size=64, precision=precision, layer_norm=True),  # type: ignore[arg-type]
         total_steps=10_000,
-        explore=ExploreOptions(seed_steps=0, unsupervised_steps=0),
+        explore=ExploreOptions(seed_steps=0, unsupervised_steps=5000 if exploring else 0),
     )
     made = learner_of(run, device="cuda")
     assert made._device.type == "cuda"
     if not graphed:
         made._one_update = made._draw_and_update  # type: ignore[method-assign]
-    made.reward_with("true")
+    if not exploring:
+        made.reward_with("true")
     return made
 
 
@@ -51,3 +52,23 @@ def test_a_replayed_update_is_the_eager_one(precision: str) -> None:
         for name in states[0]:
             np.testing.assert_allclose(states[0][name], states[1][name], rtol=2e-2, atol=2e-4, err_msg=name)
         assert all(torch.equal(both[0].generator.get_state(), each.generator.get_state()) for each in both)
+
+
+def test_exploration_is_replayed_too() -> None:
+    """While lists fill up (three states have two neighbours each), grow and move, and when exploration ends."""
+    with ray_session():
+        both = [learner(graphed=graphed, exploring=True) for graphed in (True, False)]
+        layouts = set()
+        for round_number, rows in enumerate((3, 500, 700, 100, 3000, 10)):
+            for each in both:
+                if round_number == 5:
+                    each.reward_with("true")
+                each.insert([random_fragment(rows, seed=round_number)])
+            found = [each.learn(9) for each in both]
+            np.testing.assert_allclose(list(found[0].values()), list(found[1].values()), rtol=2e-3)
+            assert both[0]._graphs is not None
+            layouts.add(both[0]._graphs.layout)
+        assert len(layouts) >= 4 and None in layouts
+        states = [each.arrays() for each in both]
+        for name in states[0]:
+            np.testing.assert_allclose(states[0][name], states[1][name], rtol=2e-2, atol=2e-4, err_msg=name)

@@ -1,5 +1,7 @@
 """Greedy k-center, against the rule restated pick by pick."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,14 @@ from hypothesis import strategies as st
 
 from rayrlhf.queries import diversity
 from rayrlhf.queries.diversity import k_center
+
+
+@pytest.fixture(autouse=True, scope="module", params=[False, True], ids=["pick by pick", "all at once"])
+def at_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways to the products, on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diversity, "_pays_at_once", lambda points, count: request.param)
+        yield
 
 
 def slow_k_center(candidates: torch.Tensor, centres: torch.Tensor, count: int) -> list[int]:
@@ -87,3 +97,13 @@ def test_impossible_requests_are_refused() -> None:
         k_center(torch.zeros(2, 3), torch.zeros(0, 3), 3)
     with pytest.raises(ValueError, match=r"\[N, D\]"):
         k_center(torch.zeros(2, 3), torch.zeros(1, 4), 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_picks_the_same() -> None:
+    generator = torch.Generator().manual_seed(2)
+    candidates, centres = torch.randn(120, 3900, generator=generator), torch.randn(130, 3900, generator=generator)
+    picks = k_center(candidates.cuda(), centres.cuda(), 40)
+    assert picks.is_cuda
+    assert picks.tolist() == k_center(candidates, centres, 40).tolist()

@@ -8,7 +8,7 @@ import torch
 
 from rayrlhf.config import RewardOptions
 from rayrlhf.preferences.answers import Labels
-from rayrlhf.rewards import EpochReport, MLPReward, RewardEnsemble, fit_together, reward_scale
+from rayrlhf.rewards import EpochReport, MLPReward, RewardEnsemble, blocks, fit_together, reward_scale
 from rayrlhf.rewards.plan import Plan
 from rayrlhf.seeding import generator
 
@@ -17,6 +17,7 @@ PLANS = {
     "in chunks of one pair": Plan(stacked=False, fit_rows=1, score_rows=1),
     "stacked": Plan(stacked=True, fit_rows=2048, score_rows=2048),
     "stacked, padded, in chunks": Plan(stacked=True, fit_rows=40, score_rows=40, padded=True),
+    "stacked, rows in groups": Plan(stacked=True, fit_rows=2048, score_rows=2048, row_groups=8),
 }
 
 
@@ -72,7 +73,8 @@ def networks_of(ensemble: RewardEnsemble, options: RewardOptions) -> list[MLPRew
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("output", ["tanh", "linear"])
-def test_an_epoch_is_the_formulas_epoch(plan: Plan, output: str, options, make_labels) -> None:
+def test_an_epoch_is_the_formulas_epoch(plan: Plan, output: str, options, make_labels, monkeypatch) -> None:
+    monkeypatch.setattr(blocks, "_ROWS_PER_GROUP", 4)
     options = options.model_copy(update={"output": output, "lr": 3e-3})
     labels = with_targets(make_labels(21), [0.0, 0.5, 1.0, 0.25, 1.0, 0.5, 0.0] * 3)
     ensemble = RewardEnsemble(options, 4, 2, seed=5, plan=plan)
