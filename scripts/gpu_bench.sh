@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The benchmarks that a GPU changes, on this machine's GPU, in under ten minutes:
+# The benchmarks that a GPU changes, on this machine's GPU, in three minutes:
 #
 #   scripts/gpu_bench.sh [FOLDER]     one JSON file per benchmark; FOLDER is `bench-gpu` by default
 #

@@ -31,7 +31,7 @@ from rayrlhf.algorithms.files import (
 )
 from rayrlhf.algorithms.progress import Progress
 from rayrlhf.algorithms.shards import ShardEntry
-from rayrlhf.config import RunConfig
+from rayrlhf.config import EnvOptions, RunConfig
 from rayrlhf.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +42,12 @@ MANIFEST = "manifest.json"
 ROWS = "rows"
 NETWORKS = {"hidden", "layer_norm", "log_std_min", "log_std_max"}
 """Options without which the parameters of actor and critics mean something else."""
-EXPLORATION_FITS: dict[str, Any] = {"algorithm": True, "env": True, "sac": NETWORKS, "explore": {"neighbours"}}
+EXPLORATION_FITS: dict[str, Any] = {
+    "algorithm": True,
+    "env": set(EnvOptions.model_fields) - {"threads"},
+    "sac": NETWORKS,
+    "explore": {"neighbours"},
+}
 """Options that a run must share with the exploration that it starts from."""
 STATE_FITS: dict[str, Any] = EXPLORATION_FITS | {
     "mode": True,

@@ -66,6 +66,9 @@ def _measure(report: Report, options: RolloutBench, stack: ExitStack) -> None:
             pooled = stack.enter_context(program(_run(options, actors=1, backend="envpool")))
             sides["envpool"] = _fragments(pooled, options.fragments)
             before["envpool"] = lambda: collect(pooled)
+            threaded = stack.enter_context(program(_run(options, actors=1, backend="envpool", threads=2)))
+            sides["envpool_two_threads"] = _fragments(threaded, options.fragments)
+            before["envpool_two_threads"] = lambda: collect(threaded)
     rates = alternate(sides, rounds=options.rounds, before=before)
     envs = f"{options.envs} environments"
     against = f"the same {envs} and policy in a bare loop in this process, one core"
@@ -76,14 +79,18 @@ def _measure(report: Report, options: RolloutBench, stack: ExitStack) -> None:
         report.add("one_actor_stock_metaworld", rates, "one", "stock", unit=UNIT, against=stock_loop)
     if "envpool" in sides:
         report.add("envpool", rates, "envpool", "one", unit=UNIT, against="the same actor with the Python backend")
+        against = "one actor with the Python backend; wants two free cores"
+        report.add("envpool_two_threads", rates, "envpool_two_threads", "one", unit=UNIT, against=against)
         report.add("envpool_stock_metaworld", rates, "envpool", "stock", unit=UNIT, against=stock_loop)
     actors = {"one": one} | ({"envpool": pooled} if "envpool" in sides else {})
     _per_processor_second(report, options, actors, bare)
 
 
-def _run(options: RolloutBench, *, actors: int, backend: Literal["python", "envpool"] = "python") -> RunConfig:
+def _run(
+    options: RolloutBench, *, actors: int, backend: Literal["python", "envpool"] = "python", threads: int = 1
+) -> RunConfig:
     horizon = 500 if options.suite == "metaworld" else 50
-    env = EnvOptions(suite=options.suite, task=options.task, backend=backend, horizon=horizon)
+    env = EnvOptions(suite=options.suite, task=options.task, backend=backend, threads=threads, horizon=horizon)
     return RunConfig(
         mode="oracle",
         total_steps=10_000,

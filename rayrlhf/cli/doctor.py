@@ -144,7 +144,7 @@ def _disk() -> Finding:
 def _accelerator() -> Finding:
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
-        return Finding("GPU", "ok", names)
+        return Finding("GPU", "ok", f"{names}; used with --resources.gpus_per_learner and --resources.reward_gpus")
     if shutil.which("nvidia-smi"):
         return Finding("GPU", "limited", "there is one, but this torch cannot use it", "install torch's CUDA build")
     return Finding("GPU", "ok", "none; everything runs on the CPU")

@@ -29,6 +29,8 @@ class EnvOptions(Options):
     """`drawer-open` (metaworld), `HalfCheetah-v5` (gymnasium), `cheetah-run` (dmc), `point` (toy)."""
     backend: Literal["python", "envpool"] = "python"
     """MetaWorld only: MuJoCo stepped from Python, or EnvPool's C++ (extra `fast`; no V1 rewards, no fixed start)."""
+    threads: Positive = 1
+    """EnvPool only: threads that step the environments of one actor; `resources.rollout_cpus` should count them."""
     goal_hidden: bool = True
     """MetaWorld only: zero the goal's part of the observation (B-Pref)."""
     horizon: Positive | None = 500

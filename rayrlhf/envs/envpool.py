@@ -50,7 +50,7 @@ def make(options: EnvOptions, num_envs: int, draws: Draws) -> "PoolEnv":
 
 
 class PoolEnv:
-    """A `VectorEnv` over one synchronous pool (one batch holds all environments), stepped by one thread.
+    """A `VectorEnv` over one synchronous pool (one batch holds all environments).
 
     EnvPool by itself resets an environment in the step after its last one. Here those that ended are reset at once, so
     that a step has both the last observation of the old episode and the first of the new.
@@ -100,7 +100,7 @@ class PoolEnv:
             metaworld_task_id(self._options.task.removesuffix(_VERSION) + _VERSION),
             num_envs=self.num_envs,
             batch_size=self.num_envs,
-            num_threads=1,
+            num_threads=min(self._options.threads, self.num_envs),
             seed=seeds,
             max_episode_steps=self.spec.horizon * self._options.action_repeat + 1,
             partially_observable=self._options.goal_hidden,

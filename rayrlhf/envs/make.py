@@ -64,6 +64,8 @@ def _checked_suite(options: EnvOptions) -> _Suite:
     suite = _suite(options.suite, options.backend)
     if options.suite != "metaworld" and (options.reward_version != "v2" or not options.random_start):
         raise UserError(f"env.reward_version and env.random_start are MetaWorld's alone: {options.suite} has neither")
+    if options.threads > 1 and options.backend != "envpool":
+        raise UserError("env.threads is EnvPool's alone: use env.backend envpool, or more rollout.actors")
     known = suite.task_names()
     task = options.task.removesuffix("-v3") if options.suite == "metaworld" else options.task
     foreign = options.suite == "gymnasium" and ":" in task  # `module:Id-v0`: registered when the module is imported

@@ -199,6 +199,10 @@ def test_a_foreign_checkpoint_is_refused(saved: Path, small_run: RunConfig, grou
         checkpoint.verify(saved, changed(small_run, **group))
 
 
+def test_resources_and_threads_may_change(saved: Path, small_run: RunConfig) -> None:
+    checkpoint.verify(saved, changed(small_run, env={"threads": 2}, resources={"threads": 2, "reward_actors": 2}))
+
+
 def test_a_checkpoint_after_exploration_is_no_explore_from(saved: Path, small_run: RunConfig, make: Make) -> None:
     with pytest.raises(UserError, match="after the exploration"):
         make(small_run, "other").load_checkpoint(str(saved), exploration_only=True)

@@ -91,6 +91,16 @@ def test_action_repeat_equals_repeating() -> None:
     np.testing.assert_array_equal(both.obs, second.obs)
 
 
+def test_threads_change_nothing_but_the_time() -> None:
+    one, three = pool(5, horizon=7), pool(5, horizon=7, threads=3)
+    np.testing.assert_array_equal(one.reset([0] * 5), three.reset([0] * 5))
+    for action in np.random.default_rng(0).uniform(-1, 1, (40, 5, 4)):
+        for a, b in zip(vars(one.step(action)).values(), vars(three.step(action)).values(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(UserError, match=r"env\.threads.*env\.backend envpool"):
+        check_env(EnvOptions(threads=2))
+
+
 @pytest.mark.parametrize("choice", [{"reward_version": "v1"}, {"random_start": False}])
 def test_what_it_lacks_is_refused_naming_the_python_backend(choice: dict[str, Any]) -> None:
     options = EnvOptions(backend="envpool", **choice)
