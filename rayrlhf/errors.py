@@ -8,7 +8,7 @@ class UserError(Exception):
     """Something the user can mend: the command line prints it as one line and exits with 2."""
 
 
-def one_line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
     """An exception as one line: its type and the first line of its message."""
     message = str(error).strip().splitlines()
     return f"{type(error).__name__}: {message[0]}" if message else type(error).__name__

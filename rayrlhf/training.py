@@ -19,7 +19,7 @@ from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
-from rayrlhf.errors import UserError, one_line
+from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.rewards.networks import make_network
 from rayrlhf.teachers.make import check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start
@@ -127,7 +127,7 @@ def _require_cluster() -> None:
 
 def _without_ray(address: str | None, error: Exception) -> UserError:
     where = f"the Ray cluster at {address} cannot be joined" if address else "Ray does not start here"
-    return UserError(f"{where}: {one_line(error)}")
+    return UserError(f"{where}: {in_one_line(error)}")
 
 
 def set_ray_defaults() -> None:

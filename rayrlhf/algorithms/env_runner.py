@@ -15,7 +15,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from rayrlhf.algorithms.collector import Collector, CollectReport, Mode
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import EnvironmentBroken
-from rayrlhf.errors import UserError, one_line
+from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
 from rayrlhf.preferences.fragments import Fragment
 
@@ -144,4 +144,6 @@ def _cannot_be_made(run: RunConfig, worker: int, error: Exception) -> Exception:
     if isinstance(error, EnvironmentBroken | UserError):
         return error
     name = f"{run.env.suite}/{run.env.task}"
-    return EnvironmentBroken(name, worker * run.rollout.envs_per_actor, 0, 0, f"it cannot be made: {one_line(error)}")
+    return EnvironmentBroken(
+        name, worker * run.rollout.envs_per_actor, 0, 0, f"it cannot be made: {in_one_line(error)}"
+    )

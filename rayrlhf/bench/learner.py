@@ -31,7 +31,7 @@ class LearnerBench(DeviceOptions):
     """Options of `bench learner`."""
 
     updates: Count | None = None
-    """Per portion; by default what takes a good part of a second."""
+    """Per portion; by default 40 on a CPU and 100 on a GPU."""
     rows: Count = 100_000
     """In the replay."""
     stock: bool = True

@@ -16,7 +16,7 @@ from rayrlhf.config.schema import EnvOptions
 from rayrlhf.envs.broken import EnvironmentBroken, require_finite
 from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.interface import EnvSpec, Step
-from rayrlhf.errors import UserError, one_line
+from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.preferences.fragments import Floats
 
 try:
@@ -116,7 +116,7 @@ class PoolEnv:
             try:
                 obs, more, terminated, truncated, info = self._pool.step(action)
             except Exception as error:
-                raise self._broken(0, f"one of {self.num_envs} environments failed: {one_line(error)}") from error
+                raise self._broken(0, f"one of {self.num_envs} environments failed: {in_one_line(error)}") from error
             reward += more
             success |= info["success"] > 0.5
             over = terminated | truncated

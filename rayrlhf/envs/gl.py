@@ -7,10 +7,12 @@ import ctypes
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, in_one_line
 
 _LIBRARIES = {"egl": ("libEGL.so.1", "libGL.so.1"), "osmesa": ("libOSMesa.so.8",)}
 """What each back end loads. With EGL alone MuJoCo cannot even be imported: PyOpenGL wants GL beside it."""
@@ -25,21 +27,26 @@ REMEDY = "as root run `apt-get install -y libegl1 libgl1` (Debian, Ubuntu), or i
 
 
 def choose_backend() -> None:
-    """Makes MuJoCo draw with EGL or OSMesa where one is installed; a `MUJOCO_GL` of the user's own stays.
-
-    Raises `UserError` where that is EGL and EGL is not here: MuJoCo cannot even be imported then.
-    """
-    if sys.platform != "linux":
-        return
-    if chosen := os.environ.get("MUJOCO_GL", ""):
-        missing = [library for library in _LIBRARIES["egl"] if not _loads(library)]
-        if chosen.lower() == "egl" and missing:
-            raise UserError(f"MUJOCO_GL={chosen}, but {' and '.join(missing)} cannot be loaded: unset it, or {REMEDY}")
+    """Makes MuJoCo draw with EGL or OSMesa where one is installed; a `MUJOCO_GL` of the user's own stays."""
+    if sys.platform != "linux" or os.environ.get("MUJOCO_GL"):
         return
     for backend, libraries in _LIBRARIES.items():
         if all(map(_loads, libraries)):
             _use(backend)
             return
+
+
+@contextmanager
+def blaming_mujoco_gl() -> Iterator[None]:
+    """Where MuJoCo cannot even be imported with the user's `MUJOCO_GL`, a `UserError` says so."""
+    try:
+        yield
+    except (AttributeError, ImportError, RuntimeError) as error:
+        chosen = os.environ.get("MUJOCO_GL")
+        if chosen is None or "mujoco" in sys.modules:
+            raise
+        reason = f"MuJoCo cannot be imported with MUJOCO_GL={chosen} ({in_one_line(error)})"
+        raise UserError(f"{reason}: unset it, or {REMEDY}") from error
 
 
 def rendering_problem() -> str | None:

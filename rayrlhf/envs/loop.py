@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rayrlhf.envs.broken import EnvironmentBroken, require_finite
 from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.interface import EnvSpec, Step
-from rayrlhf.errors import one_line
+from rayrlhf.errors import in_one_line
 from rayrlhf.preferences.fragments import Floats
 
 if TYPE_CHECKING:  # it imports MuJoCo, which not every environment has
@@ -80,7 +80,7 @@ class LoopEnv:
             try:
                 next_obs[i], reward[i], terminated[i], truncated[i], success[i] = self._advance(i, actions[i])
             except Exception as error:
-                raise self._broken(i, one_line(error)) from error
+                raise self._broken(i, in_one_line(error)) from error
         require_finite(self.spec.name, self._draws.indices, self._episode, self._step, next_obs, reward)
         return Step(next_obs, self._restart(next_obs, terminated, truncated), reward, terminated, truncated, success)
 
@@ -120,7 +120,7 @@ class LoopEnv:
         try:
             obs[i] = self.envs[i].reset(self._draws.seed_of(i, episode))
         except Exception as error:
-            raise self._broken(i, f"reset: {one_line(error)}") from error
+            raise self._broken(i, f"reset: {in_one_line(error)}") from error
         if not np.isfinite(obs[i]).all():
             raise self._broken(i, "its first observation is not finite")
 

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 from rayrlhf.config.schema import EnvOptions
 from rayrlhf.envs.draws import Draws
-from rayrlhf.envs.gl import choose_backend
+from rayrlhf.envs.gl import blaming_mujoco_gl, choose_backend
 from rayrlhf.envs.interface import EnvSpec, VectorEnv
 from rayrlhf.errors import UserError, nearest
 
@@ -79,4 +79,5 @@ def _suite(suite: str, backend: str) -> _Suite:
     if module is None:
         raise UserError(f"suite {suite} has no backend {backend}: use env.backend python")
     choose_backend()
-    return cast(_Suite, import_module(module))
+    with blaming_mujoco_gl():
+        return cast(_Suite, import_module(module))

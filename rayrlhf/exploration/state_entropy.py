@@ -96,9 +96,9 @@ class StateEntropy:
         return (distance / scale).float()
 
     @property
-    def layout(self) -> tuple[int, int]:
-        """Where the lists lie and which column counts: a captured `reward` holds as long as this stays."""
-        return self._nearest.data_ptr(), min(self.k, self._count - 1)
+    def layout(self) -> tuple[int, int, int]:
+        """Where the lists lie, how many, and which column counts: a captured `reward` holds as long as this stays."""
+        return self._nearest.data_ptr(), len(self._nearest), min(self.k, self._count - 1)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything as flat arrays, on the CPU."""

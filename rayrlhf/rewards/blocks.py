@@ -173,11 +173,11 @@ class MLPBlock(Block):
         if self._bounded:
             delta.addcmul_(delta * reward, reward, value=-1.0)  # d tanh = 1 - tanh^2
         groups = self._groups(reward.shape[1])
-        ones = space.take("ones", len(reward), 1, reward.shape[1]).fill_(1.0)
         for i in reversed(range(self._depth)):
             if groups > 1:
                 self._add_in_groups(i, delta, groups, space)
             else:
+                ones = space.take("ones", len(reward), 1, reward.shape[1]).fill_(1.0)
                 self._weight_gradients[i].baddbmm_(delta.transpose(1, 2), self._activations[i])
                 self._bias_gradients[i].baddbmm_(ones, delta)
             if i > 0:

@@ -41,7 +41,7 @@ def choose_plan(device: torch.device, *, members: int, handwritten: bool, thread
     On a CPU one member's chunk fills the cache and the core, so that stacking only costs memory traffic; members that
     are computed each for itself also make results independent of how they are split over threads and processes. Twice
     as many threads as cores: three members on two cores take one and a half times as long as one, not twice. On a GPU
-    a member's kernels are too short to hide their launches. A user's network runs ungraphed everywhere.
+    a member's kernels in a fit are too short to hide their launches. A user's network runs ungraphed everywhere.
     """
     if device.type != "cuda":
         rows = _CPU_ROWS * torch.get_num_threads()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rayrlhf.config.schema import EnvOptions
-from rayrlhf.envs import gl, make_env
+from rayrlhf.envs import make_env
 from rayrlhf.envs.video import rendering_problem, write_video
 from rayrlhf.envs.viewer import open_viewer
 from rayrlhf.errors import UserError
@@ -138,13 +138,19 @@ def test_switched_off_rendering_is_named() -> None:
         assert words in done.stdout and len(done.stdout.splitlines()) == 1
 
 
-def test_an_egl_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MUJOCO_GL", "egl")
-    monkeypatch.setitem(gl._LIBRARIES, "egl", ("libEGL.so.1", "libNowhere.so.1"))
-    with pytest.raises(
-        UserError, match=r"MUJOCO_GL=egl, but .*libNowhere\.so\.1 cannot be loaded: unset it, or as root"
-    ):
-        make_env(EnvOptions(task="reach"), 1, seed=0)
+def test_a_mujoco_gl_that_mujoco_refuses_is_named_where_mujoco_is_wanted() -> None:
+    program = (
+        "import sys\n"
+        "from rayrlhf.config.schema import EnvOptions\n"
+        "from rayrlhf.envs import check_env\n"
+        "check_env(EnvOptions(suite='toy', task='point'))\n"
+        "try: check_env(EnvOptions(task='reach'))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    env = {**os.environ, "MUJOCO_GL": "nonsense"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("UserError MuJoCo cannot be imported with MUJOCO_GL=nonsense (")
+    assert "unset it" in done.stdout and len(done.stdout.splitlines()) == 1
 
 
 def test_a_window_needs_a_display_and_mujoco(monkeypatch: pytest.MonkeyPatch) -> None:

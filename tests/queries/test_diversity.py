@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from rayrlhf.queries import diversity
 from rayrlhf.queries.diversity import k_center
 
+AS_IT_IS = diversity._pays_at_once
+
 
 @pytest.fixture(autouse=True, scope="module", params=[False, True], ids=["pick by pick", "all at once"])
 def at_once(request: pytest.FixtureRequest) -> Iterator[None]:
@@ -101,7 +103,10 @@ def test_impossible_requests_are_refused() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_picks_the_same() -> None:
+@pytest.mark.parametrize("most", [100, 8192])
+def test_a_gpu_picks_the_same(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diversity, "_pays_at_once", AS_IT_IS)
+    monkeypatch.setattr(diversity, "MOST_AT_ONCE", most)
     generator = torch.Generator().manual_seed(2)
     candidates, centres = torch.randn(120, 3900, generator=generator), torch.randn(130, 3900, generator=generator)
     picks = k_center(candidates.cuda(), centres.cuda(), 40)

@@ -7,7 +7,7 @@ import torch
 from rayrlhf.config import RewardOptions
 from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.segments import Segments
-from rayrlhf.rewards import RewardEnsemble, RewardScorer, fit_together, merge_weights, reward_scale
+from rayrlhf.rewards import RewardEnsemble, RewardScorer, blocks, fit_together, merge_weights, reward_scale
 
 NORMALISED = {"normalize_inputs": True, "normalize_rewards": True}
 
@@ -213,8 +213,9 @@ def test_read_only_arrays_are_taken_without_a_warning(options, make_segments, re
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("change", [{}, NORMALISED])
-def test_cuda_follows_the_cpus_curve(change: dict[str, bool], options, make_labels) -> None:
-    """Stacked, padded and replayed from a graph, across labels that outgrow the table and a restore."""
+def test_cuda_follows_the_cpus_curve(change: dict[str, bool], options, make_labels, monkeypatch) -> None:
+    """Stacked, padded, rows in groups, replayed from a graph, across labels that outgrow the table and a restore."""
+    monkeypatch.setattr(blocks, "_ROWS_PER_GROUP", 4)
     options = options.model_copy(update=change)
     labels = make_labels(300)
     slow = RewardEnsemble(options, 4, 2, seed=3)

@@ -21,6 +21,12 @@ PLANS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rows are cut into groups too."""
+    monkeypatch.setattr(blocks, "_ROWS_PER_GROUP", 4)
+
+
 def with_targets(labels: Labels, targets: list[float]) -> Labels:
     return Labels(labels.left, labels.right, np.array(targets, np.float32))
 
@@ -73,8 +79,7 @@ def networks_of(ensemble: RewardEnsemble, options: RewardOptions) -> list[MLPRew
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("output", ["tanh", "linear"])
-def test_an_epoch_is_the_formulas_epoch(plan: Plan, output: str, options, make_labels, monkeypatch) -> None:
-    monkeypatch.setattr(blocks, "_ROWS_PER_GROUP", 4)
+def test_an_epoch_is_the_formulas_epoch(plan: Plan, output: str, options, make_labels) -> None:
     options = options.model_copy(update={"output": output, "lr": 3e-3})
     labels = with_targets(make_labels(21), [0.0, 0.5, 1.0, 0.25, 1.0, 0.5, 0.0] * 3)
     ensemble = RewardEnsemble(options, 4, 2, seed=5, plan=plan)
