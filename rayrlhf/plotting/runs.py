@@ -81,11 +81,10 @@ def _column(rows: Sequence[Row], name: str, default: float = float("nan")) -> Do
 
 
 def _tree(config: RunConfig, across_tasks: bool) -> dict[str, Any]:
-    """What of a config makes a method: all but seed, names and how often it writes; of the true reward no questions."""
+    """What of a config makes a method: all but seed, names and what it writes; of the true reward no questions."""
     aside: Any = dict.fromkeys(("seed", "name", "storage_path", "tracking", "checkpoint", "resources"), True)
-    aside |= {"explore": {"save", "from_"}}
-    if across_tasks:
-        aside |= {"env": {"task"}}
+    aside |= {"explore": {"save", "from_"}, "evaluation": {"videos"}}
+    aside |= {"env": {"threads", "task"} if across_tasks else {"threads"}}
     if config.mode == "oracle":
         aside |= dict.fromkeys(("queries", "teacher", "reward"), True)
     return config.model_dump(mode="json", by_alias=True, exclude=aside)

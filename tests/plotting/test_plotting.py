@@ -46,7 +46,7 @@ def test_the_final_evaluation_replaces_one_at_the_same_step(tmp_path: Path) -> N
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_method(tmp_path: Path) -> None:
-    paths = [make_run(tmp_path, f"seed={seed}") for seed in range(3)]
+    paths = [make_run(tmp_path, f"seed={seed}", f"evaluation.videos={seed}") for seed in range(3)]
     paths += [make_run(tmp_path, "teacher.name=random"), make_run(tmp_path, "mode=oracle")]
     methods = methods_of([read_curve(path) for path in paths])
     assert [len(method.curves) for method in methods] == [3, 1, 1]
