@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import av
 import psutil
@@ -16,7 +18,7 @@ from support import SMALL
 from rayrlhf.envs import make_env
 from rayrlhf.evaluating import PAUSE_FRAMES
 from rayrlhf.preferences.dataset import PreferenceDataset
-from rayrlhf.tracking import RunDirectory
+from rayrlhf.tracking import RunDirectory, read_metrics
 
 RAYRLHF = [sys.executable, "-m", "rayrlhf"]
 
@@ -95,6 +97,10 @@ def test_a_reward_actor_or_a_learner_that_dies_is_built_anew_from_the_checkpoint
     assert len(answers(tmp_path)) == 12
 
 
+def untimed(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if not name.endswith("seconds")} for row in rows]
+
+
 def test_kill_minus_nine_and_resume_equals_a_run_never_killed(tmp_path: Path) -> None:
     """Synchronous, killed after its second checkpoint: labels, networks, rewards and summary are bit for bit equal."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
@@ -115,6 +121,8 @@ def test_kill_minus_nine_and_resume_equals_a_run_never_killed(tmp_path: Path) ->
     assert last[0].name == last[1].name
     for file in ("learner.safetensors", "shard000.safetensors", "feedback/ensemble000.safetensors"):
         assert (last[0] / file).read_bytes() == (last[1] / file).read_bytes(), file
+    rows = [untimed(read_metrics(folder / "run" / "metrics.jsonl")) for folder in (straight, broken)]
+    assert rows[0] == rows[1]
     finals = [json.loads((folder / "run" / "summary.json").read_text()) for folder in (straight, broken)]
     for name in finals[0].keys() - {"wall_seconds"}:
         assert finals[0][name] == finals[1][name], name

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rayrlhf
+from rayrlhf.algorithms.collector import FinishedEpisode
 from rayrlhf.algorithms.files import (
     Arrays,
     Damaged,
@@ -113,6 +114,10 @@ def _write(algorithm: "Pebble", folder: Path, rows: Path, shared_rows: bool) -> 
         "rayrlhf": rayrlhf.__version__,
         "made_for": made_for(algorithm.run),
         "progress": asdict(algorithm.progress),
+        "looks": {
+            "metrics": {name: float(value) for name, value in algorithm._metrics.items()},
+            "episodes": [asdict(episode) for episode in algorithm._recent],
+        },
         "reward_version": algorithm.feedback.version if algorithm.feedback is not None else 0,
         "runners": {
             str(runner): {"fragments": number, "episodes": rollouts.episodes.get(runner)}
@@ -160,7 +165,7 @@ def refuse_changes(checkpoints: Path, run: RunConfig) -> None:
 
 def _fitting_manifest(folder: Path, run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any]:
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
-    found = manifest.get("format")
+    found = manifest.get("format") if isinstance(manifest, dict) else None
     if found is not None and found != FORMAT:
         writer = manifest.get("rayrlhf", "of its time")
         raise UserError(f"{folder} has checkpoint format {found}, this version reads {FORMAT}; use rayrlhf {writer}")
@@ -189,8 +194,6 @@ def load(
     folder = folder.absolute()
     if manifest is None:
         manifest = verify(folder, algorithm.run, exploration_only=exploration_only)
-    if algorithm.feedback is not None and not (folder / "feedback").is_dir():
-        raise UserError(f"{folder} was saved in the mode 'oracle', which keeps no trajectories: questions need some")
     progress = Progress(**manifest["progress"])
     if exploration_only:
         _require_usable_exploration(folder, progress, algorithm.run)
@@ -201,6 +204,10 @@ def load(
     algorithm._on_learners("load_shard", str(folder), rows, manifest["shards"], source, not exploration_only)
     if exploration_only:
         progress = Progress(env_steps=progress.env_steps, borrowed=progress.env_steps)
+    else:
+        looks = manifest.get("looks", {"metrics": {}, "episodes": []})
+        algorithm._metrics = dict(looks["metrics"])
+        algorithm._recent.extend(FinishedEpisode(**episode) for episode in looks["episodes"])
     algorithm.progress = progress
     if algorithm.feedback is not None:
         algorithm.feedback.load(
@@ -227,6 +234,8 @@ def explored_steps(folder: Path, run: RunConfig) -> int:
 
 
 def _require_usable_exploration(folder: Path, progress: Progress, run: RunConfig) -> None:
+    if run.mode != "oracle" and not (folder / "feedback").is_dir():
+        raise UserError(f"{folder} was saved in the mode 'oracle', which keeps no trajectories: questions need some")
     steps, capacity = progress.env_steps, run.sac.replay_capacity
     if not progress.exploring:
         raise UserError(f"{folder} was made after the exploration phase; explore.from wants what explore.save wrote")

@@ -171,9 +171,10 @@ def test_an_incomplete_checkpoint_is_refused(saved: Path, small_run: RunConfig, 
 
 
 def test_json_of_another_program_is_no_checkpoint(saved: Path, small_run: RunConfig) -> None:
-    write_json(saved / "manifest.json", {"format": checkpoint.FORMAT, "name": "theirs"})
-    with pytest.raises(UserError, match="is no checkpoint"):
-        checkpoint.verify(saved, small_run)
+    for theirs in ({"format": checkpoint.FORMAT, "name": "theirs"}, [], None):
+        write_json(saved / "manifest.json", theirs)
+        with pytest.raises(UserError, match="is no checkpoint"):
+            checkpoint.verify(saved, small_run)
 
 
 def test_a_checkpoint_of_a_newer_format_is_refused(saved: Path, small_run: RunConfig) -> None:

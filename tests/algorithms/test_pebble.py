@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from support import Make, advance, assert_identical, changed, everything, synchronous
 
+from rayrlhf.algorithms import checkpoint
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.dataset import PreferenceDataset
@@ -117,6 +119,7 @@ def test_before_the_first_label_there_is_no_reward_not_an_untrained_one(
     replay = algorithm.learner_group._learner.replay
     assert replay.size >= 600
     assert not replay.reward[: replay.size].any()
+    assert len(algorithm.evaluate(2).predicted) == 0, "an untrained model has no accuracy"
     algorithm.save_checkpoint(str(tmp_path / "cut"))
     resumed = make(run)
     resumed.load_checkpoint(str(tmp_path / "cut"))
@@ -167,10 +170,22 @@ def test_exploration_is_saved_and_serves_another_run(small_run: RunConfig, make:
     second = make(other, "b")
     second.load_checkpoint(str(saved), exploration_only=True)
     assert second.progress.exploring and second.progress.env_steps >= 300
+    kept = load_file(saved / "learner.safetensors")
+    assert_identical({name: second.learner_group._learner.arrays()[name] for name in kept}, kept)
     size = second.learner_group._learner.replay.size
     assert size == second.progress.env_steps
     row = advance(second, 700)
     assert row["labels"] >= 4
+
+
+def test_an_oracles_exploration_is_refused_before_anything_is_made(
+    small_run: RunConfig, make: Make, tmp_path: Path
+) -> None:
+    saved = tmp_path / "explored"
+    advance(make(changed(small_run, mode="oracle", explore={"save": str(saved)})), 400)
+    assert checkpoint.explored_steps(saved, changed(small_run, mode="oracle")) >= 300
+    with pytest.raises(UserError, match="keeps no trajectories"):
+        checkpoint.explored_steps(saved, small_run)
 
 
 def test_evaluation_is_repeatable_and_does_not_disturb_training(small_run: RunConfig, make: Make) -> None:

@@ -67,7 +67,6 @@ def test_learner_against_stock_rllib() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_rollout_on_metaworld_with_envpool() -> None:
     pytest.importorskip("envpool")
     result = run("rollout", rounds=1, envs=2, fragments=2, fragment_length=10)
@@ -75,6 +74,7 @@ def test_rollout_on_metaworld_with_envpool() -> None:
     check(result, "rollout", names | {"envpool", "envpool_cpu", "envpool_stock_metaworld", "envpool_two_threads"})
 
 
+@pytest.mark.slow
 def test_rollout() -> None:
     result = run("rollout", rounds=1, envs=2, fragments=2, fragment_length=10, suite="toy", task="point")
     check(result, "rollout", {"one_actor", "two_actors", "one_actor_cpu"})
