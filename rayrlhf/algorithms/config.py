@@ -11,6 +11,7 @@ from rayrlhf.algorithms.module import SacModule
 from rayrlhf.algorithms.roles import FeedbackFactory
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
+from rayrlhf.errors import UserError
 
 
 class PebbleConfig(SACConfig):
@@ -56,6 +57,12 @@ class PebbleConfig(SACConfig):
         self.debugging(log_level="ERROR")  # its warnings are about the stock SAC, which this is not
         self.update_from_dict({"_dont_auto_sync_env_runner_states": True})
         return self
+
+    def validate(self) -> None:
+        """RLlib's checks, and one of ours: what would be ignored is refused."""
+        super().validate()
+        if self.torch_skip_nan_gradients:
+            raise UserError("torch_skip_nan_gradients is not for Pebble: an update that is not finite ends the run")
 
     def _module_spec(self, run: RunConfig) -> RLModuleSpec:
         return RLModuleSpec(

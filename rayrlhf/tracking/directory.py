@@ -137,12 +137,7 @@ class RunDirectory:
 
     def summary(self) -> dict[str, Any] | None:
         """What `write_summary` wrote, or none while the run has not ended."""
-        if not self.summary_file.is_file():
-            return None
-        try:
-            return dict(json.loads(self.summary_file.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise UserError(f"{self.summary_file} is damaged: not a JSON object") from error
+        return _read_object(self.summary_file)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes `summary.json`, atomically."""
@@ -158,7 +153,7 @@ class RunDirectory:
 
     def note_resume(self, env_steps: int, *, command: Sequence[str] | None = None) -> None:
         """Adds to the manifest that the run goes on from `env_steps`, with what, and drops the rows after it."""
-        noted = json.loads(self.manifest_file.read_text(encoding="utf-8")) if self.manifest_file.is_file() else {}
+        noted = _read_object(self.manifest_file) or {}
         again = {"env_steps": env_steps, **manifest(sys.argv if command is None else command)}
         _write_json(self.manifest_file, {**noted, "resumes": [*noted.get("resumes", []), again]})
         self.cut_metrics(env_steps)
@@ -168,6 +163,19 @@ class RunDirectory:
         if self.metrics_file.is_file():
             kept = [row for row in self.metrics() if (row["env_steps"] or 0) <= env_steps]
             write_atomically(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in `path`, or none where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: not a JSON object; move it away to go on")
+    return found
 
 
 def read_metrics(path: Path) -> Iterator[Row]:

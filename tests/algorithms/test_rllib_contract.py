@@ -10,7 +10,9 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 from support import Make, changed
 
+from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.config.schema import RunConfig
+from rayrlhf.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,11 @@ def test_a_local_learner_and_the_calls_on_their_way_can_be_reached(small_run: Ru
     algorithm.request_fragments()
     calls, runners, tags = algorithm.env_runner_group._worker_manager._filter_calls_by_tag("report")
     assert (len(calls), runners, tags) == (1, [1], ["report"])
+
+
+def test_an_option_that_would_be_ignored_is_refused(small_run: RunConfig) -> None:
+    options = Pebble.get_default_config().of(changed(small_run, mode="oracle"))
+    options.validate()
+    options.torch_skip_nan_gradients = True
+    with pytest.raises(UserError, match="torch_skip_nan_gradients"):
+        options.validate()

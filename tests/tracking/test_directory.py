@@ -64,9 +64,10 @@ def test_summary_is_strict_json(tmp_path: Path) -> None:
     assert run.summary() is None
     run.write_summary({"success_rate": np.float32(0.5), "labels": np.int64(3), "correlation": float("nan")})
     assert run.summary() == {"success_rate": 0.5, "labels": 3, "correlation": None}
-    run.summary_file.write_text("{")
-    with pytest.raises(UserError, match="damaged"):
-        run.summary()
+    for damaged in ("{", "[]"):
+        run.summary_file.write_text(damaged)
+        with pytest.raises(UserError, match="damaged"):
+            run.summary()
 
 
 def test_resuming_drops_the_rows_after_the_checkpoint_and_is_noted(tmp_path: Path) -> None:
@@ -79,3 +80,6 @@ def test_resuming_drops_the_rows_after_the_checkpoint_and_is_noted(tmp_path: Pat
     assert run.metrics()[1]["x"] == 200 / 7
     resumes = json.loads(run.manifest_file.read_text())["resumes"]
     assert [resume["env_steps"] for resume in resumes] == [200]
+    run.manifest_file.write_text("{")
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        run.note_resume(200)
