@@ -207,6 +207,7 @@ def load(
     else:
         looks = manifest.get("looks", {"metrics": {}, "episodes": []})
         algorithm._metrics = dict(looks["metrics"])
+        algorithm._recent.clear()
         algorithm._recent.extend(FinishedEpisode(**episode) for episode in looks["episodes"])
     algorithm.progress = progress
     if algorithm.feedback is not None:

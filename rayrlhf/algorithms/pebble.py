@@ -259,8 +259,7 @@ class Pebble(SAC):
     def evaluate(self, episodes: int | None = None, *, stream: str = "evaluation") -> EvaluationResult:
         """`episodes` deterministic episodes (default: the run's), spread over the rollout actors."""
         numbers = tuple(range(episodes or self.run.evaluation.episodes))
-        fitted = self.feedback is not None and self.feedback.version
-        weights = self.feedback.weights() if self.feedback is not None and fitted else None
+        weights = self.feedback.weights() if self.feedback is not None and self.feedback.version else None
         return evaluation.spread(self.rollouts, self._policy, numbers, stream, weights)
 
     # --- faults and checkpoints ---

@@ -43,7 +43,7 @@ def blaming_mujoco_gl() -> Iterator[None]:
         yield
     except (AttributeError, ImportError, RuntimeError) as error:
         chosen = os.environ.get("MUJOCO_GL")
-        if chosen is None or "mujoco" in sys.modules:
+        if not chosen or "mujoco" in sys.modules:
             raise
         reason = f"MuJoCo cannot be imported with MUJOCO_GL={chosen} ({in_one_line(error)})"
         raise UserError(f"{reason}: unset it, or {REMEDY}") from error

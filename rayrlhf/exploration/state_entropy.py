@@ -81,10 +81,11 @@ class StateEntropy:
     @torch.no_grad()
     def distance(self, index: Tensor) -> Tensor:
         """Distance of the states `index` (any shape) to their k-th nearest neighbour among all stored now."""
-        neighbours = min(self.k, self._count - 1)
-        if neighbours < 1:
+        if self._neighbours < 1:
             return torch.zeros_like(index, dtype=torch.float32)
-        return self._nearest[:, neighbours - 1][index]  # whole: a captured one must hold for states to come
+        column = self._nearest[:, self._neighbours - 1]
+        # whole on a GPU: what a graph captures must hold for states to come
+        return column[index] if column.is_cuda else column[: self._count][index]
 
     @torch.no_grad()
     def reward(self, index: Tensor) -> Tensor:
@@ -96,9 +97,14 @@ class StateEntropy:
         return (distance / scale).float()
 
     @property
+    def _neighbours(self) -> int:
+        """Which neighbour counts now."""
+        return min(self.k, self._count - 1)
+
+    @property
     def layout(self) -> tuple[int, int, int]:
         """Where the lists lie, how many, and which column counts: a captured `reward` holds as long as this stays."""
-        return self._nearest.data_ptr(), len(self._nearest), min(self.k, self._count - 1)
+        return self._nearest.data_ptr(), len(self._nearest), self._neighbours
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything as flat arrays, on the CPU."""

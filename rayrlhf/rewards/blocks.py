@@ -130,14 +130,15 @@ class MLPBlock(Block):
             out = space.take(f"output {slot}" if i < last else "reward", *x.shape[:2], weight.shape[1])
             # A product and an addition: `baddbmm` would first spread the bias over `out`, which costs more.
             torch.bmm(x, weight.transpose(1, 2), out=out)
-            out.add_(bias)
-            if i < last:
-                nn.functional.leaky_relu_(out, LEAK)
-            elif self._bounded:
-                out.tanh_()
-            outputs.append(out)
-            x = out
+            x = self._bend(i, out.add_(bias))
+            outputs.append(x)
         return outputs
+
+    def _bend(self, i: int, out: Tensor) -> Tensor:
+        """Layer `i`'s nonlinearity, in place."""
+        if i < self._depth - 1:
+            return nn.functional.leaky_relu_(out, LEAK)
+        return out.tanh_() if self._bounded else out
 
     @torch.no_grad()
     def rewards(self, x: Tensor, space: Workspace) -> Tensor:
@@ -153,11 +154,8 @@ class MLPBlock(Block):
             for i, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
                 last = i == self._depth - 1
                 out = reward[member] if last else space.take(f"output {i % 2}", len(rows), weight.shape[1])
-                torch.addmm(bias[member, 0], x, weight[member].T, out=out)
-                if not last:
-                    nn.functional.leaky_relu_(out, LEAK)
-                x = out
-        return reward.tanh_() if self._bounded else reward
+                x = self._bend(i, torch.addmm(bias[member, 0], x, weight[member].T, out=out))
+        return reward
 
     @torch.no_grad()
     def forward(self, x: Tensor, space: Workspace) -> Tensor:
@@ -173,11 +171,11 @@ class MLPBlock(Block):
         if self._bounded:
             delta.addcmul_(delta * reward, reward, value=-1.0)  # d tanh = 1 - tanh^2
         groups = self._groups(reward.shape[1])
+        ones = space.take("ones", len(reward), 1, reward.shape[1]).fill_(1.0) if groups == 1 else None
         for i in reversed(range(self._depth)):
-            if groups > 1:
+            if ones is None:
                 self._add_in_groups(i, delta, groups, space)
             else:
-                ones = space.take("ones", len(reward), 1, reward.shape[1]).fill_(1.0)
                 self._weight_gradients[i].baddbmm_(delta.transpose(1, 2), self._activations[i])
                 self._bias_gradients[i].baddbmm_(ones, delta)
             if i > 0:
@@ -218,6 +216,5 @@ def make_blocks(networks: Sequence[nn.Module], obs_dim: int, *, stacked: bool, r
     perceptrons = [network for network in networks if type(network) is MLPReward]
     if len(perceptrons) < len(networks):
         return [ModuleBlock(network, obs_dim) for network in networks]
-    if stacked:
-        return [MLPBlock(perceptrons, row_groups=row_groups)]
-    return [MLPBlock([network], row_groups=row_groups) for network in perceptrons]
+    shares = [perceptrons] if stacked else [[network] for network in perceptrons]
+    return [MLPBlock(share, row_groups=row_groups) for share in shares]

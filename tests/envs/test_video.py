@@ -140,7 +140,6 @@ def test_switched_off_rendering_is_named() -> None:
 
 def test_a_mujoco_gl_that_mujoco_refuses_is_named_where_mujoco_is_wanted() -> None:
     program = (
-        "import sys\n"
         "from rayrlhf.config.schema import EnvOptions\n"
         "from rayrlhf.envs import check_env\n"
         "check_env(EnvOptions(suite='toy', task='point'))\n"
