@@ -20,7 +20,6 @@ from rayrlhf.envs.viewer import Viewer, open_viewer
 from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
 from rayrlhf.policies import Actor
-from rayrlhf.rewards import is_weight, merge_weights
 from rayrlhf.tracking import RunDirectory
 
 ACTOR = "networks/actor."
@@ -95,9 +94,7 @@ def _policy(place: Path, config: RunConfig) -> Actor:
 def _reward_weights(place: Path, manifest: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
     if not manifest["reward_version"]:
         return None
-    parts = [read_arrays(file) for file in sorted((place / "feedback").glob("ensemble*"))]
-    # beside the weights the files hold optimisers and counters, which do not merge
-    return merge_weights([{name: a for name, a in part.items() if is_weight(name)} for part in parts])
+    return checkpoint.read_ensemble(place / "feedback")
 
 
 def film_run(folder: RunDirectory) -> Path | None:

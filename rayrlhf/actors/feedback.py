@@ -17,6 +17,7 @@ import ray
 
 from rayrlhf.actors.hosts import RoleHandle, start_host
 from rayrlhf.actors.roles import EnsembleRole, TrajectoryRole
+from rayrlhf.algorithms.checkpoint import ensemble_file
 from rayrlhf.algorithms.roles import Ref, SessionOutcome
 from rayrlhf.config import RunConfig
 from rayrlhf.preferences.answers import Answer, Labels, labels_from
@@ -276,7 +277,7 @@ class FeedbackLoop:
         """Writes the roles' state; no session may be running."""
         folder.mkdir(parents=True, exist_ok=True)
         calls = [self._trajectories("save", str(folder / "trajectories.safetensors"))]
-        calls += [role("save", str(_ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)]
+        calls += [role("save", str(ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)]
         ray.get(calls)
 
     def load(self, folder: Path, *, sessions: int, labels: int, version: int, trajectories_only: bool = False) -> None:
@@ -295,7 +296,7 @@ class FeedbackLoop:
                 self.answers += len(said)
                 self._put(queries, said)
         self._behind = self.labels > labels
-        ray.get([role("load", str(_ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)])
+        ray.get([role("load", str(folder)) for role in self._ensemble])
         self.version, self._weights = version, self._publish()
 
     def close_episodes(self, environments: list[int] | None) -> None:
@@ -317,10 +318,6 @@ def _unanswered(queries: Queries, said: list[Answer]) -> Queries:
 
 def _epoch_of(role: RoleHandle, _: None) -> Ref:
     return role("fit_epoch")
-
-
-def _ensemble_file(folder: Path, index: int) -> Path:
-    return folder / f"ensemble{index:03d}.safetensors"
 
 
 def _start_roles(run: RunConfig, name: str, obs_dim: int, action_dim: int) -> tuple[RoleHandle, list[RoleHandle]]:

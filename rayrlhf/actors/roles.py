@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from rayrlhf import seeding
+from rayrlhf.algorithms.checkpoint import read_ensemble
 from rayrlhf.algorithms.collector import environment_of
 from rayrlhf.algorithms.files import read_arrays, write_arrays
 from rayrlhf.config import RunConfig
@@ -18,7 +19,7 @@ from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.preferences.segments import Queries, Segments, query_id
 from rayrlhf.preferences.trajectories import TrajectoryStore
 from rayrlhf.queries.selection import draw_pairs, select
-from rayrlhf.rewards import EpochReport, FitReport, RewardEnsemble, merge_weights
+from rayrlhf.rewards import EpochReport, FitReport, RewardEnsemble, merge_members, take_members
 
 Arrays = dict[str, NDArray[Any]]
 Pairs = tuple[Segments, Segments]
@@ -125,15 +126,15 @@ class EnsembleRole:
 
     def merge(self, *parts: Mapping[str, NDArray[Any]]) -> Arrays:
         """The whole ensemble's weights from those of all roles."""
-        return merge_weights(parts)
+        return merge_members(parts)
 
     def save(self, file: str) -> None:
         """Writes networks, optimisers and counters; labels are in the answer log."""
         write_arrays(Path(file), self._ensemble.state())
 
-    def load(self, file: str) -> None:
-        """The reverse of `save`."""
-        self._ensemble.load_state(read_arrays(Path(file)))
+    def load(self, folder: str) -> None:
+        """Restores these members from what all roles saved in `folder`, over however many the ensemble was spread."""
+        self._ensemble.load_state(take_members(read_ensemble(Path(folder)), self._ensemble.members))
 
 
 def _joined(parts: list[Labels]) -> Labels:

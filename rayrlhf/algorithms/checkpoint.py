@@ -34,6 +34,7 @@ from rayrlhf.algorithms.progress import Progress
 from rayrlhf.algorithms.shards import ShardEntry
 from rayrlhf.config import EnvOptions, RunConfig
 from rayrlhf.errors import UserError
+from rayrlhf.rewards import merge_members
 
 if TYPE_CHECKING:
     from rayrlhf.algorithms.pebble import Pebble
@@ -266,6 +267,16 @@ def _restore_runners(algorithm: "Pebble", saved: dict[str, Any], *, at_boundary:
             rollouts.place(runner, episodes)
         else:  # kept for a later resume with more actors again
             rollouts.episodes[runner] = episodes
+
+
+def ensemble_file(feedback: Path, index: int) -> Path:
+    """Where the process `index` of the reward ensemble writes its members, in the folder of the feedback."""
+    return feedback / f"ensemble{index:03d}.safetensors"
+
+
+def read_ensemble(feedback: Path) -> Arrays:
+    """The state of the whole reward ensemble, over however many processes it was spread."""
+    return merge_members([read_arrays(file) for file in feedback.glob("ensemble*.safetensors")])
 
 
 def prune(checkpoints: Path, keep: int) -> None:

@@ -2,7 +2,7 @@
 
 from rayrlhf.rewards.ensemble import RewardEnsemble
 from rayrlhf.rewards.fit import EpochReport, FitReport, fit_together, reward_scale
-from rayrlhf.rewards.members import is_weight, merge_weights
+from rayrlhf.rewards.members import merge_members, take_members
 from rayrlhf.rewards.networks import MLPReward, RewardNetwork, make_network
 from rayrlhf.rewards.running import RunningMoments
 from rayrlhf.rewards.scorer import RewardScorer
@@ -16,8 +16,8 @@ __all__ = [
     "RewardScorer",
     "RunningMoments",
     "fit_together",
-    "is_weight",
     "make_network",
-    "merge_weights",
+    "merge_members",
     "reward_scale",
+    "take_members",
 ]

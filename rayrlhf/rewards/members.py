@@ -161,24 +161,30 @@ class Members:
         self.reward_scale = float(weights["reward_scale"])
 
 
-def is_weight(name: str) -> bool:
-    """Whether `name` in an ensemble's state belongs to its weights, rather than to fitting."""
-    return name in ("members", "reward_scale") or name.startswith(("network/", "inputs/"))
+def _by_member(name: str) -> bool:
+    """Whether `name` in an ensemble's weights or state has a row for each member; all else they share."""
+    return name == "members" or name.startswith(("network/", "adam/"))
 
 
-def merge_weights(parts: Sequence[Mapping[str, NDArray[np.generic]]]) -> Arrays:
-    """The weights of a whole ensemble from those of its parts, members in ascending order.
+def merge_members(parts: Sequence[Mapping[str, NDArray[np.generic]]]) -> Arrays:
+    """The weights, or states, of a whole ensemble from those of its parts, members in ascending order.
 
-    The parts must have been fitted together: their normalisers and scales must agree, or ValueError is raised.
+    The parts must have been fitted together: all but the members must agree, or ValueError is raised.
     """
-    members = np.concatenate([part["members"] for part in parts])
-    order = np.argsort(members, kind="stable")
+    order = np.argsort(np.concatenate([part["members"] for part in parts]), kind="stable")
     merged: Arrays = {}
-    for name in parts[0]:
-        if name == "members" or name.startswith("network/"):
+    for name, shared in parts[0].items():
+        if _by_member(name):
             merged[name] = np.concatenate([part[name] for part in parts])[order]
-        elif all(np.array_equal(part[name], parts[0][name]) for part in parts):
-            merged[name] = parts[0][name]
+        elif all(np.array_equal(part[name], shared) for part in parts):
+            merged[name] = shared
         else:
             raise ValueError(f"the parts of the ensemble disagree about {name!r}")
     return merged
+
+
+def take_members(arrays: Mapping[str, NDArray[np.generic]], indices: Sequence[int]) -> Arrays:
+    """The reverse of `merge_members`: the part of the members `indices`, which must be there."""
+    row = {int(member): i for i, member in enumerate(arrays["members"])}
+    rows = [row[member] for member in indices]
+    return {name: array[rows] if _by_member(name) else array for name, array in arrays.items()}

@@ -29,7 +29,7 @@ class RewardScorer:
         self._loaded = False
 
     def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
-        """Takes in the whole ensemble's weights (`merge_weights` if it was split). Raises ValueError on others."""
+        """Takes in the whole ensemble's weights (`merge_members` if it was split). Raises ValueError on others."""
         self._members.load_weights(weights)
         self._loaded = True
 

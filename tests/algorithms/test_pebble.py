@@ -210,3 +210,21 @@ def test_members_split_over_actors_give_the_same_ensemble(small_run: RunConfig, 
     for algorithm in (one, two):
         advance(algorithm, 600)
     assert_identical(everything(one), everything(two))
+
+
+@pytest.mark.parametrize("actors", [1, 3])
+def test_a_resume_may_spread_the_members_over_more_or_fewer_actors(
+    small_run: RunConfig, make: Make, tmp_path: Path, actors: int
+) -> None:
+    """Optimisers too: the fits that follow are those of the run that went on."""
+    run = synchronous(small_run, reward={"members": 3}, resources={"reward_actors": 2})
+    whole = make(run, "run")
+    advance(whole, 500)
+    whole.save_checkpoint(str(tmp_path / "cut"))
+    advance(whole, 800)
+    resumed = make(changed(run, resources={"reward_actors": actors}), "run")
+    resumed.load_checkpoint(str(tmp_path / "cut"))
+    assert resumed.feedback.version == 2
+    advance(resumed, 800)
+    assert resumed.feedback.version == 3
+    assert_identical(everything(whole), everything(resumed))

@@ -7,7 +7,15 @@ import torch
 from rayrlhf.config import RewardOptions
 from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.segments import Segments
-from rayrlhf.rewards import RewardEnsemble, RewardScorer, blocks, fit_together, merge_weights, reward_scale
+from rayrlhf.rewards import (
+    RewardEnsemble,
+    RewardScorer,
+    blocks,
+    fit_together,
+    merge_members,
+    reward_scale,
+    take_members,
+)
 
 NORMALISED = {"normalize_inputs": True, "normalize_rewards": True}
 
@@ -39,7 +47,9 @@ def test_any_split_over_groups_is_bit_identical(hidden: tuple[int, ...], options
         np.testing.assert_array_equal(report.loss, split.loss)
         np.testing.assert_array_equal(report.accuracy, split.accuracy)
         assert report.epochs == split.epochs
-    assert_same(merge_weights([part.weights() for part in reversed(parts)]), whole.weights())
+    assert_same(merge_members([part.weights() for part in reversed(parts)]), whole.weights())
+    assert_same(merge_members([part.state() for part in reversed(parts)]), whole.state())
+    assert_same(take_members(whole.state(), [1, 2]), parts[1].state())
     logits = torch.cat([part.pair_logits(labels.left, labels.right) for part in parts])
     assert torch.equal(logits, whole.pair_logits(labels.left, labels.right))
 
@@ -52,7 +62,7 @@ def test_split_is_bit_identical_at_full_size(make_labels) -> None:
     parts = [RewardEnsemble(options, 4, 2, seed=3, members=[m]) for m in range(3)]
     for each in (whole, *parts):
         each.fit_epoch(labels)
-    assert_same(merge_weights([part.weights() for part in parts]), whole.weights())
+    assert_same(merge_members([part.weights() for part in parts]), whole.weights())
 
 
 def test_members_differ_and_the_seed_decides(options) -> None:
