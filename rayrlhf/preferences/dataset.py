@@ -63,7 +63,8 @@ class PreferenceDataset:
         appended with their queries.
 
         Raises:
-            UserError: the file cannot be written, or the session holds segments of another shape.
+            UserError: the file cannot be written, the session holds segments of another shape, or a query or an answer
+                is malformed: what reading would refuse is not written.
             ValueError: an answer is to none of `queries`.
         """
         unknown = {answer.query_id for answer in answers}.difference(queries.ids)
@@ -71,10 +72,12 @@ class PreferenceDataset:
             raise ValueError(f"answers to queries that are not there: {', '.join(sorted(unknown)[:3])}")
         if not len(queries):
             return
+        table = to_table(queries, answers)
+        from_table(table, Source(f"not stored in {self.where}", "query", queries.ids))
         parts = [part for part in self._parts() if part.session == queries.session]
         self._check_shape(queries, stored=bool(parts))
         sink = pa.BufferOutputStream()
-        write_table(to_table(queries, answers), sink)
+        write_table(table, sink)
         content = sink.getvalue()
         digest = _digest(content)
         if any(part.digest == digest for part in parts):

@@ -96,11 +96,11 @@ def check_version(schema: pa.Schema, name: str, *, required: bool) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """Names rows in messages: row `i` of a table is `word` (row or line) `numbers[i]` of the file `name`."""
+    """Names rows in messages: row `i` of a table is `word` (row, line or query) `numbers[i]` of `name`, say a file."""
 
     name: str
     word: str
-    numbers: Sequence[int]
+    numbers: Sequence[int | str]
 
     def row(self, i: int) -> str:
         """Row `i` as a message names it."""

@@ -113,6 +113,41 @@ def test_a_repeated_append_changes_nothing(dataset: PreferenceDataset) -> None:
     assert dataset.size_bytes == size
 
 
+def spoilt(queries: Queries, **columns: np.ndarray | float) -> Queries:
+    """`queries` whose second one shows another value at the first entry of these columns of its left segment."""
+    left = {name: getattr(queries.left, name).copy() for name in columns}
+    for name, value in columns.items():
+        left[name][1].flat[0] = value
+    return replace(queries, left=replace(queries.left, **left))
+
+
+@pytest.mark.parametrize(
+    ("malformed", "problem"),
+    [
+        ((spoilt(session(0), obs=np.nan), []), "query run/00000/00001: left_obs holds a missing or infinite value"),
+        ((spoilt(session(0), reward=np.inf), []), "query run/00000/00001: left_reward holds a missing or infinite"),
+        ((spoilt(session(0), action=2.0), []), r"query run/00000/00001: left_action lies outside \[-1, 1\]"),
+        ((replace(session(0), typical_return=np.nan), []), "query run/00000/00000: typical_return is missing"),
+        ((replace(session(0), session=-1), []), "query run/00000/00000: session is negative"),
+        ((replace(session(0), ids=("a", "", "c")), []), "query : query_id is empty"),
+        ((session(0), answers_to(session(0), annotator="")), "query run/00000/00000: an answer lacks its .* annotator"),
+    ],
+)
+def test_what_reading_would_refuse_is_not_written(dataset: PreferenceDataset, malformed: Record, problem: str) -> None:
+    kept = session(0, 2, seed=1)
+    dataset.append(kept, answers_to(kept))
+    with pytest.raises(UserError, match=f"not stored in .*preferences, {problem}"):
+        dataset.append(*malformed)
+    assert_same(PreferenceDataset(dataset.where).read(), [(kept, answers_to(kept))])
+
+
+def test_a_refused_append_leaves_no_mark(dataset: PreferenceDataset) -> None:
+    with pytest.raises(UserError, match="not stored"):
+        dataset.append(spoilt(session(0, steps=STEPS + 1), obs=np.nan), [])
+    dataset.append(session(0), [])
+    assert dataset.sessions() == [0]
+
+
 def test_two_writers_do_not_overwrite_each_other(dataset: PreferenceDataset) -> None:
     queries, second = session(0, 4), PreferenceDataset(dataset.where)
     assert dataset.sessions() == second.sessions() == []
