@@ -19,7 +19,9 @@ from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
+from rayrlhf.envs.interface import EnvSpec
 from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.queries.schedules import session_sizes
 from rayrlhf.rewards.networks import make_network
 from rayrlhf.teachers.make import check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start
@@ -36,10 +38,11 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
 
     Ctrl-C ends training between two rounds, leaves a checkpoint and raises KeyboardInterrupt.
     """
-    _check_parts(config)
+    spec = _check_parts(config)
     _require_cluster()
     explored = _check_exploration(config) if resume is None else 0
-    check_budget(config, explored)
+    if config.mode == "preferences":
+        check_budget(config, spec.horizon, explored)
     folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
     checkpoint.refuse_changes(folder.checkpoints, config)
     with folder.held(), native_stderr_to(folder.path / "ray.log"), _ray_session(config):
@@ -70,24 +73,38 @@ def _to_the_end(config: RunConfig, folder: RunDirectory, resume: bool, progress:
         resume = True
 
 
-def check_budget(config: RunConfig, explored: int = 0) -> None:
-    """Refuses a budget that the run is too short to spend; `explored` steps of another run stand at its beginning."""
-    queries, room = config.queries, config.total_steps - max(config.exploration_steps, explored)
-    needed = -(-queries.budget // queries.per_session)
-    possible = 1 + (room - 1) // queries.interval
-    if config.mode == "preferences" and needed > possible:
+def check_budget(config: RunConfig, horizon: int, explored: int = 0) -> None:
+    """Refuses a budget that the run is too short to spend, and a session of more questions than can be made.
+
+    `horizon` is an episode's; `explored` steps of another run stand at the beginning.
+    """
+    queries, begin = config.queries, max(config.exploration_steps, explored)
+    sizes = session_sizes(queries.budget, queries.per_session, queries.schedule)
+    possible = 1 + (config.total_steps - begin - 1) // queries.interval
+    if len(sizes) > possible:
         raise UserError(
-            f"queries.budget={queries.budget} takes {needed} sessions of {queries.per_session}, but total_steps="
+            f"queries.budget={queries.budget} takes {len(sizes)} sessions of {queries.per_session}, but total_steps="
             f"{config.total_steps} leaves room for {possible}: raise queries.per_session or lower queries.interval"
+        )
+    # no session is larger than the first; the last fragments before it may come late, and episodes may end early
+    episodes = queries.recent_episodes + config.rollout.envs
+    stored = min(begin + 2 * config.rollout.round_steps, episodes * horizon)
+    segments = min(stored, episodes * (horizon - queries.segment_length + 1))
+    if sizes[0] > segments * (segments - 1) // 2:
+        raise UserError(
+            f"the first session asks {sizes[0]} questions, but no more than {segments} segments of "
+            f"{queries.segment_length} steps can have been stored by then: lower queries.per_session, or raise "
+            "explore.unsupervised_steps or queries.recent_episodes"
         )
 
 
-def _check_parts(config: RunConfig) -> None:
+def _check_parts(config: RunConfig) -> EnvSpec:
     """Refuses an environment, a teacher or a reward network that cannot be, before anything is made."""
     spec = check_env(config.env)
     if config.mode == "preferences":
         check_teacher(config.teacher)
         make_network(config.reward, spec.obs_dim, spec.action_dim)
+    return spec
 
 
 def _budget(config: RunConfig) -> int:
@@ -266,8 +283,7 @@ class _Run:
         """Whether a synchronous run stands at a common reset; where none comes within a horizon, one is made."""
         if self.algorithm.can_checkpoint():
             return True
-        envs = max(1, self.config.rollout.actors) * self.config.rollout.envs_per_actor
-        if self.env_steps - self._checkpoint_due > envs * (self.config.env.horizon or 1000):
+        if self.env_steps - self._checkpoint_due > self.config.rollout.envs * (self.config.env.horizon or 1000):
             self.algorithm.cut()
             return True
         return False

@@ -30,6 +30,19 @@ class Steady(gym.Env[Any, Any]):
         return np.full(3, 0.5, np.float32), 0.0, False, False, {}
 
 
+class BreaksLater(Steady):
+    episodes = steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.episodes, self.steps = self.episodes + 1, 0
+        return super().reset()
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        value = np.nan if IN_ACTOR and self.episodes == 3 and self.steps == 7 else 0.5
+        return np.full(3, value, np.float32), 0.0, False, False, {}
+
+
 class BreaksInEvaluation(Steady):
     def step(self, action: Any) -> Any:
         value = np.nan if IN_ACTOR and self.number > 1 else 0.5
@@ -60,5 +73,5 @@ class DiesAtReset(Steady):
         os._exit(1)
 
 
-for kind in (BreaksInEvaluation, NotMadeForEvaluation, NeverMade, NeverStarts, DiesAtReset):
+for kind in (BreaksLater, BreaksInEvaluation, NotMadeForEvaluation, NeverMade, NeverStarts, DiesAtReset):
     gym.register(f"{kind.__name__}-v0", kind, max_episode_steps=20)

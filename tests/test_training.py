@@ -15,18 +15,21 @@ import psutil
 import pytest
 from support import SMALL
 
+from rayrlhf.config.load import load_config
 from rayrlhf.envs import make_env
+from rayrlhf.errors import UserError
 from rayrlhf.evaluating import PAUSE_FRAMES
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.tracking import RunDirectory, read_metrics
+from rayrlhf.training import check_budget
 
 RAYRLHF = [sys.executable, "-m", "rayrlhf"]
 
 
-def start(*args: str) -> subprocess.Popen[str]:
+def start(*args: str, program: list[str] = RAYRLHF) -> subprocess.Popen[str]:
     """A `rayrlhf` process of its own group, so that signals reach it alone."""
     return subprocess.Popen(
-        [*RAYRLHF, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*program, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
@@ -128,6 +131,45 @@ def test_kill_minus_nine_and_resume_equals_a_run_never_killed(tmp_path: Path) ->
         assert finals[0][name] == finals[1][name], name
 
 
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+from rayrlhf.algorithms import checkpoint
+from rayrlhf.cli import main
+
+def write_and_die(algorithm, *args, write=checkpoint._write):
+    write(algorithm, *args)
+    if algorithm.progress.env_steps >= 500:
+        os.killpg(0, signal.SIGKILL)
+
+checkpoint._write = write_and_die
+sys.exit(main(sys.argv[1:]))
+"""
+"""`rayrlhf` that dies when all files of a later checkpoint are written, before it gets its name."""
+
+
+@pytest.mark.parametrize("saving", [False, True])
+def test_kill_minus_nine_loses_no_answer_and_no_whole_checkpoint(tmp_path: Path, saving: bool) -> None:
+    """Asynchronous; before there is a checkpoint, and in the middle of writing one."""
+    if saving:
+        process = start(*small(tmp_path), program=[sys.executable, "-c", KILLED_WHILE_SAVING])
+    else:
+        process = start(*small(tmp_path, "--checkpoint.interval=100000", "--total_steps=100000"))
+        wait_for(lambda: answers(tmp_path), process)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=240)
+    assert process.returncode == -signal.SIGKILL
+    before, saved, run = answers(tmp_path), checkpoints(tmp_path), tmp_path / "run"
+    assert before
+    assert bool(saved) == bool(list((run / "checkpoints").glob(".step-*.part"))) == saving
+    code, _, err = finish(start("train", f"--resume={run}", "--total_steps=1000"))
+    assert code == 0, err
+    assert before.items() <= answers(tmp_path).items()
+    assert json.loads((run / "summary.json").read_text())["labels"] == len(answers(tmp_path)) == 12
+    assert not list((run / "checkpoints").glob(".step-*"))
+    steps = [row["env_steps"] for row in read_metrics(run / "metrics.jsonl")]
+    assert steps == sorted(steps)
+
+
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = start(*small(tmp_path, "--total_steps=100000", "--checkpoint.interval=1000000"))
     metrics = tmp_path / "run" / "metrics.jsonl"
@@ -145,6 +187,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> Non
     [
         (["--env.suite=metaworld", "--env.task=drawer-opn"], "drawer-open"),
         (["--queries.budget=100000", "--queries.per_session=10"], "queries.per_session"),
+        (["--queries.budget=100000", "--queries.per_session=100000"], "lower queries.per_session"),
         (["--explore.from=/nowhere"], "/nowhere"),
         (["--env.suite=gymnasium", "--env.task=Hoper-v5"], "Hopper-v5"),
         (["--teacher.name=os:path"], "is no teacher"),
@@ -167,12 +210,24 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(tmp_path: Path, monkeypatch
     assert not (tmp_path / "run").exists()
 
 
-def test_more_labels_than_segments_can_give_is_refused(tmp_path: Path) -> None:
-    """One session of more questions than the stored episodes have pairs of segments."""
-    code, _, err = finish(
-        start(
-            *small(tmp_path, "--queries.budget=100000", "--queries.per_session=100000", "--queries.segment_length=50")
-        )
-    )
-    assert code == 2, err
-    assert "Traceback" not in err and "segments" in err
+@pytest.mark.parametrize(
+    ("overrides", "segments"),
+    [
+        # two actors of two environments, 10 steps a fragment: 300 steps of exploration and two rounds of 40
+        (["--queries.segment_length=1"], 380),
+        # three episodes kept and four running, each of 50 steps
+        (["--queries.segment_length=1", "--queries.recent_episodes=3"], 350),
+        (["--queries.segment_length=50", "--queries.recent_episodes=3"], 7),
+    ],
+)
+def test_more_labels_than_segments_can_give_are_refused_and_no_fewer(overrides: list[str], segments: int) -> None:
+    pairs = segments * (segments - 1) // 2
+
+    def check(labels: int) -> None:
+        sizes = [f"--queries.budget={labels}", f"--queries.per_session={labels}"]
+        shape = ["--rollout.actors=2", "--rollout.envs_per_actor=2"]
+        check_budget(load_config("toy", [*SMALL, *sizes, *shape, *overrides]), horizon=50)
+
+    check(pairs)
+    with pytest.raises(UserError, match=f"no more than {segments} segments"):
+        check(pairs + 1)

@@ -44,7 +44,7 @@ class PebbleLearner(TorchLearner):
         obs_dim, action_dim = nets.obs_dim, nets.action_dim
         learners = max(1, run.resources.learners)
         # one round more than the run needs: the asynchronous mode may go past its last step
-        rounds = 2 * run.rollout.fragment_length * run.rollout.envs_per_actor * max(1, run.rollout.actors)
+        rounds = 2 * run.rollout.round_steps
         capacity = min(run.sac.replay_capacity, run.total_steps + rounds)
         self.replay = Replay(-(-capacity // learners), obs_dim, action_dim, self._device)
         self.batch_size = run.sac.batch_size // learners

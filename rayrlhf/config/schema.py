@@ -196,6 +196,16 @@ class RolloutOptions(Options):
     max_staleness: Positive = 2
     """Learner calls between the weights a fragment acted with and its insertion."""
 
+    @property
+    def envs(self) -> int:
+        """Environments of all actors."""
+        return max(1, self.actors) * self.envs_per_actor
+
+    @property
+    def round_steps(self) -> int:
+        """Environment steps of one fragment from each actor."""
+        return self.envs * self.fragment_length
+
 
 class ResourceOptions(Options):
     """What each role declares to Ray, and the threads it uses. The defaults are for two cores."""
@@ -290,11 +300,10 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
-        round_steps = self.rollout.fragment_length * self.rollout.envs_per_actor * max(1, self.rollout.actors)
-        if self.sac.replay_capacity < self.exploration_steps + 4 * round_steps:
+        needed = self.exploration_steps + 4 * self.rollout.round_steps
+        if self.sac.replay_capacity < needed:
             raise ValueError(
-                f"sac.replay_capacity ({self.sac.replay_capacity}) is too small for exploration: at least "
-                f"{self.exploration_steps + 4 * round_steps} rows"
+                f"sac.replay_capacity ({self.sac.replay_capacity}) is too small for exploration: at least {needed} rows"
             )
         learners = max(1, self.resources.learners)
         if self.sac.batch_size % learners:

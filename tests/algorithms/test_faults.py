@@ -86,32 +86,14 @@ def test_a_stop_while_waiting_leaves_what_has_come_on_its_way(small_run: RunConf
     assert [arrival.runner for arrival in arrivals] == [1, 2]
 
 
-def test_a_broken_environment_is_named_and_never_enters_the_replay(
-    small_run: RunConfig, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A Gymnasium environment from outside the package that returns NaN in its third episode."""
-    (tmp_path / "broken_env.py").write_text(
-        "import gymnasium as gym, numpy as np\n"
-        "class Broken(gym.Env):\n"
-        "    observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)\n"
-        "    action_space = gym.spaces.Box(-2, 2, (2,), np.float32)\n"
-        "    episodes = t = 0\n"
-        "    def __init__(self, render_mode=None): self.render_mode = render_mode\n"
-        "    def reset(self, *, seed=None, options=None):\n"
-        "        self.episodes += 1; self.t = 0\n"
-        "        return np.zeros(3, np.float32), {}\n"
-        "    def step(self, action):\n"
-        "        self.t += 1\n"
-        "        value = np.nan if self.episodes >= 3 and self.t == 7 else 0.5\n"
-        "        return np.full(3, value, np.float32), 0.0, False, False, {}\n"
-        "gym.register('Broken-v0', Broken, max_episode_steps=20)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    env: dict[str, Any] = {"suite": "gymnasium", "task": "broken_env:Broken-v0", "horizon": 20}
-    algorithm = make(changed(small_run, env=env, rollout={"actors": 0}))
-    with pytest.raises(EnvironmentBroken, match=r"Broken-v0.*episode 2.*step 6"):
+def test_a_broken_environment_is_named_and_never_enters_the_replay(small_run: RunConfig, make: Make) -> None:
+    """Environments from outside the package, in rollout actors, of which one returns NaN in its third episode."""
+    env: dict[str, Any] = {"suite": "gymnasium", "task": "broken_envs:BreaksLater-v0", "horizon": 20}
+    algorithm = make(changed(small_run, env=env, rollout={"actors": 2}))
+    with pytest.raises(EnvironmentBroken, match=r"BreaksLater-v0.*episode 2.*step 6"):
         advance(algorithm, 400)
     replay = algorithm.learner_group._learner.replay
+    assert 0 < replay.size < 2 * 47
     assert all(column[: replay.size].isfinite().all() for column in replay.columns.values())
 
 

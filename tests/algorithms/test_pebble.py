@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,11 +32,20 @@ def test_rllibs_names_save_and_restore_the_same(small_run: RunConfig, make: Make
         first.save_to_path(place, filesystem=object())
 
 
-def test_two_synchronous_runs_of_one_seed_are_identical(small_run: RunConfig, make: Make) -> None:
-    run = synchronous(small_run)
+FOUR: dict[str, Any] = {"rollout": {"actors": 2, "envs_per_actor": 2}}
+"""Two actors that step two environments each."""
+EARLY_ENDS: dict[str, Any] = {"env": {"task": "point-terminating"}}
+"""Episodes end when they will: environments rarely stand at a start together."""
+METAWORLD: dict[str, Any] = {"env": {"suite": "metaworld", "task": "window-close", "horizon": 100}}
+
+
+@pytest.mark.parametrize("groups", [FOUR, {**EARLY_ENDS, "rollout": {"actors": 2}}, {**METAWORLD, **FOUR}])
+def test_two_synchronous_runs_of_one_seed_are_identical(small_run: RunConfig, make: Make, groups: Any) -> None:
+    run = synchronous(small_run, **groups)
     first, second = make(run, "a/run"), make(run, "b/run")
-    rows = [advance(algorithm, 700) for algorithm in (first, second)]
+    rows = [advance(algorithm, 720) for algorithm in (first, second)]
     assert rows[0]["labels"] == 12
+    assert rows[0]["updates"] == 720 - run.explore.seed_steps
     assert_identical(everything(first), everything(second))
 
 
@@ -46,14 +56,22 @@ def test_another_seed_gives_another_run(small_run: RunConfig, make: Make) -> Non
     assert not np.array_equal(everything(first)["replay/obs"], everything(second)["replay/obs"])
 
 
-@pytest.mark.parametrize("cut_at", [200, 500])
+@pytest.mark.parametrize(
+    ("cut_at", "groups"), [(200, {}), (400, FOUR), (400, {**METAWORLD, **FOUR}), (520, {**EARLY_ENDS, **FOUR})]
+)
 def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
-    small_run: RunConfig, make: Make, tmp_path: Path, cut_at: int
+    small_run: RunConfig, make: Make, tmp_path: Path, cut_at: int, groups: Any
 ) -> None:
-    """Cut while exploring and while learning; the resumed run shares the answer log, which is newer than the cut."""
-    run = synchronous(small_run)
+    """Cut while exploring and while learning; the resumed run shares the answer log, which is newer than the cut.
+
+    Where no common reset comes, one is made in both.
+    """
+    run = synchronous(small_run, **groups)
     whole = make(run, "run")
     advance(whole, cut_at)
+    if groups.get("env") == EARLY_ENDS["env"]:
+        assert not whole.can_checkpoint()
+        whole.cut()
     assert whole.can_checkpoint()
     whole.save_checkpoint(str(tmp_path / "cut"))
     advance(whole, 900)
@@ -197,6 +215,14 @@ def test_evaluation_is_repeatable_and_does_not_disturb_training(small_run: RunCo
     np.testing.assert_array_equal(first.episodes.true_return, second.episodes.true_return)
     assert len(first.predicted) == len(first.true) == 7 * 50 // small_run.queries.segment_length
     assert_identical(before, everything(algorithm))
+
+
+def test_more_labels_than_early_ends_leave_segments_for_end_the_run(small_run: RunConfig, make: Make) -> None:
+    """Nobody knows before how long episodes last that may end early."""
+    queries = {"budget": 30_000, "per_session": 30_000, "segment_length": 25}
+    algorithm = make(changed(small_run, **EARLY_ENDS, queries=queries, rollout={"actors": 0}))
+    with pytest.raises(UserError, match="30000 questions are due and the stored episodes hold"):
+        advance(algorithm, 700)
 
 
 def test_environments_in_the_driver_work_too(small_run: RunConfig, make: Make) -> None:
