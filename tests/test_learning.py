@@ -1,4 +1,4 @@
-"""Does it learn? Ten seeds of the toy with a truthful teacher against ten with random answers."""
+"""Does it learn? Ten seeds of each toy with a truthful teacher against ten with random answers."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from rayrlhf.evaluation.statistics import mann_whitney_greater
 SEEDS = range(10)
 
 
-def true_return(teacher: str, seed: int, folder: Path) -> float:
+def true_return(task: str, teacher: str, seed: int, folder: Path) -> float:
     """Mean true return over 20 evaluation episodes at the end of the preset `toy`, synchronous, in this process."""
     run = changed(
-        load_config("toy", [f"--seed={seed}"]),
+        load_config("toy", [f"--seed={seed}", f"--env.task={task}"]),
         teacher={"name": teacher},
         rollout={"actors": 0, "synchronous": True},
     )
@@ -30,12 +30,13 @@ def true_return(teacher: str, seed: int, folder: Path) -> float:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("ray_session")
-def test_truthful_answers_beat_random_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("task", ["point", "point-terminating"])
+def test_truthful_answers_beat_random_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str) -> None:
     """One-sided Mann-Whitney over ten seeds a side, p < 0.01; all seeds are printed."""
     truthful, random = (
-        np.array([true_return(teacher, seed, tmp_path) for seed in SEEDS]) for teacher in ("oracle", "random")
+        np.array([true_return(task, teacher, seed, tmp_path) for seed in SEEDS]) for teacher in ("oracle", "random")
     )
     p = mann_whitney_greater(truthful, random, np.random.default_rng(0))
     with capsys.disabled():
-        print(f"\np = {p:.5f}; truthful {truthful.round(1).tolist()}, random {random.round(1).tolist()}")
+        print(f"\n{task}: p = {p:.5f}; truthful {truthful.round(1).tolist()}, random {random.round(1).tolist()}")
     assert p < 0.01

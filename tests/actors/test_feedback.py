@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import torch
 from support import (
     GIVEN,
     LateTeacher,
@@ -29,9 +30,12 @@ from rayrlhf.algorithms.collector import Collector
 from rayrlhf.algorithms.files import read_json
 from rayrlhf.algorithms.pebble import Interrupted
 from rayrlhf.config.schema import RunConfig
-from rayrlhf.preferences.answers import Answer, Choice, labels_from
+from rayrlhf.preferences.answers import Answer, Choice, Labels, labels_from
 from rayrlhf.preferences.dataset import PreferenceDataset
-from rayrlhf.preferences.segments import Queries
+from rayrlhf.preferences.segments import Queries, Segments
+from rayrlhf.queries.schedules import session_sizes
+from rayrlhf.queries.selection import METHODS, select
+from rayrlhf.seeding import generator
 from rayrlhf.teachers.immediate import ImmediateTeacher
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -42,6 +46,11 @@ class SkipsAtFirst(ImmediateTeacher):
 
     def choose(self, queries: Queries) -> Sequence[Choice | None]:
         return ["skip" if queries.session == 0 else "right"] * len(queries)
+
+
+def joined(parts: list[Labels]) -> Labels:
+    sides = [Segments.concatenate([getattr(part, side) for part in parts]) for side in ("left", "right")]
+    return Labels(*sides, np.concatenate([part.target for part in parts]))
 
 
 @pytest.mark.parametrize("feedback", [late_feedback, later_feedback])
@@ -290,3 +299,54 @@ def test_disagreement_is_asked_for_once_there_are_labels(small_run: RunConfig, t
         assert np.isfinite(outcome.metrics["reward_loss"])
     finally:
         loop.close()
+
+
+@pytest.mark.parametrize("selection", METHODS)
+def test_a_session_asks_what_its_method_picks_among_the_candidates(
+    small_run: RunConfig, tmp_path: Path, selection: str
+) -> None:
+    """Restated from what the roles were asked for: the members' logits of all actors, and the pairs labelled so far."""
+    run = changed(
+        small_run,
+        queries={"selection": selection, "candidates": 5},
+        reward={"members": 3},
+        resources={"reward_actors": 2},
+    )
+    loop = FeedbackLoop(run, 4, 2, str(tmp_path / "run"))
+    try:
+        fragment, _ = Collector(run, 0).collect(200, "random", fragment=0, version=0)
+        loop.remember([ray.put(fragment)])
+        labelled: list[Labels] = []
+        for session in range(3):
+            method = selection if session else "uniform"
+            pairs = ray.get(loop._trajectories("candidates", session, 4, 1 if method == "uniform" else 5))
+            logits = np.concatenate(ray.get([role("pair_logits", pairs) for role in loop._ensemble]))
+            wanted = select(
+                method,
+                4,
+                *pairs,
+                lambda *_, logits=logits: torch.sigmoid(torch.from_numpy(logits)),  # type: ignore[misc]
+                joined(labelled) if labelled else None,
+                generator(run.seed, "selection", session),
+            )
+            loop.begin_session(session, 4)
+            loop._thread.join()
+            assert loop.finish_session() is not None
+            asked, answers = loop._log.read_session(session)
+            for side, shown in zip(pairs, (asked.left, asked.right), strict=True):
+                for name, column in vars(side.take(wanted)).items():
+                    np.testing.assert_array_equal(getattr(shown, name), column, err_msg=f"{session} {name}")
+            labelled.append(labels_from(asked, answers))
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "exponential", "hyperbolic"])
+def test_a_run_asks_as_its_schedule_says(small_run: RunConfig, make: Make, tmp_path: Path, schedule: str) -> None:
+    queries = {"schedule": schedule, "budget": 18, "per_session": 6, "interval": 100}
+    algorithm = make(synchronous(small_run, queries=queries, rollout={"actors": 0}))
+    advance(algorithm, 560)
+    log = PreferenceDataset(str(tmp_path / "run" / "preferences"))
+    sizes = [len(queries) for queries, _ in log.read()]
+    assert sizes == session_sizes(18, 6, schedule) and len(set(sizes)) > 1
+    assert algorithm.progress.labels == 18

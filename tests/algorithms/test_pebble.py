@@ -181,17 +181,33 @@ def test_temperature_and_optimisers_come_back_through_rllibs_own_state(small_run
 
 
 def test_exploration_is_saved_and_serves_another_run(small_run: RunConfig, make: Make, tmp_path: Path) -> None:
+    """Networks, optimisers, replay, statistics and trajectories; not the generator, since seeds differ."""
     saved = tmp_path / "explored"
-    first = make(changed(small_run, explore={"save": str(saved)}), "a")
+    run = changed(small_run, explore={"unsupervised_steps": 220})  # ends inside an episode
+    first = make(changed(run, explore={"save": str(saved)}), "a")
     advance(first, 400)
-    other = changed(small_run, seed=5, explore={"from": str(saved)}, queries={"selection": "entropy"})
+    other = changed(run, seed=5, explore={"from": str(saved)}, queries={"selection": "entropy"})
     second = make(other, "b")
     second.load_checkpoint(str(saved), exploration_only=True)
     assert second.progress.exploring and second.progress.env_steps >= 300
-    kept = load_file(saved / "learner.safetensors")
-    assert_identical({name: second.learner_group._learner.arrays()[name] for name in kept}, kept)
-    size = second.learner_group._learner.replay.size
-    assert size == second.progress.env_steps
+    assert_identical(second.learner_group._learner.arrays(), load_file(saved / "learner.safetensors"))
+    shard = load_file(saved / "shard000.safetensors")
+    ours, theirs = second.learner_group._learner, first.learner_group._learner
+    size = ours.replay.size
+    assert size == second.progress.env_steps == len(shard["reward"])
+    for name, column in ours.replay.columns.items():
+        assert torch.equal(column[:size], theirs.replay.columns[name][:size]), name
+    np.testing.assert_array_equal(ours.replay.reward[:size], shard["reward"])
+    entropy = {name: array for name, array in shard.items() if name.startswith("entropy/")}
+    assert len(entropy) > 3
+    assert_identical({f"entropy/{name}": array for name, array in ours.entropy.state().items()}, entropy)
+    assert not np.array_equal(ours.generator.get_state().numpy(), shard["generator"])
+    second.feedback.save(tmp_path / "feedback")
+    stored, kept = (
+        load_file(place / "trajectories.safetensors") for place in (tmp_path / "feedback", saved / "feedback")
+    )
+    assert not stored.pop("running").any() and kept.pop("running").any()
+    assert_identical(stored, kept)
     row = advance(second, 700)
     assert row["labels"] >= 4
 
