@@ -202,6 +202,26 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, args: list[str], 
     assert not (tmp_path / "run").exists(), "the same name serves the corrected command"
 
 
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """A real small file system, where one can be mounted: one checkpoint fits, the next does not."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=120k tmpfs {disk} 2>/dev/null"):
+        pytest.skip("mounting needs root")
+    try:
+        code, _, err = finish(start(*small(disk)))
+        assert code == 2, err
+        assert "Traceback" not in err and "No space left" in err.splitlines()[-1]
+        assert [place.name for place in checkpoints(disk)] == ["step-000000000200"]
+        assert not os.system(f"mount -o remount,size=20m {disk}")
+        code, _, err = finish(start("train", f"--resume={disk / 'run'}"))
+        assert code == 0, err
+        assert json.loads((disk / "run" / "summary.json").read_text())["labels"] == len(answers(disk)) == 12
+    finally:
+        os.system(f"umount {disk}")
+
+
 def test_a_cluster_that_cannot_be_joined_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     code, _, err = finish(start(*small(tmp_path)))

@@ -4,6 +4,7 @@ Each verb is a module that is imported when it is called, so that help and mista
 """
 
 import importlib
+import json
 import os
 import sys
 import warnings
@@ -32,10 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = [arg for arg in args if arg != "--debug"]
     if not debug:  # importing MuJoCo where there is no display is no reason to worry
         warnings.filterwarnings("ignore", message=r".*DISPLAY environment variable is missing")
+    as_json = "--json" in args
     try:
         return _dispatch(args)
     except KeyboardInterrupt as interrupt:
-        _complain(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}")
+        _complain(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", as_json)
         return _INTERRUPTED
     except BrokenPipeError:  # `rayrlhf ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        _complain(str(getattr(error, "cause", None) or error))  # Ray wraps what an actor raises
+        _complain(str(getattr(error, "cause", None) or error), as_json)  # Ray wraps what an actor raises
         return _MISUSED
 
 
@@ -61,8 +63,11 @@ def _dispatch(args: list[str]) -> int:
     return int(verb.run(args[1:]))
 
 
-def _complain(message: str) -> None:
-    sys.stderr.write(f"rayrlhf: {' '.join(message.split())}\n")
+def _complain(message: str, as_json: bool) -> None:
+    line = " ".join(message.split())
+    sys.stderr.write(f"rayrlhf: {line}\n")
+    if as_json:
+        print(json.dumps({"error": line}))
 
 
 def _help() -> str:
@@ -72,7 +77,7 @@ def _help() -> str:
         "Robots learn from answers to `which of these two clips is better?`\n\n"
         f"{verbs}\n\n"
         "rayrlhf VERB --help  what a verb takes; for train with every option of a run\n"
-        "--json               one JSON object as the last line\n"
+        "--json               one JSON object as the last line; with the key error where it fails\n"
         "--debug              the whole traceback of an error\n"
         "--version            the version\n\n"
         "start with: rayrlhf train quickstart"

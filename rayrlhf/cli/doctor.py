@@ -7,27 +7,22 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
-import torch
+from packaging.requirements import Requirement
 
 from rayrlhf import __version__
 from rayrlhf.cli.evaluate import has_display
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say, show
-from rayrlhf.envs.video import rendering_problem
-from rayrlhf.rewards.threads import free_cores
-from rayrlhf.tracking import versions
+from rayrlhf.errors import UserError, in_one_line
 
 _GB = 1024**3
 _PORTS = {6379: "Ray", 8265: "Ray's dashboard"}
-_EXTRAS = {
-    "fast": ("envpool", "C++ MetaWorld"),
-    "dmc": ("shimmy", "DeepMind Control tasks"),
-}
-_NEEDED = ("ray", "torch", "gymnasium", "metaworld", "mujoco", "pyarrow", "av")
+_EXTRAS = {"fast": "C++ MetaWorld", "dmc": "DeepMind Control tasks", "dev": "tests, lint and types"}
+"""What each extra of ours gives."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,9 @@ def run(args: Sequence[str]) -> int:
 
 def examine() -> Iterator[Finding]:
     """All findings, in the order they are shown."""
-    yield from _packages()
+    yield _python()
+    packages = _requirements()
+    yield from (_package(requirement) for requirement in packages[""])
     yield _cores()
     yield _memory()
     yield _shared_memory()
@@ -75,24 +72,50 @@ def examine() -> Iterator[Finding]:
     yield _drawing()
     yield _window()
     yield from (_port(number, user) for number, user in _PORTS.items())
-    yield from (_extra(name, *about) for name, about in _EXTRAS.items())
+    yield from (_extra(name, use, packages[name]) for name, use in _EXTRAS.items())
 
 
-def _packages() -> Iterator[Finding]:
-    found = versions()
+def _python() -> Finding:
     good = (3, 11) <= sys.version_info < (3, 14)
-    yield Finding(
-        "python", "ok" if good else "missing", found["python"], "" if good else "use Python 3.11, 3.12 or 3.13"
-    )
-    for name in _NEEDED:
-        if name in found:
-            yield Finding(name, "ok", found[name])
-        else:
-            yield Finding(name, "missing", "not installed", "pip install rayrlhf")
+    remedy = "" if good else "use Python 3.11, 3.12 or 3.13"
+    return Finding("python", "ok" if good else "missing", platform.python_version(), remedy)
+
+
+def _requirements() -> dict[str, list[Requirement]]:
+    """Our own packaging's: by extra, and under "" what all need; those that are meant for this machine."""
+    by_extra: dict[str, list[Requirement]] = {name: [] for name in ("", *_EXTRAS)}
+    try:
+        ours = requires("rayrlhf") or []
+    except PackageNotFoundError as error:
+        raise UserError("rayrlhf is not installed, only its source is here: pip install -e .") from error
+    for requirement in map(Requirement, ours):
+        for extra, wanted in by_extra.items():
+            conditional = requirement.marker is not None and "extra" in str(requirement.marker)
+            applies = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+            if applies and conditional == bool(extra):
+                wanted.append(requirement)
+    return by_extra
+
+
+def _installed(requirement: Requirement) -> tuple[str, bool]:
+    """What is there of it, in words, and whether that will do."""
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        return "not installed", False
+    if requirement.specifier.contains(found, prereleases=True):
+        return found, True
+    return f"{found}, wanted {requirement.specifier}", False
+
+
+def _package(requirement: Requirement) -> Finding:
+    detail, good = _installed(requirement)
+    remedy = "" if good else f"pip install '{requirement.name}{requirement.specifier}'"
+    return Finding(requirement.name, "ok" if good else "missing", detail, remedy)
 
 
 def _cores() -> Finding:
-    usable = free_cores()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     detail = f"{usable} of {os.cpu_count()} ({platform.machine()})"
     if usable >= 2:
         return Finding("cores", "ok", detail)
@@ -142,6 +165,10 @@ def _disk() -> Finding:
 
 
 def _accelerator() -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return Finding("GPU", "limited", f"not looked at: torch cannot be imported ({in_one_line(error)})", "see torch")
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         return Finding("GPU", "ok", f"{names}; used with --resources.gpus_per_learner and --resources.reward_gpus")
@@ -151,6 +178,10 @@ def _accelerator() -> Finding:
 
 
 def _drawing() -> Finding:
+    try:
+        from rayrlhf.envs.gl import rendering_problem
+    except ImportError as error:
+        return Finding("drawing", "limited", f"not looked at: {in_one_line(error)}", "see the packages above")
     problem = rendering_problem()
     if problem is None:
         return Finding("drawing", "ok", f"MUJOCO_GL={os.environ.get('MUJOCO_GL', 'default')}")
@@ -173,7 +204,7 @@ def _port(number: int, user: str) -> Finding:
     )
 
 
-def _extra(name: str, module: str, use: str) -> Finding:
-    if find_spec(module) is not None:
+def _extra(name: str, use: str, packages: Sequence[Requirement]) -> Finding:
+    if all(_installed(requirement)[1] for requirement in packages):
         return Finding(f"extra {name}", "ok", use)
     return Finding(f"extra {name}", "limited", f"no {use}", f"pip install 'rayrlhf[{name}]'")

@@ -6,7 +6,8 @@ Python backend. Version 1.2.5 differs from MetaWorld 3.1.1 in three tasks (measu
 rewards of button-press-topdown-wall and door-lock, and dial-turn, where the scripted expert never succeeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import numpy as np
@@ -68,9 +69,10 @@ class PoolEnv:
         if len(episodes) != self.num_envs:
             raise ValueError(f"{len(episodes)} episodes for {self.num_envs} environments")
         self.close()
-        self._pool = self._open([self._draws.seed_of(i, int(episode)) for i, episode in enumerate(episodes)])
         self._episode[:], self._step[:] = episodes, 0
-        obs, _ = self._pool.reset()
+        with self._naming_the_broken():
+            self._pool = self._open([self._draws.seed_of(i, int(episode)) for i, episode in enumerate(episodes)])
+            obs, _ = self._pool.reset()
         first: Floats = obs.astype(np.float32)
         self._require_finite(first, np.zeros(self.num_envs, np.float32))
         return first
@@ -113,10 +115,8 @@ class PoolEnv:
         reward = np.zeros(self.num_envs, np.float64)
         success = np.zeros(self.num_envs, np.bool_)
         for _ in range(self._options.action_repeat):
-            try:
+            with self._naming_the_broken():
                 obs, more, terminated, truncated, info = self._pool.step(action)
-            except Exception as error:
-                raise self._broken(0, f"one of {self.num_envs} environments failed: {in_one_line(error)}") from error
             reward += more
             success |= info["success"] > 0.5
             over = terminated | truncated
@@ -128,17 +128,27 @@ class PoolEnv:
         """What to act on next `[N, O]`; resets the environments whose numbers are in `ended`."""
         if not ended.size or self._pool is None:
             return next_obs
-        first, info = self._pool.reset(ended.astype(np.int32))
+        self._episode[ended] += 1
+        self._step[ended] = 0
+        with self._naming_the_broken(int(ended[0])):
+            first, info = self._pool.reset(ended.astype(np.int32))
         who = info["env_id"]
         obs = next_obs.copy()
         obs[who] = first
-        self._episode[ended] += 1
-        self._step[ended] = 0
         self._require_finite(obs, np.zeros(self.num_envs, np.float32))
         return obs
 
     def _require_finite(self, obs: Floats, reward: Floats) -> None:
         require_finite(self.spec.name, self._draws.indices, self._episode, self._step, obs, reward)
+
+    @contextmanager
+    def _naming_the_broken(self, i: int = 0) -> Iterator[None]:
+        """Names environment `i` where the pool raises, which does not tell whose fault it was."""
+        try:
+            yield
+        except Exception as error:
+            one_of = f"it or another of its pool of {self.num_envs} failed: " if self.num_envs > 1 else ""
+            raise self._broken(i, one_of + in_one_line(error)) from error
 
     def _broken(self, i: int, reason: str) -> EnvironmentBroken:
         return EnvironmentBroken(

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rayrlhf import cli
+from rayrlhf.cli import doctor
 from rayrlhf.cli.train import split_overrides
 from rayrlhf.config.load import load_config
 from rayrlhf.errors import UserError
@@ -242,3 +244,37 @@ def test_doctor_finds_what_is_installed(capsys: pytest.CaptureFixture[str]) -> N
     assert report["ready"] is True
     assert findings["ray"]["detail"].startswith("2.60")
     assert all(found["remedy"] for found in findings.values() if found["state"] != "ok")
+    assert "missing" not in {found["state"] for found in findings.values()}
+    assert {"numpy", "pydantic", "torch"} <= findings.keys()
+
+
+def test_doctor_works_where_a_package_is_missing_or_too_old(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that most else stands on is not there, one is of last year, and one of an extra is missing."""
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name in ("torch", "envpool"):
+            raise metadata.PackageNotFoundError(name)
+        return "0.1" if name == "tyro" else real(name)
+
+    monkeypatch.setattr(doctor, "version", version)
+    for name in [name for name in sys.modules if name == "torch" or name.startswith("rayrlhf.envs")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("torch", "numpy"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
+    assert cli.main(["doctor", "--json"]) == 1
+    report = last_line(capsys)
+    findings = {found["name"]: found for found in report["findings"]}  # type: ignore[attr-defined]
+    assert report["ready"] is False
+    assert findings["torch"]["state"] == "missing" and "pip install 'torch" in findings["torch"]["remedy"]
+    assert findings["tyro"]["detail"] == "0.1, wanted >=0.9"
+    assert findings["GPU"]["state"] == findings["drawing"]["state"] == "limited"
+    assert findings["extra fast"]["state"] == "limited" and findings["extra dmc"]["state"] == "ok"
+
+
+def test_a_failure_with_json_ends_with_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "quikstart", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert err == f"rayrlhf: {json.loads(out.splitlines()[-1])['error']}\n" and "quickstart" in err

@@ -9,7 +9,7 @@ import pytest
 from metaworld.policies import ENV_POLICY_MAP
 
 from rayrlhf.config.schema import EnvOptions
-from rayrlhf.envs import VectorEnv, check_env, make_env, task_names
+from rayrlhf.envs import EnvironmentBroken, VectorEnv, check_env, make_env, task_names
 from rayrlhf.errors import UserError
 
 pytest.importorskip("envpool")
@@ -99,6 +99,36 @@ def test_threads_change_nothing_but_the_time() -> None:
             np.testing.assert_array_equal(a, b)
     with pytest.raises(UserError, match=r"env\.threads.*env\.backend envpool"):
         check_env(EnvOptions(threads=2))
+
+
+@pytest.mark.parametrize(
+    ("method", "after", "named"),
+    [("reset", 0, "episode 0, step 0"), ("step", 2, "episode 0, step 2"), ("reset", 2, "episode 1, step 0")],
+)
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_a_pool_that_raises_is_named(
+    monkeypatch: pytest.MonkeyPatch, num_envs: int, method: str, after: int, named: str
+) -> None:
+    """The first start, a step, and a new episode's start."""
+    env: Any = pool(num_envs, horizon=3)
+    opened = env._open
+
+    def failing(*_: Any) -> Any:
+        raise RuntimeError("no more memory\nwhy is below")
+
+    def open_and_break(seeds: list[int]) -> Any:
+        made = opened(seeds)
+        if not after:
+            monkeypatch.setattr(made, method, failing)
+        return made
+
+    env._open = open_and_break
+    with pytest.raises(EnvironmentBroken, match=rf"drawer-open: environment 0 broke in {named}: .*no more memory$"):
+        env.reset([0] * num_envs)
+        for step in range(4):
+            if step == after:
+                monkeypatch.setattr(env._pool, method, failing)
+            env.step(np.zeros((num_envs, 4)))
 
 
 @pytest.mark.parametrize("choice", [{"reward_version": "v1"}, {"random_start": False}])
