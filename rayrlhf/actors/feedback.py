@@ -246,11 +246,11 @@ class FeedbackLoop:
         for labels in parts:
             self._give(labels)
         report = self._fit()
-        return {
-            "reward_loss": float(np.mean(report.loss)),
-            "reward_accuracy": float(np.mean(report.accuracy)),
-            "reward_epochs": float(report.epochs),
-        }
+        metrics = {"reward_epochs": float(report.epochs)}
+        for name, by_member in (("reward_loss", report.loss), ("reward_accuracy", report.accuracy)):
+            metrics[name] = float(np.mean(by_member))
+            metrics |= {f"{name}_{member}": float(value) for member, value in enumerate(by_member)}
+        return metrics
 
     def _give(self, labels: Labels) -> None:
         reference = ray.put(labels)

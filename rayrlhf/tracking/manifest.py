@@ -25,6 +25,7 @@ PACKAGES = (
     "pydantic",
     "av",
 )
+MAX_DIFF = 1_000_000
 _IMPORTED = time.time()
 
 
@@ -39,17 +40,26 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and whether anything differs from it, or none where `folder` is not in a git work tree."""
+def git_state(file: Path) -> dict[str, Any] | None:
+    """Commit, whether anything differs from it, and what, in the git work tree that `file` belongs to; none without.
+
+    A package that is installed inside somebody's work tree is no part of that. Of files that git does not know, and of
+    a difference of more than `MAX_DIFF` characters, nothing but their being there is told.
+    """
     try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        commit = _git(file.parent, "rev-parse", "HEAD")
+        dirty = bool(_git(file.parent, "status", "--porcelain"))
+        diff = _git(file.parent, "diff", "HEAD") if dirty else ""
     except (OSError, subprocess.SubprocessError):
         return None
+    return {"commit": commit, "dirty": dirty, "diff": diff if len(diff) <= MAX_DIFF else None}
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        ["git", *words], cwd=folder, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=20
+    )
     return done.stdout.strip()
 
 
@@ -59,7 +69,7 @@ def manifest(command: Sequence[str]) -> dict[str, Any]:
         "command": _words(command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": versions(),
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(Path(__file__)),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
     }

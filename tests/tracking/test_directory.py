@@ -1,6 +1,7 @@
 """A run's folder: claimed once, written whole, resumed from where its checkpoint was."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from rayrlhf.config.load import load_config
 from rayrlhf.errors import UserError
 from rayrlhf.tracking import RunDirectory, Tracker
+from rayrlhf.tracking import manifest as manifest_module
+from rayrlhf.tracking.manifest import git_state
 
 
 def make(tmp_path: Path, *overrides: str) -> RunDirectory:
@@ -24,6 +27,29 @@ def test_config_and_manifest_are_enough_to_repeat_a_run(tmp_path: Path) -> None:
     manifest = json.loads(run.manifest_file.read_text())
     assert manifest["command"] == ["rayrlhf", "train"]
     assert {"python", "torch", "ray", "numpy", "metaworld", "mujoco"} <= manifest["versions"].keys()
+
+
+def test_the_source_state_says_what_differs_from_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> None:
+        author = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+        subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    ours, installed = tmp_path / "ours.py", tmp_path / ".venv" / "installed.py"
+    assert git_state(ours) is None, "no work tree"
+    git("init")
+    installed.parent.mkdir()
+    for file, content in ((ours, "a = 1\n"), (installed, ""), (tmp_path / ".gitignore", ".venv\n")):
+        file.write_text(content)
+    git("add", ".")
+    git("commit", "-m", "first")
+    clean = git_state(ours)
+    assert clean is not None and len(clean["commit"]) == 40 and not clean["dirty"] and clean["diff"] == ""
+    ours.write_text("a = 2\n")
+    changed = git_state(ours)
+    assert changed is not None and changed["dirty"] and changed["diff"].endswith("-a = 1\n+a = 2")
+    assert git_state(installed) is None, "somebody else's work tree"
+    monkeypatch.setattr(manifest_module, "MAX_DIFF", 10)
+    assert git_state(ours) == {**changed, "diff": None}
 
 
 def test_a_name_is_taken_once(tmp_path: Path) -> None:
