@@ -40,7 +40,7 @@ def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool =
     if video:
         _require_drawing(config)
     manifest = _verified(place, config)
-    policy, weights = _policy(place, config), _reward_weights(place, manifest)
+    policy, weights = _policy(place, config), _ensemble_state(place, manifest)
     request = EvaluationRequest(tuple(range(episodes)), "final", weights)
     if render:
         result = _watched(policy, config, request)
@@ -91,7 +91,7 @@ def _policy(place: Path, config: RunConfig) -> Actor:
     return policy.eval()
 
 
-def _reward_weights(place: Path, manifest: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
+def _ensemble_state(place: Path, manifest: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
     if not manifest["reward_version"]:
         return None
     return checkpoint.read_ensemble(place / "feedback")

@@ -42,7 +42,9 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
     _require_cluster()
     explored = _check_exploration(config) if resume is None else 0
     if config.mode == "preferences":
-        check_budget(config, spec.horizon, explored)
+        check_budget(config, explored)
+        if resume is None:  # else that session was held, or is held again with the questions it had
+            check_first_session(config, spec.horizon, explored)
     folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
     checkpoint.refuse_changes(folder.checkpoints, config)
     with folder.held(), native_stderr_to(folder.path / "ray.log"), _ray_session(config):
@@ -73,28 +75,35 @@ def _to_the_end(config: RunConfig, folder: RunDirectory, resume: bool, progress:
         resume = True
 
 
-def check_budget(config: RunConfig, horizon: int, explored: int = 0) -> None:
-    """Refuses a budget that the run is too short to spend, and a session of more questions than can be made.
-
-    `horizon` is an episode's; `explored` steps of another run stand at the beginning.
-    """
-    queries, begin = config.queries, max(config.exploration_steps, explored)
-    sizes = session_sizes(queries.budget, queries.per_session, queries.schedule)
-    possible = 1 + (config.total_steps - begin - 1) // queries.interval
-    if len(sizes) > possible:
+def check_budget(config: RunConfig, explored: int = 0) -> None:
+    """Refuses a budget that the run is too short to spend; `explored` steps of another run stand at its beginning."""
+    queries, room = config.queries, config.total_steps - max(config.exploration_steps, explored)
+    needed = len(session_sizes(queries.budget, queries.per_session, queries.schedule))
+    possible = 1 + (room - 1) // queries.interval
+    if needed > possible:
         raise UserError(
-            f"queries.budget={queries.budget} takes {len(sizes)} sessions of {queries.per_session}, but total_steps="
+            f"queries.budget={queries.budget} takes {needed} sessions of {queries.per_session}, but total_steps="
             f"{config.total_steps} leaves room for {possible}: raise queries.per_session or lower queries.interval"
         )
-    # no session is larger than the first; the last fragments before it may come late, and episodes may end early
+
+
+def check_first_session(config: RunConfig, horizon: int, explored: int = 0) -> None:
+    """Refuses a first session, the largest that is planned, of more questions than can be made by then.
+
+    `horizon` is an episode's; `explored` steps of another run stand at the beginning. How much less than the most
+    there will be where episodes end early, nobody knows before.
+    """
+    queries = config.queries
+    count = session_sizes(queries.budget, queries.per_session, queries.schedule)[0]
+    late = (1 + max(1, config.resources.learners)) * config.rollout.round_steps  # it waits until all learners have rows
     episodes = queries.recent_episodes + config.rollout.envs
-    stored = min(begin + 2 * config.rollout.round_steps, episodes * horizon)
+    stored = min(max(config.exploration_steps, explored) + late, episodes * horizon)
     segments = min(stored, episodes * (horizon - queries.segment_length + 1))
-    if sizes[0] > segments * (segments - 1) // 2:
+    if count > segments * (segments - 1) // 2:
         raise UserError(
-            f"the first session asks {sizes[0]} questions, but no more than {segments} segments of "
-            f"{queries.segment_length} steps can have been stored by then: lower queries.per_session, or raise "
-            "explore.unsupervised_steps or queries.recent_episodes"
+            f"the first session asks {count} questions, but no more than {segments} segments of "
+            f"{queries.segment_length} steps can have been stored by then: lower queries.per_session or "
+            "queries.segment_length, or raise explore.unsupervised_steps or queries.recent_episodes"
         )
 
 
@@ -104,6 +113,11 @@ def _check_parts(config: RunConfig) -> EnvSpec:
     if config.mode == "preferences":
         check_teacher(config.teacher)
         make_network(config.reward, spec.obs_dim, spec.action_dim)
+        if config.queries.segment_length > spec.horizon:  # where env.horizon leaves it to the environment
+            raise UserError(
+                f"queries.segment_length ({config.queries.segment_length}) is longer than an episode of "
+                f"{spec.name} ({spec.horizon} steps): no segment would fit"
+            )
     return spec
 
 

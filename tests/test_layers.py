@@ -13,7 +13,7 @@ import rayrlhf
 PACKAGE = Path(rayrlhf.__file__).parent
 
 LAYERS = (
-    {"config", "seeding", "errors", "files"},
+    {"config", "cores", "seeding", "errors", "files"},
     {"preferences", "envs"},
     {"policies", "rewards", "queries", "teachers", "exploration", "language", "evaluation"},
     {"algorithms"},

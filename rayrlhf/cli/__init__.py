@@ -42,10 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `rayrlhf ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN
-    except UserError as error:
-        if debug:
+    except Exception as error:
+        line = str(getattr(error, "cause", None) or error)  # Ray wraps what an actor raises
+        if debug or not isinstance(error, UserError):
+            if as_json:
+                _tell(line or type(error).__name__)
             raise
-        _complain(str(getattr(error, "cause", None) or error), as_json)  # Ray wraps what an actor raises
+        _complain(line, as_json)
         return _MISUSED
 
 
@@ -67,7 +70,11 @@ def _complain(message: str, as_json: bool) -> None:
     line = " ".join(message.split())
     sys.stderr.write(f"rayrlhf: {line}\n")
     if as_json:
-        print(json.dumps({"error": line}))
+        _tell(line)
+
+
+def _tell(line: str) -> None:
+    print(json.dumps({"error": line}), flush=True)
 
 
 def _help() -> str:

@@ -17,12 +17,13 @@ from rayrlhf import __version__
 from rayrlhf.cli.evaluate import has_display
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say, show
-from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.cores import free_cores
+from rayrlhf.errors import in_one_line
 
 _GB = 1024**3
 _PORTS = {6379: "Ray", 8265: "Ray's dashboard"}
 _EXTRAS = {"fast": "C++ MetaWorld", "dmc": "DeepMind Control tasks", "dev": "tests, lint and types"}
-"""What each extra of ours gives."""
+"""What the extras give that something here uses today."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,12 @@ def run(args: Sequence[str]) -> int:
 def examine() -> Iterator[Finding]:
     """All findings, in the order they are shown."""
     yield _python()
-    packages = _requirements()
-    yield from (_package(requirement) for requirement in packages[""])
+    try:
+        needed = _required("rayrlhf")
+    except PackageNotFoundError:
+        needed = []
+        yield Finding("rayrlhf", "missing", "not installed: only its source is here", "pip install -e .")
+    yield from map(_package, needed)
     yield _cores()
     yield _memory()
     yield _shared_memory()
@@ -72,7 +77,8 @@ def examine() -> Iterator[Finding]:
     yield _drawing()
     yield _window()
     yield from (_port(number, user) for number, user in _PORTS.items())
-    yield from (_extra(name, use, packages[name]) for name, use in _EXTRAS.items())
+    if needed:
+        yield from (_extra(name, use) for name, use in _EXTRAS.items())
 
 
 def _python() -> Finding:
@@ -81,20 +87,15 @@ def _python() -> Finding:
     return Finding("python", "ok" if good else "missing", platform.python_version(), remedy)
 
 
-def _requirements() -> dict[str, list[Requirement]]:
-    """Our own packaging's: by extra, and under "" what all need; those that are meant for this machine."""
-    by_extra: dict[str, list[Requirement]] = {name: [] for name in ("", *_EXTRAS)}
-    try:
-        ours = requires("rayrlhf") or []
-    except PackageNotFoundError as error:
-        raise UserError("rayrlhf is not installed, only its source is here: pip install -e .") from error
-    for requirement in map(Requirement, ours):
-        for extra, wanted in by_extra.items():
-            conditional = requirement.marker is not None and "extra" in str(requirement.marker)
-            applies = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-            if applies and conditional == bool(extra):
-                wanted.append(requirement)
-    return by_extra
+def _required(package: str, extra: str = "") -> list[Requirement]:
+    """What an installed package needs on this machine: for itself, or for one of its extras."""
+    found = []
+    for requirement in map(Requirement, requires(package) or []):
+        marker = requirement.marker
+        applies = marker is None or marker.evaluate({"extra": extra})
+        if applies and ("extra" in str(marker)) == bool(extra):
+            found.append(requirement)
+    return found
 
 
 def _installed(requirement: Requirement) -> tuple[str, bool]:
@@ -103,19 +104,22 @@ def _installed(requirement: Requirement) -> tuple[str, bool]:
         found = version(requirement.name)
     except PackageNotFoundError:
         return "not installed", False
-    if requirement.specifier.contains(found, prereleases=True):
-        return found, True
-    return f"{found}, wanted {requirement.specifier}", False
+    if not requirement.specifier.contains(found, prereleases=True):
+        return f"{found}, wanted {requirement.specifier}", False
+    more = [one for extra in sorted(requirement.extras) for one in _required(requirement.name, extra)]
+    absent = [one.name for one in more if not _installed(one)[1]]
+    return (f"{found}, without {', '.join(absent)}", False) if absent else (found, True)
 
 
 def _package(requirement: Requirement) -> Finding:
     detail, good = _installed(requirement)
-    remedy = "" if good else f"pip install '{requirement.name}{requirement.specifier}'"
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    remedy = "" if good else f"pip install '{requirement.name}{extras}{requirement.specifier}'"
     return Finding(requirement.name, "ok" if good else "missing", detail, remedy)
 
 
 def _cores() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = free_cores()
     detail = f"{usable} of {os.cpu_count()} ({platform.machine()})"
     if usable >= 2:
         return Finding("cores", "ok", detail)
@@ -168,7 +172,7 @@ def _accelerator() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return Finding("GPU", "limited", f"not looked at: torch cannot be imported ({in_one_line(error)})", "see torch")
+        return Finding("GPU", "missing", f"torch cannot be imported: {in_one_line(error)}", "install torch anew")
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         return Finding("GPU", "ok", f"{names}; used with --resources.gpus_per_learner and --resources.reward_gpus")
@@ -204,7 +208,10 @@ def _port(number: int, user: str) -> Finding:
     )
 
 
-def _extra(name: str, use: str, packages: Sequence[Requirement]) -> Finding:
+def _extra(name: str, use: str) -> Finding:
+    packages = _required("rayrlhf", name)
+    if not packages:
+        return Finding(f"extra {name}", "limited", f"no {use}", "none for this system")
     if all(_installed(requirement)[1] for requirement in packages):
         return Finding(f"extra {name}", "ok", use)
     return Finding(f"extra {name}", "limited", f"no {use}", f"pip install 'rayrlhf[{name}]'")

@@ -130,7 +130,7 @@ class PoolEnv:
             return next_obs
         self._episode[ended] += 1
         self._step[ended] = 0
-        with self._naming_the_broken(int(ended[0])):
+        with self._naming_the_broken():
             first, info = self._pool.reset(ended.astype(np.int32))
         who = info["env_id"]
         obs = next_obs.copy()
@@ -142,13 +142,13 @@ class PoolEnv:
         require_finite(self.spec.name, self._draws.indices, self._episode, self._step, obs, reward)
 
     @contextmanager
-    def _naming_the_broken(self, i: int = 0) -> Iterator[None]:
-        """Names environment `i` where the pool raises, which does not tell whose fault it was."""
+    def _naming_the_broken(self) -> Iterator[None]:
+        """Names the first environment where the pool raises, which does not tell whose fault it was."""
         try:
             yield
         except Exception as error:
             one_of = f"it or another of its pool of {self.num_envs} failed: " if self.num_envs > 1 else ""
-            raise self._broken(i, one_of + in_one_line(error)) from error
+            raise self._broken(0, one_of + in_one_line(error)) from error
 
     def _broken(self, i: int, reason: str) -> EnvironmentBroken:
         return EnvironmentBroken(

@@ -26,8 +26,10 @@ class Answer:
     def __post_init__(self) -> None:
         if self.choice not in get_args(Choice):
             raise ValueError(f"answer to {self.query_id!r}: {self.choice!r} is none of {', '.join(get_args(Choice))}")
-        if not (np.isfinite(self.seconds) and self.seconds >= 0 and self.replays >= 0):
-            raise ValueError(f"answer to {self.query_id!r}: negative or infinite time or replays")
+        if not isinstance(self.annotator, str) or not self.annotator:
+            raise ValueError(f"answer to {self.query_id!r}: its annotator is {self.annotator!r}, wanted a name")
+        if not (np.isfinite(self.seconds) and self.seconds >= 0 and self.replays >= 0 and self.replays % 1 == 0):
+            raise ValueError(f"answer to {self.query_id!r}: negative or infinite time, or no number of replays")
 
 
 @dataclass(frozen=True)

@@ -169,14 +169,15 @@ def _by_member(name: str) -> bool:
 def merge_members(parts: Sequence[Mapping[str, NDArray[np.generic]]]) -> Arrays:
     """The weights, or states, of a whole ensemble from those of its parts, members in ascending order.
 
-    The parts must have been fitted together: all but the members must agree, or ValueError is raised.
+    The parts must have been fitted together: all but the members must agree, or ValueError is raised. Sums of running
+    moments may differ in their last digits where the parts were on unlike devices: the first part's are taken.
     """
     order = np.argsort(np.concatenate([part["members"] for part in parts]), kind="stable")
     merged: Arrays = {}
     for name, shared in parts[0].items():
         if _by_member(name):
             merged[name] = np.concatenate([part[name] for part in parts])[order]
-        elif all(np.array_equal(part[name], shared) for part in parts):
+        elif name.startswith("moments/") or all(np.array_equal(part[name], shared) for part in parts):
             merged[name] = shared
         else:
             raise ValueError(f"the parts of the ensemble disagree about {name!r}")

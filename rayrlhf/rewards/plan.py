@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rayrlhf.rewards.threads import free_cores
+from rayrlhf.cores import free_cores
 
 _CPU_ROWS = 2048
 """Transitions per chunk and thread: activations 256 wide then stay in a core's second-level cache (2 MB)."""

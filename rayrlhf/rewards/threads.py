@@ -1,6 +1,5 @@
 """Members side by side in the threads of one process."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -8,11 +7,6 @@ from typing import TypeVar
 import torch
 
 Result = TypeVar("Result")
-
-
-def free_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Threads:

@@ -48,9 +48,9 @@ def git_state(file: Path) -> dict[str, Any] | None:
     """
     try:
         _git(file.parent, "ls-files", "--error-unmatch", file.name)
-        commit = _git(file.parent, "rev-parse", "HEAD")
+        commit = _git(file.parent, "rev-parse", "HEAD").strip()
         dirty = bool(_git(file.parent, "status", "--porcelain"))
-        diff = _git(file.parent, "diff", "HEAD") if dirty else ""
+        diff = _git(file.parent, "diff", "--no-color", "--no-ext-diff", "--binary", "HEAD") if dirty else ""
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": dirty, "diff": diff if len(diff) <= MAX_DIFF else None}
@@ -60,7 +60,7 @@ def _git(folder: Path, *words: str) -> str:
     done = subprocess.run(
         ["git", *words], cwd=folder, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=20
     )
-    return done.stdout.strip()
+    return done.stdout
 
 
 def manifest(command: Sequence[str]) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_a_stop_while_waiting_leaves_what_has_come_on_its_way(small_run: RunConf
 
 
 def test_a_broken_environment_is_named_and_never_enters_the_replay(small_run: RunConfig, make: Make) -> None:
-    """Environments from outside the package, in rollout actors, of which one returns NaN in its third episode."""
+    """Environments from outside the package, in rollout actors, that return NaN in their third episode."""
     env: dict[str, Any] = {"suite": "gymnasium", "task": "broken_envs:BreaksLater-v0", "horizon": 20}
     algorithm = make(changed(small_run, env=env, rollout={"actors": 2}))
     with pytest.raises(EnvironmentBroken, match=r"BreaksLater-v0.*episode 2.*step 6"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from rayrlhf import cli
 from rayrlhf.cli import doctor
@@ -248,33 +249,69 @@ def test_doctor_finds_what_is_installed(capsys: pytest.CaptureFixture[str]) -> N
     assert {"numpy", "pydantic", "torch"} <= findings.keys()
 
 
-def test_doctor_works_where_a_package_is_missing_or_too_old(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The one that most else stands on is not there, one is of last year, and one of an extra is missing."""
-    real = metadata.version
+WITHOUT_TORCH = """
+import sys
+from importlib import metadata
 
+real = metadata.version
+
+def version(name):
+    if name in ("torch", "envpool", "dm_control", "dm-control"):
+        raise metadata.PackageNotFoundError(name)
+    return "0.1" if name == "tyro" else real(name)
+
+metadata.version = version
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "numpy", "ray", "pyarrow", "mujoco"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Nothing())
+from rayrlhf.cli import main
+sys.exit(main(["doctor", "--json"]))
+"""
+
+
+def test_doctor_works_where_packages_are_missing_or_too_old() -> None:
+    """What most else stands on is not there, one is too old, and an extra's and a requirement's extra are missing."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    findings = {found["name"]: found for found in report["findings"]}
+    assert report["ready"] is False
+    assert findings["torch"]["state"] == findings["tyro"]["state"] == findings["GPU"]["state"] == "missing"
+    assert findings["torch"]["remedy"].startswith("pip install 'torch")
+    assert findings["tyro"]["detail"] == "0.1, wanted >=0.9"
+    assert findings["drawing"]["state"] == "limited"
+    assert findings["extra fast"]["state"] == findings["extra dmc"]["state"] == "limited"
+    assert findings["extra dev"]["state"] == "ok"
+
+
+def test_a_requirement_is_installed_with_its_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
-        if name in ("torch", "envpool"):
+        if name == "dm_tree":
             raise metadata.PackageNotFoundError(name)
-        return "0.1" if name == "tyro" else real(name)
+        return metadata.version(name)
 
     monkeypatch.setattr(doctor, "version", version)
-    for name in [name for name in sys.modules if name == "torch" or name.startswith("rayrlhf.envs")]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in ("torch", "numpy"):
-        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
-    assert cli.main(["doctor", "--json"]) == 1
-    report = last_line(capsys)
-    findings = {found["name"]: found for found in report["findings"]}  # type: ignore[attr-defined]
-    assert report["ready"] is False
-    assert findings["torch"]["state"] == "missing" and "pip install 'torch" in findings["torch"]["remedy"]
-    assert findings["tyro"]["detail"] == "0.1, wanted >=0.9"
-    assert findings["GPU"]["state"] == findings["drawing"]["state"] == "limited"
-    assert findings["extra fast"]["state"] == "limited" and findings["extra dmc"]["state"] == "ok"
+    found = doctor._package(Requirement("ray[rllib,tune]>=2.60"))
+    assert found.state == "missing" and "without dm_tree" in found.detail
+    assert found.remedy == "pip install 'ray[rllib,tune]>=2.60'"
+    monkeypatch.undo()
+    assert doctor._package(Requirement("ray[rllib,tune]>=2.60")).state == "ok"
 
 
 def test_a_failure_with_json_ends_with_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "quikstart", "--json"]) == 2
     out, err = capsys.readouterr()
     assert err == f"rayrlhf: {json.loads(out.splitlines()[-1])['error']}\n" and "quickstart" in err
+
+
+def test_a_defect_with_json_tells_so_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(args: list[str]) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_dispatch", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train", "--json"])
+    assert last_line(capsys) == {"error": "ZeroDivisionError"}

@@ -130,7 +130,6 @@ def spoilt(queries: Queries, **columns: np.ndarray | float) -> Queries:
         ((replace(session(0), typical_return=np.nan), []), "query run/00000/00000: typical_return is missing"),
         ((replace(session(0), session=-1), []), "query run/00000/00000: session is negative"),
         ((replace(session(0), ids=("a", "", "c")), []), "query : query_id is empty"),
-        ((session(0), answers_to(session(0), annotator="")), "query run/00000/00000: an answer lacks its .* annotator"),
     ],
 )
 def test_what_reading_would_refuse_is_not_written(dataset: PreferenceDataset, malformed: Record, problem: str) -> None:
