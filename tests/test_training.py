@@ -166,8 +166,8 @@ def test_kill_minus_nine_loses_no_answer_and_no_whole_checkpoint(tmp_path: Path,
     assert before.items() <= answers(tmp_path).items()
     assert json.loads((run / "summary.json").read_text())["labels"] == len(answers(tmp_path)) == 12
     assert not list((run / "checkpoints").glob(".step-*"))
-    steps = [row["env_steps"] for row in read_metrics(run / "metrics.jsonl")]
-    assert steps == sorted(set(steps))
+    *steps, final = [row["env_steps"] for row in read_metrics(run / "metrics.jsonl")]
+    assert steps == sorted(set(steps)) and final == steps[-1], "each row once, and the final evaluation's"
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
