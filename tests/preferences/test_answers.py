@@ -44,8 +44,12 @@ def test_no_answers_make_no_labels() -> None:
 def test_types_refuse_what_their_docstrings_exclude() -> None:
     with pytest.raises(ValueError, match="'maybe' is none of"):
         Answer("a", "maybe", "x")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="negative"):
-        Answer("a", "left", "x", seconds=-1)
+    for wrong in ({"seconds": -1.0}, {"seconds": np.nan}, {"replays": -1}, {"replays": 1.5}):
+        with pytest.raises(ValueError, match="negative"):
+            Answer("a", "left", "x", **wrong)  # type: ignore[arg-type]
+    for nobody in ("", None, 3):
+        with pytest.raises(ValueError, match="annotator"):
+            Answer("a", "left", nobody)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="repeat"):
         Queries(("a", "a"), 0, numbered(2), numbered(2))
     with pytest.raises(ValueError, match="2 steps, right ones 3"):
