@@ -298,7 +298,7 @@ def test_disagreement_is_asked_for_once_there_are_labels(small_run: RunConfig, t
         assert informed == [False, False, True]
         for name in ("reward_loss", "reward_accuracy"):
             by_member = [outcome.metrics[f"{name}_{member}"] for member in range(run.reward.members)]
-            assert outcome.metrics[name] == pytest.approx(np.mean(by_member))
+            assert np.isfinite(outcome.metrics[name]) and outcome.metrics[name] == pytest.approx(np.mean(by_member))
         assert len({outcome.metrics[f"reward_loss_{member}"] for member in range(run.reward.members)}) > 1
     finally:
         loop.close()
