@@ -23,7 +23,7 @@ from rayrlhf.envs.interface import EnvSpec
 from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.queries.schedules import session_sizes
 from rayrlhf.rewards.networks import make_network
-from rayrlhf.teachers.make import check_teacher
+from rayrlhf.teachers.make import TeacherError, check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start
 
 JOIN_SECONDS = 10.0
@@ -260,6 +260,10 @@ class _Run:
     def env_steps(self) -> int:
         return self.algorithm.progress.env_steps
 
+    @property
+    def _go_on(self) -> str:
+        return f"go on with: rayrlhf train --resume {self.folder.path}"
+
     def to_the_end(self) -> dict[str, Any]:
         """Trains, evaluates, saves, sums up."""
         try:
@@ -271,7 +275,11 @@ class _Run:
                 summary = self._summary()
         except Interrupted:
             self._save()
-            raise KeyboardInterrupt(f"stopped; go on with: rayrlhf train --resume {self.folder.path}") from None
+            raise KeyboardInterrupt(f"stopped; {self._go_on}") from None
+        except TeacherError as failed:  # where `Interrupted` may come, too: nothing is half done
+            self.algorithm.interrupted.set()
+            self._save()
+            raise UserError(f"{failed} (--debug shows where); once that is mended, {self._go_on}") from failed
         finally:
             self.line.close()
         self.folder.write_summary(summary)

@@ -203,6 +203,63 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, args: list[str], 
     assert not (tmp_path / "run").exists(), "the same name serves the corrected command"
 
 
+FAILING = """
+from pathlib import Path
+
+from rayrlhf.preferences.answers import Answer
+
+
+class Failing:
+    '''Says left; once it was asked {questions} questions {method} fails, until the file `mended` is there.'''
+
+    def __init__(self, options, seed):
+        self.asked, self.open = 0, []
+
+    def broken(self, method):
+        return method == "{method}" and self.asked >= {questions} and not Path(__file__).with_name("mended").exists()
+
+    def ask(self, queries):
+        if self.broken("ask"):
+            raise RuntimeError("the server hung up")
+        self.asked += len(queries)
+        self.open += queries.ids
+
+    def collect(self):
+        if self.broken("collect"):
+            raise RuntimeError("the server hung up")
+        said, self.open = self.open, []
+        return [Answer(key, "left", "failing") for key in said]
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "questions", "logged", "synchronous"),
+    [("collect", 1, 0, True), ("collect", 5, 4, False), ("ask", 4, 4, False)],
+)
+def test_a_run_whose_teacher_fails_is_saved_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, questions: int, logged: int, synchronous: bool
+) -> None:
+    """In the first session, which ends exploration, or the second: one line, a checkpoint, no answer lost."""
+    (tmp_path / "failing.py").write_text(FAILING.format(method=method, questions=questions))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    args = ["--teacher.name=failing:Failing", "--checkpoint.interval=100000", f"--rollout.synchronous={synchronous}"]
+    code, _, err = finish(start(*small(tmp_path, *args)))
+    run = tmp_path / "run"
+    assert code == 2 and "Traceback" not in err, err
+    assert err.splitlines()[-1].endswith(
+        f"the teacher failing:Failing failed in {method}(): RuntimeError: the server hung up (--debug shows where); "
+        f"once that is mended, go on with: rayrlhf train --resume {run}"
+    )
+    (saved,) = checkpoints(tmp_path)
+    assert int(saved.name.removeprefix("step-")) >= 200 and len(answers(tmp_path)) == logged
+    (tmp_path / "mended").touch()
+    code, out, err = finish(start("train", f"--resume={run}", "--json"))
+    assert code == 0, err
+    summary = json.loads(out.splitlines()[-1])
+    assert summary["labels"] == summary["answers"] == len(answers(tmp_path)) == 12
+    assert summary["updates_per_step"] == pytest.approx(load_config("toy", SMALL).sac.updates_per_step, rel=0.01)
+
+
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
     """A real small file system, where one can be mounted: one checkpoint fits, the next does not."""

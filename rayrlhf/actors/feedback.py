@@ -98,8 +98,8 @@ class FeedbackLoop:
         """The running session's outcome, or none while it lasts."""
         if self._running is None or not self._running.done():
             return None
-        outcome = self._running.result()
-        self._running = None
+        running, self._running = self._running, None
+        outcome = running.result()
         self.labels, self.answers = outcome.labels, outcome.answers
         self.version, self._weights = outcome.version, outcome.weights
         return outcome

@@ -1,7 +1,7 @@
 """Whoever answers queries: B-Pref's six scripted teachers, two controls, and the protocol that people will use too."""
 
 from rayrlhf.teachers.immediate import ImmediateTeacher
-from rayrlhf.teachers.make import make_teacher
+from rayrlhf.teachers.make import TeacherError, make_teacher
 from rayrlhf.teachers.protocol import Teacher
 from rayrlhf.teachers.scripted import PRESETS, Parameters, RandomTeacher, ScriptedTeacher, SilentTeacher
 
@@ -13,5 +13,6 @@ __all__ = [
     "ScriptedTeacher",
     "SilentTeacher",
     "Teacher",
+    "TeacherError",
     "make_teacher",
 ]

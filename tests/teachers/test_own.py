@@ -12,7 +12,7 @@ from rayrlhf.config.load import load_config
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.segments import Queries, Segments
-from rayrlhf.teachers import Teacher, make_teacher
+from rayrlhf.teachers import Teacher, TeacherError, make_teacher
 
 USERS = """
 from rayrlhf.preferences.answers import Answer
@@ -44,6 +44,25 @@ class Mute:
     def ask(self, queries):
         pass
 
+class Unmade(Mute):
+    def __init__(self, options, seed):
+        raise RuntimeError("no key")
+
+    def collect(self):
+        return []
+
+class Deaf(Longer):
+    def ask(self, queries):
+        raise RuntimeError("no room")
+
+class Gone(Longer):
+    def collect(self):
+        raise OSError("the queue is gone\\nfor ever")
+
+class Chatty(Longer):
+    def collect(self):
+        return ["left"]
+
 function = print
 """
 
@@ -71,7 +90,7 @@ def said_by(teacher: Teacher) -> list[Answer]:
 def test_a_users_teacher_gets_options_and_seed(users_module: str) -> None:
     options = TeacherOptions(name=f"{users_module}:Longer", beta=2.0)
     teacher = make_teacher(options, 7)
-    assert (teacher.options, teacher.seed) == (options, 7)
+    assert (teacher._teacher.options, teacher._teacher.seed) == (options, 7)
     assert said_by(teacher) == [Answer("run/00000/00000", "left", "longer")]
 
 
@@ -94,6 +113,23 @@ def test_a_bad_path_is_one_clear_line(users_module: str, name: str, message: str
     with pytest.raises(UserError, match=message) as caught:
         make_teacher(TeacherOptions(name=name), 0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Unmade", "failed in its construction: RuntimeError: no key"),
+        ("Deaf", "failed in ask(): RuntimeError: no room"),
+        ("Gone", "failed in collect(): OSError: the queue is gone"),
+        ("Chatty", "failed in collect(): TypeError: str is no Answer"),
+    ],
+)
+def test_a_users_teacher_that_fails_is_named_in_one_line(users_module: str, name: str, said: str) -> None:
+    name = f"{users_module}:{name}"
+    with pytest.raises(TeacherError) as caught:
+        said_by(make_teacher(TeacherOptions(name=name), 0))
+    assert str(caught.value) == f"the teacher {name} {said}"
+    assert caught.value.__cause__ is not None
 
 
 def test_a_misspelt_name_offers_the_nearest() -> None:
