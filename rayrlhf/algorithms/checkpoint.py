@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rayrlhf
-from rayrlhf.algorithms.collector import FinishedEpisode
+from rayrlhf.algorithms.collector import FinishedEpisode, worker_of
 from rayrlhf.algorithms.files import (
     Arrays,
     Damaged,
@@ -254,16 +254,28 @@ def _source(run: RunConfig, progress: Progress) -> str:
 
 
 def _restore_runners(algorithm: "Pebble", saved: dict[str, Any], *, at_boundary: bool) -> None:
-    """Goes on counting fragments and episodes: their numbers are never used twice in what a run has stored."""
-    rollouts, known = algorithm.rollouts, set(algorithm.rollouts.runners())
+    """Goes on counting fragments and episodes: their numbers are never used twice in what a run has stored.
+
+    By worker and by environment: how many runners there are, and whether the driver is one, may have changed; from an
+    exploration, also how many environments each has.
+    """
+    rollouts, per_worker = algorithm.rollouts, algorithm.run.rollout.envs_per_actor
+    fragments: dict[int, int] = {}
+    begin: dict[int, int] = {}
     for name, state in saved.items():
-        runner = int(name)
         if state["episodes"] is None:
             continue
-        rollouts.numbers[runner] = state["fragments"]
-        # where a run was cut inside episodes, these are lost and the next ones begin
-        episodes = [number + (not at_boundary) for number in state["episodes"]]
-        if runner in known:
+        worker = worker_of(int(name))
+        fragments[worker] = max(fragments.get(worker, 0), state["fragments"])
+        for env, number in enumerate(state["episodes"], start=worker * len(state["episodes"])):
+            # where a run was cut inside episodes, these are lost and the next ones begin
+            begin[env] = max(begin.get(env, 0), number + (not at_boundary))
+    known = {worker_of(runner): runner for runner in rollouts.runners()}
+    for worker in sorted(set(fragments) | {env // per_worker for env in begin}):
+        runner = known.get(worker, worker + 1)
+        rollouts.numbers[runner] = fragments.get(worker, 0)
+        episodes = [begin.get(env, 0) for env in range(worker * per_worker, (worker + 1) * per_worker)]
+        if worker in known:
             rollouts.place(runner, episodes)
         else:  # kept for a later resume with more actors again
             rollouts.episodes[runner] = episodes

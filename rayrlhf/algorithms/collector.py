@@ -17,6 +17,11 @@ EPISODE_BITS = 32
 """An episode's id is its environment's global index and its number within it, side by side."""
 
 
+def worker_of(runner: int) -> int:
+    """The number, from 0, of whoever RLlib calls `runner`: actors count from 1, and 0 is the driver, which is alone."""
+    return max(0, runner - 1)
+
+
 def environment_of(episode: int) -> int:
     """The global index of the environment that the episode with this id belongs to."""
     return episode >> EPISODE_BITS

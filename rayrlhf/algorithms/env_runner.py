@@ -12,7 +12,7 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 
-from rayrlhf.algorithms.collector import Collector, CollectReport, Mode
+from rayrlhf.algorithms.collector import Collector, CollectReport, Mode, worker_of
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import EnvironmentBroken
 from rayrlhf.errors import UserError, in_one_line
@@ -40,13 +40,13 @@ class RolloutActor(EnvRunner, Checkpointable):
         super().__init__(config=config, **kwargs)
         self.run: RunConfig = config.run
         torch.set_num_threads(1)
-        remote = max(0, (self.worker_index or 0) - 1)
+        worker = worker_of(self.worker_index or 0)
         self._report: CollectReport | Exception | None = None
         self._fresh = True
         try:
-            self.collector = Collector(self.run, remote)
+            self.collector = Collector(self.run, worker)
         except Exception as error:  # RLlib would start this process again and again: the first `sample` tells instead
-            self._unbuilt: Exception | None = _cannot_be_made(self.run, remote, error)
+            self._unbuilt: Exception | None = _cannot_be_made(self.run, worker, error)
         else:
             self._unbuilt = None
             self.env = self.collector.env

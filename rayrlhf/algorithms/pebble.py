@@ -16,7 +16,7 @@ from ray.rllib.algorithms.sac import SAC
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rayrlhf.algorithms import checkpoint, evaluation
-from rayrlhf.algorithms.collector import FinishedEpisode, Mode
+from rayrlhf.algorithms.collector import FinishedEpisode, Mode, worker_of
 from rayrlhf.algorithms.config import PebbleConfig
 from rayrlhf.algorithms.learner import RewardSource
 from rayrlhf.algorithms.progress import Plan, Progress
@@ -275,7 +275,7 @@ class Pebble(SAC):
     def _environments_of(self, runner: int) -> range:
         """Global indices of a rollout actor's environments."""
         count = self.run.rollout.envs_per_actor
-        return range((runner - 1) * count, runner * count)
+        return range(worker_of(runner) * count, (worker_of(runner) + 1) * count)
 
     def can_checkpoint(self) -> bool:
         """A synchronous run is cut only where all environments stand at an episode's start."""

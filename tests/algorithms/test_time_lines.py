@@ -4,14 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import Make, advance, build, changed, everything, small, synchronous
 
 from rayrlhf.algorithms import checkpoint, shards
+from rayrlhf.algorithms.collector import EPISODE_BITS, environment_of
+from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.algorithms.progress import Plan, Progress
 from rayrlhf.algorithms.replay import COLUMNS, Replay, Rows
+from rayrlhf.algorithms.rollouts import Arrival
 from rayrlhf.algorithms.shards import load_rows, reward_column, save_rows
 from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import RunConfig
@@ -185,6 +189,61 @@ def test_exploration_serves_a_run_of_another_shape_and_owes_no_burst_of_updates(
         algorithm.train()
         assert learner.updates - learnt <= 3 * (algorithm.progress.env_steps - before)
     assert learner.updates > learnt and not algorithm.progress.exploring
+
+
+def stored_episodes(algorithm: Pebble, steps: int) -> set[int]:
+    """Trains to `steps`; ids of the episodes that came in."""
+    found: set[int] = set()
+    collect = algorithm.collect
+
+    def noted() -> list[Arrival]:
+        arrivals = collect()
+        for arrival in arrivals:
+            found.update(ray.get(arrival.fragment).episode.ravel().tolist())
+        return arrivals
+
+    algorithm.collect = noted  # type: ignore[method-assign]
+    advance(algorithm, steps)
+    return found
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_episodes_keep_their_ids_over_any_number_of_actors(small_run: RunConfig, make: Make, tmp_path: Path) -> None:
+    """The driver steps the environments of the first actor; one more actor goes on where it was left off."""
+    run, seen = changed(small_run, mode="oracle"), set[int]()
+    for stage, actors in enumerate((1, 0, 2, 1, 2, 0)):
+        algorithm = make(changed(run, rollout={"actors": actors}))
+        if stage:
+            algorithm.load_checkpoint(str(tmp_path / f"{stage - 1}"))
+        new = stored_episodes(algorithm, algorithm.progress.env_steps + 120)
+        assert new and not new & seen
+        assert {environment_of(episode) for episode in new} == set(range(max(1, actors)))
+        seen |= new
+        algorithm.save_checkpoint(str(tmp_path / f"{stage}"))
+        algorithm.stop()
+    # no environment skips more than what each of its stages may have lost in flight
+    for env in range(2):
+        own = [episode & (2**EPISODE_BITS - 1) for episode in seen if environment_of(episode) == env]
+        assert max(own) <= len(own) + 3 * 6
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(("before", "after"), [((1, 1), (1, 2)), ((1, 3), (0, 1)), ((1, 3), (2, 2)), ((0, 2), (1, 1))])
+def test_an_exploration_by_environments_of_another_number_is_gone_on_from(
+    small_run: RunConfig, make: Make, tmp_path: Path, before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    """(actors, environments each); no episode of the exploration is stored again under the same id."""
+    run = changed(small_run, mode="oracle", explore={"seed_steps": 100, "unsupervised_steps": 300})
+    first, second = (
+        make(changed(run, rollout=dict(zip(("actors", "envs_per_actor"), shape, strict=True))))
+        for shape in (before, after)
+    )
+    old = stored_episodes(first, 250)
+    first.save_checkpoint(str(tmp_path / "saved"))
+    second.load_checkpoint(str(tmp_path / "saved"), exploration_only=True)
+    new = stored_episodes(second, 600)
+    assert old and new and not old & new
+    assert {environment_of(episode) for episode in new} == set(range(max(1, after[0]) * after[1]))
 
 
 def test_sessions_after_a_longer_exploration_of_another_run_keep_their_pace() -> None:
