@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import ray
+import torch
 from ray.exceptions import ObjectLostError, RayActorError
 
 from rayrlhf.actors.feedback import FeedbackLoop
@@ -40,6 +41,8 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
     """
     spec = _check_parts(config)
     _require_cluster()
+    if not (os.environ.get("RAY_ADDRESS") or ray.is_initialized()):
+        _require_gpus(config, torch.cuda.device_count())
     explored = _check_exploration(config) if resume is None else 0
     if config.mode == "preferences":
         check_budget(config, explored)
@@ -98,7 +101,9 @@ def check_first_session(config: RunConfig, horizon: int, explored: int = 0) -> N
     late = (1 + max(1, config.resources.learners)) * config.rollout.round_steps  # it waits until all learners have rows
     episodes = queries.recent_episodes + config.rollout.envs
     stored = min(max(config.exploration_steps, explored) + late, episodes * horizon)
-    segments = min(stored, episodes * (horizon - queries.segment_length + 1))
+    # an episode of n steps holds n - segment_length + 1: of no length a larger share of n than of a whole episode
+    per_episode = horizon - queries.segment_length + 1
+    segments = min(stored * per_episode // horizon, episodes * per_episode)
     if count > segments * (segments - 1) // 2:
         raise UserError(
             f"the first session asks {count} questions, but no more than {segments} segments of "
@@ -138,10 +143,24 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
         except Exception as error:  # Ray raises ConnectionError, RuntimeError and plain Exception
             raise _without_ray(address, error) from error
     try:
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        _require_gpus(config, there.get("GPU", 0))
         yield
     finally:
         if mine:
             ray.shutdown()
+
+
+def _require_gpus(config: RunConfig, there: float) -> None:
+    """Refuses more GPUs than there are: Ray would wait for them without a word."""
+    resources = config.resources
+    rewards = 0 if config.mode == "oracle" else min(resources.reward_actors, config.reward.members)
+    wanted = max(1, resources.learners) * resources.gpus_per_learner + rewards * resources.reward_gpus
+    if wanted > there:
+        raise UserError(
+            f"the run wants {wanted:g} GPUs, and there are {there:g}: lower resources.gpus_per_learner (of each "
+            "learner) or resources.reward_gpus (of each reward actor); 0 computes on the CPU"
+        )
 
 
 def _require_cluster() -> None:

@@ -193,6 +193,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> Non
         (["--env.suite=gymnasium", "--env.task=Hoper-v5"], "Hopper-v5"),
         (["--teacher.name=os:path"], "is no teacher"),
         (["--reward.network=os:path"], "reward.network"),
+        (["--resources.reward_gpus=1000"], "wants 1000 GPUs, and there are"),
+        (["--resources.gpus_per_learner=1000", "--mode=oracle"], "wants 1000 GPUs, and there are"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, args: list[str], said: str) -> None:
@@ -296,7 +298,10 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(tmp_path: Path, monkeypatch
         (["--queries.segment_length=1"], 500, 580),
         # three episodes kept and four running, each of 50 steps
         (["--queries.segment_length=1", "--queries.recent_episodes=3"], 0, 350),
-        (["--queries.segment_length=50", "--queries.recent_episodes=3"], 0, 7),
+        (["--queries.segment_length=50", "--queries.recent_episodes=2"], 0, 6),
+        # 380 steps are seven whole episodes and 30 steps: a whole episode is one segment, a half 25 of its 50 steps
+        (["--queries.segment_length=50"], 0, 7),
+        (["--queries.segment_length=26"], 0, 190),
     ],
 )
 def test_more_labels_than_segments_can_give_are_refused_and_no_fewer(

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from rayrlhf.errors import UserError, nearest
+from rayrlhf.errors import UserError, in_one_line, nearest
 
 
 def imported(option: str, path: str) -> Any:
@@ -17,6 +17,8 @@ def imported(option: str, path: str) -> Any:
         raise UserError(
             f"{option} {path!r} cannot be imported: {error}; install it or put its folder on PYTHONPATH"
         ) from error
+    except Exception as error:  # whatever runs when it is imported
+        raise UserError(f"{option} {path!r} cannot be imported: {in_one_line(error)} (--debug shows where)") from error
     found = getattr(module, name, None)
     if found is None:
         raise UserError(f"{option}: {module_name!r} has no {name!r}{nearest(name, dir(module))}")

@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium.wrappers import FlattenObservation
 from numpy.typing import NDArray
 
+from rayrlhf import seeding
 from rayrlhf.config.schema import EnvOptions
 from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.gymnasium import GymnasiumEnv, spec_of
@@ -14,6 +15,8 @@ from rayrlhf.envs.loop import LoopEnv
 from rayrlhf.envs.scene import Scene
 from rayrlhf.errors import UserError
 
+if not hasattr(np, "in1d"):  # NumPy 2.4 has no such name; dm_control 1.0.28, which goes with this MuJoCo, wants it
+    np.in1d = np.isin  # type: ignore[attr-defined]
 try:
     from dm_control import suite
     from shimmy.dm_control_compatibility import DmControlCompatibilityV0
@@ -28,23 +31,25 @@ def task_names() -> list[str]:
 
 def describe(options: EnvOptions) -> EnvSpec:
     """Loads the task once to see its spaces."""
-    env = DmcEnv(options.task)
+    env = DmcEnv(options.task, model_seed=0)
     env.close()
     return spec_of(options, env, env.limit)
 
 
 def make(options: EnvOptions, num_envs: int, draws: Draws) -> LoopEnv:
     """`N` environments of one task."""
-    envs = [DmcEnv(options.task) for _ in range(num_envs)]
+    # of the run alone, so that all its environments have the same: lqr draws its stiffness and damping when it is made
+    model_seed = seeding.integer_seed(draws.seed, "model")
+    envs = [DmcEnv(options.task, model_seed=model_seed) for _ in range(num_envs)]
     return LoopEnv(spec_of(options, envs[0], envs[0].limit), envs, draws, action_repeat=options.action_repeat)
 
 
 class DmcEnv(GymnasiumEnv):
     """One environment of the suite; `limit` is its own time limit in steps, none where it has none."""
 
-    def __init__(self, task: str) -> None:
+    def __init__(self, task: str, *, model_seed: int) -> None:
         domain, _, name = task.partition("-")
-        self._control = suite.load(domain, name)
+        self._control = suite.load(domain, name, task_kwargs={"random": model_seed})
         steps = float(getattr(self._control, "_step_limit", np.inf))
         self.limit = int(np.ceil(steps)) if np.isfinite(steps) else None
         self._scene: Scene | None = None

@@ -20,6 +20,8 @@ from rayrlhf.errors import UserError
 from rayrlhf.preferences.fragments import Floats
 
 Env = gymnasium.Env[Any, Any]
+UNSTABLE = slice(4, 7)
+"""MuJoCo's `mjWARN_BADQPOS`, `mjWARN_BADQVEL` and `mjWARN_BADQACC`; it is not imported where no task needs it."""
 
 
 def task_names() -> list[str]:
@@ -77,7 +79,15 @@ class GymnasiumEnv:
     def step(self, action: Floats) -> Outcome:
         scaled = self._middle + self._half * action.reshape(self._shape)
         obs, reward, terminated, truncated, info = self._env.step(scaled)
+        self._require_stable()
         return np.ravel(obs), float(reward), bool(terminated), bool(truncated), bool(info.get("success", False))
+
+    def _require_stable(self) -> None:
+        """MuJoCo begins anew, without a word, where its numbers are no numbers any more; this raises."""
+        simulation = self.mujoco()
+        warning = getattr(simulation[1], "warning", None) if simulation is not None else None
+        if warning is not None and warning.number[UNSTABLE].any():
+            raise FloatingPointError("the simulation became unstable")
 
     def render(self, width: int, height: int) -> NDArray[np.uint8]:
         if self._env.render_mode != "rgb_array":

@@ -70,7 +70,10 @@ def _checked_suite(options: EnvOptions) -> _Suite:
     task = options.task.removesuffix("-v3") if options.suite == "metaworld" else options.task
     foreign = options.suite == "gymnasium" and ":" in task  # `module:Id-v0`: registered when the module is imported
     if task not in known and not foreign:
-        raise UserError(f"unknown task {options.task!r} in suite {options.suite}{nearest(task, known)}")
+        hint = (
+            nearest(task, known) or f"; there are {len(known)}, such as {', '.join(known[:: max(1, len(known) // 4)])}"
+        )
+        raise UserError(f"unknown task {options.task!r} in suite {options.suite}{hint}")
     return suite
 
 

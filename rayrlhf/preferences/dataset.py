@@ -8,10 +8,11 @@ query, the first wording and, of each annotator, the first answer to it.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +56,14 @@ class PreferenceDataset:
         self.where = str(where)
         self._filesystem, self._folder = locate(where)
         self._shapes: dict[int, Shape] = {}
+
+    def holds(self, path: str | Path) -> bool:
+        """Whether a file at `path` would lie in the dataset's folder."""
+        filesystem, inside = locate(path)
+        folder = self._folder
+        if isinstance(filesystem, fs.LocalFileSystem) and isinstance(self._filesystem, fs.LocalFileSystem):
+            inside, folder = os.path.realpath(inside), os.path.realpath(folder)
+        return filesystem.equals(self._filesystem) and PurePosixPath(inside).is_relative_to(folder)
 
     def append(self, queries: Queries, answers: Sequence[Answer]) -> None:
         """Stores `queries` with `answers` to some or all of them; both are on the disk when this returns.

@@ -78,7 +78,15 @@ def _records(dataset: PreferenceDataset) -> list[Record]:
 
 
 def export_file(dataset: PreferenceDataset, path: str | Path) -> int:
-    """Writes the dataset to one `.parquet` or `.jsonl` file; returns the number of queries."""
+    """Writes the dataset to one `.parquet` or `.jsonl` file; returns the number of queries.
+
+    Raises:
+        UserError: the file cannot be written, or lies in the dataset's own folder, where every Parquet file is a part.
+    """
+    if dataset.holds(path):
+        raise UserError(
+            f"{path} is inside the dataset {dataset.where}, which must hold nothing else: write it elsewhere"
+        )
     return _by_ending(path, {".parquet": export_parquet, ".jsonl": export_jsonl})(dataset, path)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rayrlhf.config import RewardOptions
 from rayrlhf.config.classes import imported
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, in_one_line
 
 LEAK = 0.01
 """Slope of the LeakyReLUs below zero (PyTorch's default, B-Pref's)."""
@@ -67,10 +67,17 @@ def _check_output(network: nn.Module, path: str, obs_dim: int, action_dim: int) 
 def make_network(options: RewardOptions, obs_dim: int, action_dim: int) -> nn.Module:
     """The network `options.network` names, freshly initialised from PyTorch's global generator.
 
-    Raises UserError if a user's class cannot be imported, is no module or gives the wrong shape.
+    Raises UserError if a user's class cannot be imported, is no module, fails or gives the wrong shape.
     """
     if options.network == "mlp":
         return MLPReward(obs_dim, action_dim, options)
-    network = _users_class(options.network)(obs_dim, action_dim, options).float()
-    _check_output(network, options.network, obs_dim, action_dim)
+    users_class = _users_class(options.network)
+    try:
+        network = users_class(obs_dim, action_dim, options).float()
+        _check_output(network, options.network, obs_dim, action_dim)
+    except UserError:
+        raise
+    except Exception as error:
+        said = f"reward.network {options.network!r} fails with obs [2, 3, {obs_dim}]: {in_one_line(error)}"
+        raise UserError(f"{said} (--debug shows where)") from error
     return network

@@ -234,6 +234,23 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path: Path, capsys: pytest.
     assert mistake(capsys, "train", file).startswith(f"{file}: unknown key 'sac.gama'")
 
 
+@pytest.mark.parametrize("name", ["all.parquet", "more/all.jsonl"])
+def test_export_into_the_dataset_itself(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Also by a path through a link; nothing is written, and the log reads as before."""
+    log = run.path / "preferences"
+    before = sorted(log.rglob("*"))
+    (run.path / "link").symlink_to(log)
+    monkeypatch.chdir(log)
+    for file in (str(log / name), name, str(run.path / "link" / name), f"../preferences/{name}"):
+        assert cli.main(["dataset", "export", str(run.path), file]) == 2
+        assert "must hold nothing else: write it elsewhere" in capsys.readouterr().err
+    assert sorted(log.rglob("*")) == before
+    assert cli.main(["dataset", "info", str(run.path)]) == 0
+    assert cli.main(["dataset", "export", str(run.path), "../preferences.parquet"]) == 0
+
+
 def test_export_to_an_unknown_format(run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ".parquet or .jsonl" in mistake(capsys, "dataset", "export", run.path, tmp_path / "answers.csv")
 

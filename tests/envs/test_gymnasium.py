@@ -1,12 +1,14 @@
 """Gymnasium and DeepMind Control environments against the libraries' own."""
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 
 from rayrlhf import seeding
 from rayrlhf.config.schema import EnvOptions
-from rayrlhf.envs import check_env, make_env
+from rayrlhf.envs import EnvironmentBroken, check_env, make_env, task_names
+from rayrlhf.envs.gymnasium import UNSTABLE
 from rayrlhf.errors import UserError
 
 
@@ -68,7 +70,43 @@ def test_ids_of_modules_are_found() -> None:
     assert check_env(options("gymnasium.envs:Pendulum-v1")).obs_dim == 3
 
 
+@pytest.mark.parametrize("task", ["HalfCheetah-v5", "Reacher-v5"])
+def test_a_simulation_that_blows_up_is_named(task: str) -> None:
+    """MuJoCo puts the state back to its start by itself, and the step looks like any other."""
+    env = make_env(options(task, horizon=20), 2, seed=0)
+    env.reset([0, 0])
+    actions = np.zeros((2, env.spec.action_dim), np.float32)
+    env.step(actions)
+    data = env.envs[1].mujoco()[1]  # type: ignore[attr-defined]
+    data.qvel[0] = np.nan
+    with pytest.raises(EnvironmentBroken, match=r"environment 1 broke in episode 0, step 1: .*became unstable"):
+        env.step(actions)
+    assert np.isfinite(data.qpos).all() and np.isfinite(data.qvel).all()
+    env.reset([1, 1])
+    env.step(actions)  # a reset forgets it
+
+
+def test_the_warnings_are_mujocos() -> None:
+    kinds = mujoco.mjtWarning
+    wanted = [kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC]
+    assert list(range(*UNSTABLE.indices(kinds.mjNWARNING))) == [int(kind) for kind in wanted]
+
+
 class TestDmc:
+    def test_every_task_of_the_suite_can_be_made(self) -> None:
+        """Two environments from two calls, as training and evaluation have them, begin an episode alike."""
+        pytest.importorskip("shimmy")
+        for task in set(task_names("dmc")) - {"quadruped-escape"}:  # its terrain goes through OpenGL at each reset
+            choice = EnvOptions(suite="dmc", task=task, horizon=5)
+            first, second = (make_env(choice, 1, seed=3) for _ in range(2))
+            np.testing.assert_array_equal(first.reset([2]), second.reset([2]), task)
+            action = np.full((1, first.spec.action_dim), 0.3, np.float32)
+            for _ in range(3):
+                one, other = first.step(action), second.step(action)
+                np.testing.assert_array_equal(one.next_obs, other.next_obs, task)
+            for env in (first, second):
+                env.close()
+
     def test_same_trajectory_as_dm_control(self) -> None:
         pytest.importorskip("shimmy")
         suite = pytest.importorskip("dm_control.suite")

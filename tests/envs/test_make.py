@@ -15,6 +15,7 @@ from rayrlhf.errors import UserError
     [
         ({"task": "drawer-opn"}, "did you mean 'drawer-open'"),
         ({"task": "drawer-open-v2"}, "did you mean 'drawer-open'"),
+        ({"task": "xyzzy"}, r"there are 50, such as assembly, .*, "),
         ({"suite": "toy", "task": "pont"}, "did you mean 'point'"),
         ({"suite": "toy", "task": "point", "backend": "envpool"}, "env.backend python"),
         ({"suite": "toy", "task": "point", "random_start": False}, "MetaWorld's alone"),

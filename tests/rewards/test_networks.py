@@ -39,6 +39,18 @@ class Wrong(RewardNetwork):
     def forward(self, obs, action):
         return self.layer(obs)
 
+class Unmade(RewardNetwork):
+    def __init__(self, obs_dim, action_dim):
+        super().__init__()
+
+    def forward(self, obs, action):
+        return obs.sum(-1)
+
+class Narrow(Wrong):
+    def __init__(self, obs_dim, action_dim, options):
+        super().__init__(obs_dim, action_dim, options)
+        self.layer = nn.Linear(obs_dim - 1, 1)
+
 Plain = 3
 """
 
@@ -46,6 +58,8 @@ Plain = 3
 @pytest.fixture
 def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "users_rewards.py").write_text(USERS)
+    (tmp_path / "users_broken.py").write_text("1 / 0")
+    (tmp_path / "users_misspelt.py").write_text("def Net(:")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "users_rewards"
     sys.modules.pop("users_rewards", None)
@@ -117,6 +131,10 @@ def test_a_users_network_sees_time(users_module, options, make_segments) -> None
         ("users_rewards:Atentive", "did you mean 'Attentive'"),
         ("users_rewards:Plain", "no torch.nn.Module"),
         ("users_rewards:Wrong", r"to \[2, 3, 1\]"),
+        ("users_rewards:Unmade", r"fails with obs \[2, 3, 4\]: TypeError: .*takes 3 positional.*--debug shows where"),
+        ("users_rewards:Narrow", r"fails with obs \[2, 3, 4\]: RuntimeError: "),
+        ("users_broken:Net", "cannot be imported: ZeroDivisionError: .*--debug shows where"),
+        ("users_misspelt:Net", "cannot be imported: SyntaxError: .*--debug shows where"),
     ],
 )
 def test_a_bad_path_is_one_clear_line(users_module, network: str, message: str) -> None:
