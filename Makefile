@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: demo test test-slow check format clean setup
+.PHONY: demo test test-slow test-gpu test-ui check format clean setup
 
 ENV := .venv
 BIN := $(ENV)/bin
@@ -22,6 +22,12 @@ test: $(ENV)/.ready
 
 test-slow: $(ENV)/.ready
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-gpu: $(ENV)/.ready
+	$(BIN)/python -m pytest -m gpu $(ARGS)
+
+test-ui: $(ENV)/.ready
+	$(BIN)/python -m pytest -m ui $(ARGS)
 
 check: $(ENV)/.ready
 	$(BIN)/ruff check rayrlhf tests

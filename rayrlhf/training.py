@@ -154,7 +154,7 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
 def _require_gpus(config: RunConfig, there: float) -> None:
     """Refuses more GPUs than there are: Ray would wait for them without a word."""
     resources = config.resources
-    rewards = 0 if config.mode == "oracle" else min(resources.reward_actors, config.reward.members)
+    rewards = 0 if config.mode == "oracle" else resources.reward_actors
     wanted = max(1, resources.learners) * resources.gpus_per_learner + rewards * resources.reward_gpus
     if wanted > there:
         raise UserError(
@@ -291,6 +291,7 @@ class _Run:
                     self._round()
                 if self._saved_at != self.env_steps:  # first: the final evaluation may be interrupted too
                     self._save()
+                self._tell_of_sessions_left()
                 summary = self._summary()
         except Interrupted:
             self._save()
@@ -303,6 +304,16 @@ class _Run:
             self.line.close()
         self.folder.write_summary(summary)
         return summary
+
+    def _tell_of_sessions_left(self) -> None:
+        """The steps are over; the labels, in the asynchronous mode, may not be."""
+        left = self.algorithm.plan.sessions_left(self.algorithm.progress)
+        if left:
+            labels = f"{self.algorithm.progress.labels} of {self.config.queries.budget} labels"
+            self.line.write(
+                f"{labels}: training was over before {left} of the sessions could be held, as each took longer than "
+                "queries.interval steps; raise queries.interval and total_steps, or set teacher.wait"
+            )
 
     def _round(self) -> None:
         row: dict[str, float] = self.algorithm.train()["rayrlhf"]
@@ -363,6 +374,7 @@ class _Run:
             "teacher": config.teacher.name,
             "seed": config.seed,
             "labels": progress.labels,
+            "budget": _budget(config),
             "answers": progress.answers,
             "env_steps": progress.env_steps,
             "updates": progress.updates,

@@ -78,6 +78,10 @@ def test_a_run_leaves_all_it_promises(tmp_path: Path) -> None:
     with av.open(str(video)) as film:
         horizon = make_env(RunDirectory.open(run).config().env, 1, seed=0).spec.horizon
         assert len(list(film.decode(video=0))) == 2 * (horizon + PAUSE_FRAMES)
+    said = [line.split(maxsplit=1) for line in out.splitlines()]
+    told = [(words[0], Path(words[1])) for words in said if len(words) == 2 and words[0] in ("plot", "video", "run")]
+    assert {name for name, _ in told} == {"plot", "video", "run"} and all(place.exists() for _, place in told)
+    assert "success" in out and f"{summary['success_rate']:.0%} of {summary['eval_episodes']} episodes" in out
     code, out, err = finish(start("eval", str(run), "--episodes=5", "--json"))
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["eval_episodes"] == 5
@@ -170,11 +174,23 @@ def test_kill_minus_nine_loses_no_answer_and_no_whole_checkpoint(tmp_path: Path,
     assert steps == sorted(set(steps)) and final == steps[-1], "each row once, and the final evaluation's"
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_where_nothing_can_be_drawn_a_run_ends_without_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "off")
+    task = ["--env.suite=metaworld", "--env.task=reach", "--env.horizon=20", "--queries.segment_length=10"]
+    evaluation = ["--evaluation.final_episodes=2", "--evaluation.interval=1000", "--evaluation.videos=1"]
+    code, out, err = finish(start(*small(tmp_path, *task, *evaluation, "--json")))
+    assert code == 0, err
+    assert "video   none: " in out and "switched off by MUJOCO_GL=off: unset it" in out
+    assert json.loads(out.splitlines()[-1])["labels"] == 12
+
+
+@pytest.mark.parametrize("everyone", [False, True])
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, everyone: bool) -> None:
     process = start(*small(tmp_path, "--total_steps=100000", "--checkpoint.interval=1000000"))
     metrics = tmp_path / "run" / "metrics.jsonl"
     wait_for(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) >= 2, process)
-    os.kill(process.pid, signal.SIGINT)
+    # to Ray's processes too where a terminal sends it; to this one where `kill` or a job's supervisor does
+    os.killpg(process.pid, signal.SIGINT) if everyone else os.kill(process.pid, signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130
     assert "Traceback" not in err
@@ -260,6 +276,38 @@ def test_a_run_whose_teacher_fails_is_saved_and_goes_on(
     summary = json.loads(out.splitlines()[-1])
     assert summary["labels"] == summary["answers"] == len(answers(tmp_path)) == 12
     assert summary["updates_per_step"] == pytest.approx(load_config("toy", SMALL).sac.updates_per_step, rel=0.01)
+
+
+SLOW = """
+import time
+
+from rayrlhf.preferences.answers import Answer
+
+
+class Slow:
+    def __init__(self, options, seed):
+        self.open = []
+
+    def ask(self, queries):
+        self.open += queries.ids
+
+    def collect(self):
+        time.sleep(4 if self.open else 0)
+        said, self.open = self.open, []
+        return [Answer(key, "left", "slow") for key in said]
+"""
+
+
+def test_labels_that_a_slow_teacher_left_unspent_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first session ends exploration and is waited for; the second lasts longer than all that is left to train."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    args = ["--teacher.name=slow:Slow", "--checkpoint.interval=100000", "--rollout.synchronous=false"]
+    code, out, err = finish(start(*small(tmp_path, *args), "--json"))
+    assert code == 0, err
+    summary = json.loads(out.splitlines()[-1])
+    assert (summary["labels"], summary["budget"]) == (8, 12) and "8 of 12" in out
+    assert "8 of 12 labels: training was over before 1 of the sessions could be held" in err
 
 
 @pytest.mark.slow

@@ -322,7 +322,7 @@ def _epoch_of(role: RoleHandle, _: None) -> Ref:
 
 def _start_roles(run: RunConfig, name: str, obs_dim: int, action_dim: int) -> tuple[RoleHandle, list[RoleHandle]]:
     """The trajectory store, sharing the first process with the first members, and one process per further share."""
-    shares = np.array_split(np.arange(run.reward.members), min(run.resources.reward_actors, run.reward.members))
+    shares = np.array_split(np.arange(run.reward.members), run.resources.reward_actors)
     ensemble = []
     for index, share in enumerate(shares):
         roles: dict[str, Any] = {"ensemble": partial(EnsembleRole, run, obs_dim, action_dim, share.tolist())}

@@ -80,3 +80,8 @@ class Plan:
         """The number of the session that is due after the last one with questions: it fits to what came late."""
         number = self._since_exploration(at) // self._run.queries.interval
         return number if number >= at.sessions >= 2 * len(self._sizes) else None
+
+    def sessions_left(self, at: Progress) -> int:
+        """Sessions that were not held though labels are left: at the end, where each took longer than its interval."""
+        spent = self._run.mode == "oracle" or at.labels >= self._run.queries.budget
+        return 0 if spent else max(0, len(self._sizes) - at.sessions)

@@ -1,8 +1,9 @@
 """`bench driver`: what a fragment costs the driver, for small fragments and for large ones.
 
-The driver moves references. Its own work per fragment (asking, collecting, handing on to the trajectory store; not the
-learner, which may share its process) is measured in processor seconds of its thread; it sleeps until the fragment is
-there. The note has those of the whole process too, Ray's threads included, less what they spend when idle.
+The driver moves references. Its own work per fragment (asking, collecting, counting, handing on to the learner, which
+is a process of its own here, and to the trajectory store) is measured in processor seconds of its thread; it sleeps
+until the fragment is there. The note has those of the whole process too, Ray's threads included, less what they spend
+when idle.
 """
 
 import time
@@ -15,7 +16,7 @@ from rayrlhf.bench.data import ray_session
 from rayrlhf.bench.program import program
 from rayrlhf.bench.report import BenchOptions, Case, Count, Report, options_from
 from rayrlhf.bench.timing import torch_threads
-from rayrlhf.config import EnvOptions, ExploreOptions, QueryOptions, RolloutOptions, RunConfig
+from rayrlhf.config import EnvOptions, ExploreOptions, QueryOptions, ResourceOptions, RolloutOptions, RunConfig
 
 
 class DriverBench(BenchOptions):
@@ -74,6 +75,7 @@ def _run(options: DriverBench, length: int) -> RunConfig:
         explore=ExploreOptions(seed_steps=0, unsupervised_steps=10_000),
         queries=QueryOptions(segment_length=10, budget=10, per_session=10),
         rollout=RolloutOptions(actors=1, envs_per_actor=options.envs, fragment_length=length),
+        resources=ResourceOptions(learners=1),
     )
 
 
@@ -88,11 +90,9 @@ def _seconds_per_fragment(algorithm: Pebble) -> float:
 
 
 def _one_fragment(algorithm: Pebble, pause: float) -> tuple[float, float]:
-    """Processor seconds that this thread and this process spend on one fragment, from request to trajectory store."""
+    """Processor seconds that this thread and this process spend on one fragment, from request to replay and store."""
     thread, process = time.thread_time(), time.process_time()
     algorithm.request_fragments()
     time.sleep(pause)
-    arrivals = algorithm.collect()
-    assert algorithm.feedback is not None
-    algorithm.feedback.remember([arrival.fragment for arrival in arrivals])
+    algorithm.insert(algorithm.collect())
     return time.thread_time() - thread, time.process_time() - process

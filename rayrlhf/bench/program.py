@@ -40,6 +40,11 @@ def collect(algorithm: Pebble) -> int:
     return sum(arrival.report.num_transitions for arrival in arrivals)
 
 
+def drain(algorithm: Pebble) -> None:
+    """Takes what is on its way and asks for nothing: its rollout actors are idle afterwards."""
+    algorithm.rollouts.collect(version=0, max_staleness=0, everything=True)
+
+
 def on_actors(algorithm: Pebble, function: Any) -> list[Any]:
     """`function(actor)` on every rollout actor."""
     group = algorithm.env_runner_group

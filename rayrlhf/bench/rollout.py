@@ -7,13 +7,15 @@ other programs on the machine do not disturb.
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.bench.data import ray_session
-from rayrlhf.bench.program import collect, on_actors, program
+from rayrlhf.bench.program import collect, drain, on_actors, program
 from rayrlhf.bench.reference_rollout import BareLoop, StockMetaWorld
 from rayrlhf.bench.report import BenchOptions, Count, Report, options_from
 from rayrlhf.bench.timing import Rates, Side, alternate, torch_threads
@@ -47,28 +49,25 @@ def run(**given: Any) -> dict[str, Any]:
 
 
 def _measure(report: Report, options: RolloutBench, stack: ExitStack) -> None:
-    one = stack.enter_context(program(_run(options, actors=1)))
-    two = stack.enter_context(program(_run(options, actors=2)))
-    env = make_env(one.run.env, options.envs, seed=0)
-    policy = Actor(env.spec.obs_dim, env.spec.action_dim, one.run.sac).eval()
+    programs = {
+        "one": stack.enter_context(program(_run(options, actors=1))),
+        "two": stack.enter_context(program(_run(options, actors=2))),
+    }
+    if options.suite == "metaworld" and find_spec("envpool") is not None:
+        for name, threads in (("envpool", 1), ("envpool_two_threads", 2)):
+            pooled = _run(options, actors=1, backend="envpool", threads=threads)
+            programs[name] = stack.enter_context(program(pooled))
+    env = make_env(programs["one"].run.env, options.envs, seed=0)
+    policy = Actor(env.spec.obs_dim, env.spec.action_dim, programs["one"].run.sac).eval()
     steps = options.fragments * options.fragment_length
     bare = BareLoop(env, policy)
-    sides: dict[str, Side] = {
-        "one": _fragments(one, options.fragments),
-        "two": _fragments(two, 2 * options.fragments),
-        "bare": lambda: bare.steps(steps),
-    }
-    before = {"one": lambda: collect(one), "two": lambda: collect(two)}
+    sides: dict[str, Side] = {"bare": lambda: bare.steps(steps)}
     if options.suite == "metaworld":
         stock = StockMetaWorld(options.task, options.envs, policy)
         sides["stock"] = lambda: stock.steps(steps)
-        if find_spec("envpool") is not None:
-            pooled = stack.enter_context(program(_run(options, actors=1, backend="envpool")))
-            sides["envpool"] = _fragments(pooled, options.fragments)
-            before["envpool"] = lambda: collect(pooled)
-            threaded = stack.enter_context(program(_run(options, actors=1, backend="envpool", threads=2)))
-            sides["envpool_two_threads"] = _fragments(threaded, options.fragments)
-            before["envpool_two_threads"] = lambda: collect(threaded)
+    for name, algorithm in programs.items():
+        sides[name] = _fragments(algorithm, options.fragments * algorithm.run.rollout.actors)
+    before = {name: partial(_only, programs.get(name), programs) for name in sides}
     rates = alternate(sides, rounds=options.rounds, before=before)
     envs = f"{options.envs} environments"
     against = f"the same {envs} and policy in a bare loop in this process, one core"
@@ -82,8 +81,7 @@ def _measure(report: Report, options: RolloutBench, stack: ExitStack) -> None:
         against = "one actor with the Python backend; wants two free cores"
         report.add("envpool_two_threads", rates, "envpool_two_threads", "one", unit=UNIT, against=against)
         report.add("envpool_stock_metaworld", rates, "envpool", "stock", unit=UNIT, against=stock_loop)
-    actors = {"one": one} | ({"envpool": pooled} if "envpool" in sides else {})
-    _per_processor_second(report, options, actors, bare)
+    _per_processor_second(report, options, {n: programs[n] for n in ("one", "envpool") if n in programs}, bare)
 
 
 def _run(
@@ -114,14 +112,25 @@ def _fragments(algorithm: Pebble, count: int) -> Side:
     return side
 
 
+def _only(side: Pebble | None, programs: Mapping[str, Pebble]) -> None:
+    """Lets no rollout actors be busy but those of `side`, whose first fragments are on their way afterwards."""
+    for algorithm in programs.values():
+        drain(algorithm)
+    if side is not None:
+        collect(side)
+        collect(side)
+
+
 def _per_processor_second(report: Report, options: RolloutBench, actors: dict[str, Pebble], bare: BareLoop) -> None:
     """The same by processor time: an actor's whole process, Ray's threads included, against this thread."""
     made: dict[str, list[float]] = {name: [] for name in (*actors, "bare")}
     for _ in range(options.rounds):
         for name, algorithm in actors.items():
+            _only(algorithm, actors)
             begin = on_actors(algorithm, lambda actor: time.process_time())[0]
             rows = _fragments(algorithm, options.fragments)()
             made[name].append(rows / (on_actors(algorithm, lambda actor: time.process_time())[0] - begin))
+        _only(None, actors)
         start = time.thread_time()
         rows = bare.steps(options.fragments * options.fragment_length)
         made["bare"].append(rows / (time.thread_time() - start))

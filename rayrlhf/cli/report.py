@@ -54,7 +54,7 @@ _ROWS: dict[str, tuple[str, Any]] = {
     "true_return_mean": ("return", lambda s: f"{s['true_return_mean']:,.1f}"),
     "time_to_success": ("time to success", lambda s: f"{s['time_to_success']:,.0f} steps"),
     "smoothness": ("smoothness", lambda s: f"{s['smoothness']:.3g}"),
-    "labels": ("labels", lambda s: f"{s['labels']:,}"),
+    "labels": ("labels", lambda s: f"{s['labels']:,}" + (f" of {s['budget']:,}" if s.get("budget") else "")),
     "env_steps": ("environment steps", lambda s: f"{s['env_steps']:,}"),
     "updates": ("updates", lambda s: f"{s['updates']:,}"),
     "reward_model_accuracy": (

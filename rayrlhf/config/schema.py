@@ -310,6 +310,11 @@ class RunConfig(Options):
             raise ValueError(
                 f"sac.batch_size ({self.sac.batch_size}) cannot be divided among {learners} learners: choose a multiple"
             )
+        if self.resources.reward_actors > self.reward.members:
+            raise ValueError(
+                f"resources.reward_actors ({self.resources.reward_actors}) is above reward.members "
+                f"({self.reward.members}): a process would have nothing to compute"
+            )
         if self.env.horizon is not None and self.queries.segment_length > self.env.horizon:
             raise ValueError(
                 f"queries.segment_length ({self.queries.segment_length}) is longer than "

@@ -1,4 +1,4 @@
-"""The error of an environment that failed: its data never reaches the replay."""
+"""The error of an environment that failed, and what is checked at each step: such data never reaches the replay."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,5 +32,30 @@ def require_finite(
     healthy = np.isfinite(obs).all(axis=1) & np.isfinite(reward)
     i = int(np.argmin(healthy))
     what = "reward" if np.isfinite(obs[i]).all() else "observation"
+    raise _broken(task, i, indices, episodes, steps, f"its {what} is not finite")
+
+
+def bounded_actions(
+    task: str, indices: ArrayLike, episodes: ArrayLike, steps: ArrayLike, action: Floats, width: int
+) -> Floats:
+    """`action` `[N, width]` within [-1, 1], for `N` environments of `indices` `[N]`.
+
+    Raises:
+        ValueError: another shape.
+        EnvironmentBroken: one is not a number. Simulators take it without a word, and may go on from another state.
+    """
+    bounded: Floats = np.clip(action, -1.0, 1.0, dtype=np.float32)
+    count = len(np.asarray(indices))
+    if bounded.shape != (count, width):
+        raise ValueError(f"actions {bounded.shape} for [{count}, {width}]")
+    if np.isnan(bounded).any():
+        i = int(np.argmax(np.isnan(bounded).any(axis=1)))
+        raise _broken(task, i, indices, episodes, steps, "the action it was given is not a number")
+    return bounded
+
+
+def _broken(
+    task: str, i: int, indices: ArrayLike, episodes: ArrayLike, steps: ArrayLike, reason: str
+) -> EnvironmentBroken:
     index, episode, step = (int(np.asarray(numbers)[i]) for numbers in (indices, episodes, steps))
-    raise EnvironmentBroken(task, index, episode, step, f"its {what} is not finite")
+    return EnvironmentBroken(task, index, episode, step, reason)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayrlhf.config.schema import EnvOptions
-from rayrlhf.envs.broken import EnvironmentBroken, require_finite
+from rayrlhf.envs.broken import EnvironmentBroken, bounded_actions, require_finite
 from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.interface import EnvSpec, Step
 from rayrlhf.errors import UserError, in_one_line
@@ -78,9 +78,8 @@ class PoolEnv:
         return first
 
     def step(self, action: Floats) -> Step:
-        actions = np.clip(action, -1.0, 1.0, dtype=np.float32)
-        if actions.shape != (self.num_envs, self.spec.action_dim):
-            raise ValueError(f"actions {actions.shape} for [{self.num_envs}, {self.spec.action_dim}]")
+        name, indices, width = self.spec.name, self._draws.indices, self.spec.action_dim
+        actions = bounded_actions(name, indices, self._episode, self._step, action, width)
         next_obs, reward, success = self._advance(actions)
         self._require_finite(next_obs, reward)
         self._step += 1

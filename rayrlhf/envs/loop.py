@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rayrlhf.envs.broken import EnvironmentBroken, require_finite
+from rayrlhf.envs.broken import EnvironmentBroken, bounded_actions, require_finite
 from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.interface import EnvSpec, Step
 from rayrlhf.errors import in_one_line
@@ -69,9 +69,8 @@ class LoopEnv:
         return obs
 
     def step(self, action: Floats) -> Step:
-        actions = np.clip(action, -1.0, 1.0, dtype=np.float32)
-        if actions.shape != (self.num_envs, self.spec.action_dim):
-            raise ValueError(f"actions {actions.shape} for [{self.num_envs}, {self.spec.action_dim}]")
+        name, indices, width = self.spec.name, self._draws.indices, self.spec.action_dim
+        actions = bounded_actions(name, indices, self._episode, self._step, action, width)
         # New arrays each step: whoever holds the last observation to store it beside this one must find it unchanged.
         next_obs = np.empty((self.num_envs, self.spec.obs_dim), np.float32)
         reward = np.zeros(self.num_envs, np.float32)

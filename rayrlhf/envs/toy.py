@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayrlhf.config.schema import EnvOptions
-from rayrlhf.envs.broken import require_finite
+from rayrlhf.envs.broken import bounded_actions, require_finite
 from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.interface import EnvSpec, Step
 from rayrlhf.preferences.fragments import Floats
@@ -65,9 +65,8 @@ class PointEnv:
         return self._observe()
 
     def step(self, action: Floats) -> Step:
-        push = _PUSH * np.clip(action, -1.0, 1.0, dtype=np.float32)
-        if push.shape != (self.num_envs, ACTION_DIM):
-            raise ValueError(f"actions {push.shape} for [{self.num_envs}, {ACTION_DIM}]")
+        name, indices = self.spec.name, self._draws.indices
+        push = _PUSH * bounded_actions(name, indices, self._episode, self._step, action, ACTION_DIM)
         reward = np.zeros(self.num_envs, np.float32)
         terminated, success = np.zeros((2, self.num_envs), np.bool_)
         for _ in range(self._repeat):

@@ -111,6 +111,13 @@ def test_asynchronous_mode_keeps_its_bounds(small_run: RunConfig, make: Make) ->
     assert row["labels"] == run.queries.budget
 
 
+def test_synchronous_mode_keeps_a_fraction_of_an_update_per_step(small_run: RunConfig, make: Make) -> None:
+    """Rounded down as a whole, not in each round: 20 steps of it are owed 6 or 7 updates."""
+    run = synchronous(small_run, sac={"updates_per_step": 0.33}, total_steps=2000)
+    row = advance(make(run), 1600)
+    assert row["updates"] == int(0.33 * (row["env_steps"] - run.explore.seed_steps))
+
+
 def test_staleness_bound_of_one_holds(small_run: RunConfig, make: Make) -> None:
     row = advance(make(changed(small_run, rollout={"max_staleness": 1})), 800)
     assert row["max_staleness"] <= 1

@@ -318,6 +318,18 @@ def test_a_requirement_is_installed_with_its_extras(monkeypatch: pytest.MonkeyPa
     assert doctor._package(Requirement("ray[rllib,tune]>=2.60")).state == "ok"
 
 
+def test_a_benchmark_prints_its_cases(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["rounds=1", "candidates=20", "centres=10", "picks=5", "length=10", "steps=1000"]
+    assert cli.main(["bench", "query", *options, "--json"]) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    result = json.loads(last)
+    assert result["bench"] == "query" and result["cases"].keys() == {"k_center", "disagreement"}
+    for name, case in result["cases"].items():
+        assert case.keys() == {"ours", "reference", "ratio", "unit", "against"}
+        assert case["ratio"] == pytest.approx(case["ours"] / case["reference"])
+        assert any(name in line and f"{case['ratio']:,.4g}" in line for line in table)
+
+
 def test_a_failure_with_json_ends_with_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "quikstart", "--json"]) == 2
     out, err = capsys.readouterr()

@@ -125,6 +125,33 @@ def test_a_broken_environment_names_task_episode_and_step(fault: str, words: str
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        EnvOptions(suite="gymnasium", task="rayrlhf/Counter-v0", horizon=4),
+        EnvOptions(suite="toy", task="point", horizon=4),
+        EnvOptions(task="button-press", horizon=4),
+        EnvOptions(task="button-press", horizon=4, backend="envpool"),
+    ],
+    ids=["loop", "toy", "metaworld", "envpool"],
+)
+def test_an_action_that_is_not_a_number_reaches_no_simulator(options: EnvOptions) -> None:
+    """MuJoCo would go on from another state. What is too large is clipped, however large."""
+    if options.backend == "envpool":
+        pytest.importorskip("envpool")
+    env = make_env(options, 2, seed=0, indices=[4, 9])
+    env.reset([0, 3])
+    actions = np.zeros((2, env.spec.action_dim), np.float32)
+    env.step(actions)
+    actions[1, -1] = np.nan
+    with pytest.raises(
+        EnvironmentBroken, match=r"environment 9 broke in episode 3, step 1: the action .* not a number"
+    ):
+        env.step(actions)
+    actions[1, -1] = np.inf
+    assert np.isfinite(env.step(actions).next_obs).all()
+
+
 def test_wrong_shapes_are_programming_errors() -> None:
     env = make(num_envs=2)
     with pytest.raises(ValueError, match="episodes"):

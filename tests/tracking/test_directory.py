@@ -1,6 +1,7 @@
 """A run's folder: claimed once, written whole, resumed from where its checkpoint was."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def test_config_and_manifest_are_enough_to_repeat_a_run(tmp_path: Path) -> None:
     assert {"python", "torch", "ray", "numpy", "metaworld", "mujoco"} <= manifest["versions"].keys()
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_source_state_says_what_differs_from_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(*words: str) -> None:
         author = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
