@@ -82,11 +82,13 @@ def check_budget(config: RunConfig, explored: int = 0) -> None:
     """Refuses a budget that the run is too short to spend; `explored` steps of another run stand at its beginning."""
     queries, room = config.queries, config.total_steps - max(config.exploration_steps, explored)
     needed = len(session_sizes(queries.budget, queries.per_session, queries.schedule))
-    possible = 1 + (room - 1) // queries.interval
+    interval = max(queries.interval, config.rollout.round_steps)  # one session a round
+    possible = 1 + (room - 1) // interval
     if needed > possible:
         raise UserError(
             f"queries.budget={queries.budget} takes {needed} sessions of {queries.per_session}, but total_steps="
-            f"{config.total_steps} leaves room for {possible}: raise queries.per_session or lower queries.interval"
+            f"{config.total_steps} leaves room for {possible}, one in {interval} steps: raise queries.per_session or "
+            "lower queries.interval and the steps of a round (rollout.fragment_length in each environment)"
         )
 
 
@@ -116,6 +118,11 @@ def _check_parts(config: RunConfig) -> EnvSpec:
     """Refuses an environment, a teacher or a reward network that cannot be, before anything is made."""
     spec = check_env(config.env)
     if config.mode == "preferences":
+        if config.resources.reward_actors > config.reward.members:
+            raise UserError(
+                f"resources.reward_actors ({config.resources.reward_actors}) is above reward.members "
+                f"({config.reward.members}): a process would have nothing to compute"
+            )
         check_teacher(config.teacher)
         make_network(config.reward, spec.obs_dim, spec.action_dim)
         if config.queries.segment_length > spec.horizon:  # where env.horizon leaves it to the environment
@@ -306,13 +313,13 @@ class _Run:
         return summary
 
     def _tell_of_sessions_left(self) -> None:
-        """The steps are over; the labels, in the asynchronous mode, may not be."""
+        """The steps are over; the labels may not be."""
         left = self.algorithm.plan.sessions_left(self.algorithm.progress)
         if left:
-            labels = f"{self.algorithm.progress.labels} of {self.config.queries.budget} labels"
             self.line.write(
-                f"{labels}: training was over before {left} of the sessions could be held, as each took longer than "
-                "queries.interval steps; raise queries.interval and total_steps, or set teacher.wait"
+                f"{self.algorithm.progress.labels} of {self.config.queries.budget} labels: training was over before "
+                f"{left} sessions could be held, since sessions took longer than queries.interval steps; a longer run "
+                f"holds them: rayrlhf train --resume {self.folder.path} --total_steps MORE"
             )
 
     def _round(self) -> None:

@@ -209,6 +209,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, everyo
         (["--env.suite=gymnasium", "--env.task=Hoper-v5"], "Hopper-v5"),
         (["--teacher.name=os:path"], "is no teacher"),
         (["--reward.network=os:path"], "reward.network"),
+        (["--resources.reward_actors=4"], "nothing to compute"),
+        (["--rollout.envs_per_actor=50"], "leaves room for 2, one in 500 steps"),
         (["--resources.reward_gpus=1000"], "wants 1000 GPUs, and there are"),
         (["--resources.gpus_per_learner=1000", "--mode=oracle"], "wants 1000 GPUs, and there are"),
     ],
@@ -279,27 +281,37 @@ def test_a_run_whose_teacher_fails_is_saved_and_goes_on(
 
 
 SLOW = """
+import json
 import time
+from pathlib import Path
 
 from rayrlhf.preferences.answers import Answer
 
 
 class Slow:
+    '''Answers the first session at once, and the second when the last row of metrics is there.'''
+
     def __init__(self, options, seed):
-        self.open = []
+        self.open, self.sessions = [], 0
 
     def ask(self, queries):
         self.open += queries.ids
+        self.sessions += 1
 
     def collect(self):
-        time.sleep(4 if self.open else 0)
+        while self.open and self.sessions == 2 and not self.over():
+            time.sleep(0.05)
         said, self.open = self.open, []
         return [Answer(key, "left", "slow") for key in said]
+
+    def over(self):
+        rows = Path(__file__).with_name("run").joinpath("metrics.jsonl").read_text().splitlines()
+        return any(json.loads(row)["env_steps"] >= 1000 for row in rows)
 """
 
 
 def test_labels_that_a_slow_teacher_left_unspent_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first session ends exploration and is waited for; the second lasts longer than all that is left to train."""
+    """The second session lasts until training is over; a longer run holds the third."""
     (tmp_path / "slow.py").write_text(SLOW)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     args = ["--teacher.name=slow:Slow", "--checkpoint.interval=100000", "--rollout.synchronous=false"]
@@ -307,7 +319,10 @@ def test_labels_that_a_slow_teacher_left_unspent_are_named(tmp_path: Path, monke
     assert code == 0, err
     summary = json.loads(out.splitlines()[-1])
     assert (summary["labels"], summary["budget"]) == (8, 12) and "8 of 12" in out
-    assert "8 of 12 labels: training was over before 1 of the sessions could be held" in err
+    assert "8 of 12 labels: training was over before 1 sessions could be held" in err
+    code, out, err = finish(start("train", f"--resume={tmp_path / 'run'}", "--total_steps=1100", "--json"))
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["labels"] == 12 and "could be held" not in err
 
 
 @pytest.mark.slow

@@ -82,6 +82,6 @@ class Plan:
         return number if number >= at.sessions >= 2 * len(self._sizes) else None
 
     def sessions_left(self, at: Progress) -> int:
-        """Sessions that were not held though labels are left: at the end, where each took longer than its interval."""
+        """Planned sessions that have not been held, while labels are left."""
         spent = self._run.mode == "oracle" or at.labels >= self._run.queries.budget
         return 0 if spent else max(0, len(self._sizes) - at.sessions)

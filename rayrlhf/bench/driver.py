@@ -2,8 +2,8 @@
 
 The driver moves references. Its own work per fragment (asking, collecting, counting, handing on to the learner, which
 is a process of its own here, and to the trajectory store) is measured in processor seconds of its thread; it sleeps
-until the fragment is there. The note has those of the whole process too, Ray's threads included, less what they spend
-when idle.
+until the fragment is there, and while the learner writes it. The note has those of the whole process too, Ray's threads
+included, less what they spend in as long when idle.
 """
 
 import time
@@ -47,9 +47,9 @@ def _measure(report: Report, options: DriverBench, sides: dict[str, Pebble]) -> 
     process: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(options.rounds):
         for name, algorithm in sides.items():
-            own, everything = _one_fragment(algorithm, pause)
+            own, everything, taken = _one_fragment(algorithm, pause)
             thread[name].append(own)
-            process[name].append(everything - _idle(pause))
+            process[name].append(everything - _idle(taken))
     rows = {"small": options.envs * options.small, "large": options.envs * options.large}
     seconds = {name: float(np.median(spent)) for name, spent in thread.items()}
     unit = "fragments/second of the driver's thread"
@@ -61,10 +61,10 @@ def _measure(report: Report, options: DriverBench, sides: dict[str, Pebble]) -> 
     }
 
 
-def _idle(pause: float) -> float:
-    """Processor seconds that this process spends while nothing is asked of it."""
+def _idle(seconds: float) -> float:
+    """Processor seconds that this process spends in `seconds` while nothing is asked of it."""
     begin = time.process_time()
-    time.sleep(pause)
+    time.sleep(seconds)
     return time.process_time() - begin
 
 
@@ -72,7 +72,7 @@ def _run(options: DriverBench, length: int) -> RunConfig:
     return RunConfig(
         total_steps=10_000_000,
         env=EnvOptions(suite="toy", task="point", horizon=50),
-        explore=ExploreOptions(seed_steps=0, unsupervised_steps=10_000),
+        explore=ExploreOptions(seed_steps=0, unsupervised_steps=0),
         queries=QueryOptions(segment_length=10, budget=10, per_session=10),
         rollout=RolloutOptions(actors=1, envs_per_actor=options.envs, fragment_length=length),
         resources=ResourceOptions(learners=1),
@@ -89,10 +89,10 @@ def _seconds_per_fragment(algorithm: Pebble) -> float:
     return 1.5 * longest + 0.02
 
 
-def _one_fragment(algorithm: Pebble, pause: float) -> tuple[float, float]:
-    """Processor seconds that this thread and this process spend on one fragment, from request to replay and store."""
-    thread, process = time.thread_time(), time.process_time()
+def _one_fragment(algorithm: Pebble, pause: float) -> tuple[float, float, float]:
+    """From request to replay and store: processor seconds of this thread and of this process, and seconds taken."""
+    begin = time.thread_time(), time.process_time(), time.perf_counter()
     algorithm.request_fragments()
     time.sleep(pause)
     algorithm.insert(algorithm.collect())
-    return time.thread_time() - thread, time.process_time() - process
+    return time.thread_time() - begin[0], time.process_time() - begin[1], time.perf_counter() - begin[2]

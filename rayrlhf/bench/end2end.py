@@ -12,9 +12,10 @@ reference is `reference_loop`, in this process. Both step our MetaWorld.
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from pydantic import Field
 
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.bench.data import as_replay, ray_session, real_fragment
@@ -73,7 +74,7 @@ class End2EndBench(BenchOptions):
     """Per session; the first holds 200."""
     epochs: Count = 10
     """Of a session's fit; both sides run all of them."""
-    reward_actors: Count = 1
+    reward_actors: Annotated[int, Field(gt=0, le=RewardOptions().members)] = 1
     """Processes that share the reward model's members in `session`."""
 
 

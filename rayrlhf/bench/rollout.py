@@ -2,8 +2,8 @@
 
 Ours is the program's own path: requests with the newest weights, actors stepping `envs` environments each with batched
 inference, columnar fragments by reference, reports. The reference steps the same environments in a loop in this
-process and keeps nothing. `_cpu` cases count transitions per second of processor time instead of the clock's, which
-other programs on the machine do not disturb.
+process and keeps nothing; no other side's actors are busy meanwhile. `_cpu` cases count transitions per second of
+processor time instead of the clock's, which other programs on the machine do not disturb.
 """
 
 import time
@@ -32,7 +32,7 @@ class RolloutBench(BenchOptions):
     rounds: Count = 5
     envs: Count = 8
     """Per actor."""
-    fragments: Count = 10
+    fragments: Count = 20
     """Per actor and portion."""
     fragment_length: Count = 50
     suite: Literal["metaworld", "toy"] = "metaworld"
@@ -81,7 +81,7 @@ def _measure(report: Report, options: RolloutBench, stack: ExitStack) -> None:
         against = "one actor with the Python backend; wants two free cores"
         report.add("envpool_two_threads", rates, "envpool_two_threads", "one", unit=UNIT, against=against)
         report.add("envpool_stock_metaworld", rates, "envpool", "stock", unit=UNIT, against=stock_loop)
-    _per_processor_second(report, options, {n: programs[n] for n in ("one", "envpool") if n in programs}, bare)
+    _per_processor_second(report, options, programs, bare)
 
 
 def _run(
@@ -100,7 +100,11 @@ def _run(
 
 
 def _fragments(algorithm: Pebble, count: int) -> Side:
-    """Collects `count` fragments. As many are on their way before as after, so that none is a gift."""
+    """Collects `count` fragments.
+
+    Each actor was sent off at the beginning and has one on its way at the end. With several actors those of the others
+    are half done then, on average, and count for nothing.
+    """
     rows = algorithm.run.rollout.envs_per_actor * algorithm.run.rollout.fragment_length
 
     def side() -> float:
@@ -113,24 +117,24 @@ def _fragments(algorithm: Pebble, count: int) -> Side:
 
 
 def _only(side: Pebble | None, programs: Mapping[str, Pebble]) -> None:
-    """Lets no rollout actors be busy but those of `side`, whose first fragments are on their way afterwards."""
+    """Lets no rollout actors be busy but those of `side`, which have just been sent off."""
     for algorithm in programs.values():
         drain(algorithm)
     if side is not None:
-        collect(side)
-        collect(side)
+        side.request_fragments()
 
 
-def _per_processor_second(report: Report, options: RolloutBench, actors: dict[str, Pebble], bare: BareLoop) -> None:
+def _per_processor_second(report: Report, options: RolloutBench, programs: dict[str, Pebble], bare: BareLoop) -> None:
     """The same by processor time: an actor's whole process, Ray's threads included, against this thread."""
+    actors = {name: programs[name] for name in ("one", "envpool") if name in programs}
     made: dict[str, list[float]] = {name: [] for name in (*actors, "bare")}
     for _ in range(options.rounds):
         for name, algorithm in actors.items():
-            _only(algorithm, actors)
+            _only(algorithm, programs)
             begin = on_actors(algorithm, lambda actor: time.process_time())[0]
             rows = _fragments(algorithm, options.fragments)()
             made[name].append(rows / (on_actors(algorithm, lambda actor: time.process_time())[0] - begin))
-        _only(None, actors)
+        _only(None, programs)
         start = time.thread_time()
         rows = bare.steps(options.fragments * options.fragment_length)
         made["bare"].append(rows / (time.thread_time() - start))

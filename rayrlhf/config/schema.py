@@ -219,7 +219,7 @@ class ResourceOptions(Options):
     rollout_cpus: Annotated[float, Field(ge=0.0)] = 0.5
     """CPUs declared for each rollout actor."""
     reward_actors: Positive = 1
-    """Processes over which the members of the reward model are spread."""
+    """Processes over which the members of the reward model are spread; no more than reward.members."""
     reward_cpus: Annotated[float, Field(ge=0.0)] = 0.1
     """CPUs declared for each of them."""
     reward_gpus: Annotated[float, Field(ge=0.0)] = 0.0
@@ -309,11 +309,6 @@ class RunConfig(Options):
         if self.sac.batch_size % learners:
             raise ValueError(
                 f"sac.batch_size ({self.sac.batch_size}) cannot be divided among {learners} learners: choose a multiple"
-            )
-        if self.resources.reward_actors > self.reward.members:
-            raise ValueError(
-                f"resources.reward_actors ({self.resources.reward_actors}) is above reward.members "
-                f"({self.reward.members}): a process would have nothing to compute"
             )
         if self.env.horizon is not None and self.queries.segment_length > self.env.horizon:
             raise ValueError(

@@ -1,5 +1,7 @@
 """The error of an environment that failed, and what is checked at each step: such data never reaches the replay."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -7,7 +9,7 @@ from rayrlhf.preferences.fragments import Floats
 
 
 class EnvironmentBroken(Exception):  # noqa: N818 - it reads as what happened
-    """An environment raised an exception or produced numbers that are not finite.
+    """An environment raised an exception, produced numbers that are not finite, or was to execute such an action.
 
     task: the environment's name
     index: its global index
@@ -36,7 +38,7 @@ def require_finite(
 
 
 def bounded_actions(
-    task: str, indices: ArrayLike, episodes: ArrayLike, steps: ArrayLike, action: Floats, width: int
+    task: str, indices: Sequence[int], episodes: ArrayLike, steps: ArrayLike, action: Floats, width: int
 ) -> Floats:
     """`action` `[N, width]` within [-1, 1], for `N` environments of `indices` `[N]`.
 
@@ -45,12 +47,18 @@ def bounded_actions(
         EnvironmentBroken: one is not a number. Simulators take it without a word, and may go on from another state.
     """
     bounded: Floats = np.clip(action, -1.0, 1.0, dtype=np.float32)
-    count = len(np.asarray(indices))
-    if bounded.shape != (count, width):
-        raise ValueError(f"actions {bounded.shape} for [{count}, {width}]")
+    if bounded.shape != (len(indices), width):
+        raise ValueError(f"actions {bounded.shape} for [{len(indices)}, {width}]")
     if np.isnan(bounded).any():
         i = int(np.argmax(np.isnan(bounded).any(axis=1)))
-        raise _broken(task, i, indices, episodes, steps, "the action it was given is not a number")
+        raise _broken(
+            task,
+            i,
+            indices,
+            episodes,
+            steps,
+            "the policy's action is not a number: training may have diverged, lower sac.actor_lr or sac.critic_lr",
+        )
     return bounded
 
 

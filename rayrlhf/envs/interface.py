@@ -57,7 +57,7 @@ class VectorEnv(Protocol):
         ...
 
     def step(self, action: Floats) -> Step:
-        """Executes actions `[N, A]` in [-1, 1]. Raises `EnvironmentBroken` where an environment fails."""
+        """Executes actions `[N, A]` in [-1, 1]. Raises `EnvironmentBroken` where one fails or an action is NaN."""
         ...
 
     def render(self, index: int = 0, *, width: int = 480, height: int = 480) -> NDArray[np.uint8]:

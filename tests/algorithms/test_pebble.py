@@ -112,7 +112,7 @@ def test_asynchronous_mode_keeps_its_bounds(small_run: RunConfig, make: Make) ->
 
 
 def test_synchronous_mode_keeps_a_fraction_of_an_update_per_step(small_run: RunConfig, make: Make) -> None:
-    """Rounded down as a whole, not in each round: 20 steps of it are owed 6 or 7 updates."""
+    """Rounded down as a whole, not in each round: its 10 steps are owed 3 or 4 updates."""
     run = synchronous(small_run, sac={"updates_per_step": 0.33}, total_steps=2000)
     row = advance(make(run), 1600)
     assert row["updates"] == int(0.33 * (row["env_steps"] - run.explore.seed_steps))

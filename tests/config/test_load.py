@@ -131,7 +131,6 @@ def test_true_is_no_number() -> None:
 def test_options_that_contradict_each_other() -> None:
     assert "no segment would fit an episode" in complaint("toy", "queries.segment_length=60")
     assert "leaves nothing" in complaint("toy", "total_steps=900")
-    assert "nothing to compute" in complaint("toy", "resources.reward_actors=4")
     assert "choose a multiple" in complaint("toy", "resources.learners=3", "sac.batch_size=64")
     assert "log_std_min" in complaint("toy", "sac.log_std_min=2")
     assert "too small for exploration" in complaint("toy", "sac.replay_capacity=100")
