@@ -21,7 +21,8 @@ try:
     from dm_control import suite
     from shimmy.dm_control_compatibility import DmControlCompatibilityV0
 except ImportError as error:
-    raise UserError("env.suite dmc needs DeepMind Control: `pip install rayrlhf[dmc]`") from error
+    advice = "`pip install rayrlhf[dmc]`, on Python 3.11 or 3.12: its labmaze has no wheel for 3.13"
+    raise UserError(f"env.suite dmc needs DeepMind Control: {advice}") from error
 
 
 def task_names() -> list[str]:
