@@ -32,9 +32,9 @@ class RolloutBench(BenchOptions):
     rounds: Count = 5
     envs: Count = 8
     """Per actor."""
-    fragments: Count = 20
+    fragments: Count = 10
     """Per actor and portion."""
-    fragment_length: Count = 50
+    fragment_length: Count = 100
     suite: Literal["metaworld", "toy"] = "metaworld"
     task: str = "drawer-open"
 
