@@ -5,7 +5,7 @@
     checkpoints/step-000050000/                    written under another name and renamed when it is whole
         learner.safetensors shard000.safetensors   networks and optimisers; reward column and generator of a shard
         feedback/...                               ensemble and trajectory store
-        manifest.json                              counters, what it was made for, and every file's size and digest
+        manifest.json                              counters, what it was made for, every file's digest, and its own
 
 Answers are not here: they are in the answer log, which never goes back.
 """
@@ -27,6 +27,7 @@ from rayrlhf.algorithms.files import (
     read_arrays,
     read_json,
     require_digest,
+    seal,
     write_arrays,
     write_json,
 )
@@ -39,7 +40,7 @@ from rayrlhf.rewards import merge_members
 if TYPE_CHECKING:
     from rayrlhf.algorithms.pebble import Pebble
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 ROWS = "rows"
 NETWORKS = {"hidden", "layer_norm", "log_std_min", "log_std_max"}
@@ -110,7 +111,7 @@ def _write(algorithm: "Pebble", folder: Path, rows: Path, shared_rows: bool) -> 
         algorithm.feedback.save(folder / "feedback")
     rollouts = algorithm.rollouts
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent != rows)
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "rayrlhf": rayrlhf.__version__,
         "made_for": made_for(algorithm.run),
@@ -128,7 +129,7 @@ def _write(algorithm: "Pebble", folder: Path, rows: Path, shared_rows: bool) -> 
         "shared_rows": shared_rows,
         "files": {str(path.relative_to(folder)): digest(path) for path in files},
     }
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest | {"seal": seal(manifest)})
 
 
 def made_for(run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any]:
@@ -172,8 +173,15 @@ def _fitting_manifest(folder: Path, run: RunConfig, *, exploration_only: bool = 
         raise UserError(f"{folder} has checkpoint format {found}, this version reads {FORMAT}; use rayrlhf {writer}")
     if found is None or "made_for" not in manifest:
         raise UserError(f"{folder} is no checkpoint: a run's lie in its folder, as checkpoints/step-...")
+    _require_seal(folder, manifest)
     _refuse_mismatch(folder, "", manifest["made_for"], made_for(run, exploration_only=exploration_only))
     return manifest
+
+
+def _require_seal(folder: Path, manifest: Any) -> None:
+    """Everything below can rely on what `_write` wrote."""
+    if not isinstance(manifest, dict) or manifest.get("seal") != seal(manifest):
+        raise Damaged(f"{folder / MANIFEST} is damaged: its content is not what was saved")
 
 
 def _refuse_mismatch(folder: Path, prefix: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -241,8 +249,8 @@ def _require_usable_exploration(folder: Path, progress: Progress, run: RunConfig
     steps, capacity = progress.env_steps, run.sac.replay_capacity
     if not progress.exploring:
         raise UserError(f"{folder} was made after the exploration phase; explore.from wants what explore.save wrote")
-    if steps > capacity:
-        raise UserError(f"{folder} holds {steps} steps, more than sac.replay_capacity={capacity}: raise it")
+    if (needed := steps + 4 * run.rollout.round_steps) > capacity:  # what ends exploration may come some rounds late
+        raise UserError(f"{folder} holds {steps} steps: raise sac.replay_capacity={capacity} to at least {needed}")
     if steps >= run.total_steps:
         raise UserError(f"{folder} holds {steps} steps, no fewer than total_steps: raise total_steps")
 
@@ -326,7 +334,9 @@ def _forget_unnamed(checkpoints: Path, steps: list[Path]) -> None:
     named = set()
     for step in steps:
         with suppress(Damaged):
-            named |= {chunk["name"] for shard in read_json(step / MANIFEST)["shards"] for chunk in shard["chunks"]}
+            manifest = read_json(step / MANIFEST)
+            _require_seal(step, manifest)
+            named |= {chunk["name"] for shard in manifest["shards"] for chunk in shard["chunks"]}
     for chunk in (checkpoints / ROWS).glob("*"):
         if chunk.name not in named:
             chunk.unlink()

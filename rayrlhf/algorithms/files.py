@@ -75,6 +75,12 @@ def read_json(path: Path) -> Any:
         raise Damaged(f"{path} is damaged ({damaged})") from damaged
 
 
+def seal(value: Mapping[str, Any]) -> str:
+    """Checksum of a JSON object but for its own key `seal`."""
+    content = json.dumps({name: part for name, part in value.items() if name != "seal"}, sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
 @contextmanager
 def no_space_is_one_line(path: Path) -> Iterator[None]:
     """Turns a failing disk into one clear line."""

@@ -60,6 +60,7 @@ class Pebble(SAC):
         self._policy = self._fetch_policy()
         self._recent: deque[FinishedEpisode] = deque(maxlen=10)
         self._metrics: dict[str, float] = {}
+        self._sampled = 0
 
     def _make_feedback(self) -> Feedback | None:
         if self.run.mode == "oracle":
@@ -234,9 +235,12 @@ class Pebble(SAC):
         progress.env_steps += report.num_transitions
         progress.max_staleness = max(progress.max_staleness, progress.learner_calls - report.version)
         self._recent.extend(report.finished)
-        self.metrics.log_value(
-            (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), report.num_transitions, reduce="lifetime_sum"
-        )
+        self._log_sampled(report.num_transitions)
+
+    def _log_sampled(self, transitions: int) -> None:
+        """RLlib's own counter of environment steps, which Tune and its schedulers read."""
+        self._sampled += transitions
+        self.metrics.log_value((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), transitions, reduce="lifetime_sum")
 
     # --- looking ---
 
@@ -312,6 +316,7 @@ class Pebble(SAC):
         `manifest` is what `checkpoint.verify` returned for it a moment ago; without one it is verified here.
         """
         checkpoint.load(self, Path(checkpoint_dir), exploration_only=exploration_only, manifest=manifest)
+        self._log_sampled(self.progress.env_steps - self._sampled)
         self._policy = self._fetch_policy()
 
     def save_to_path(self, path: Any = None, **kwargs: Any) -> str:

@@ -7,7 +7,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from rayrlhf.config.schema import Options, RunConfig
@@ -129,7 +129,7 @@ def describe(annotation: Any, bounds: tuple[Any, ...] = ()) -> str:
 
 def _bound_words(bounds: tuple[Any, ...]) -> str:
     flat = [bound for item in bounds for bound in (getattr(item, "metadata", None) or [item])]
-    words = {Gt: "above", Ge: "of at least", Le: "of at most"}
-    limits = {Gt: "gt", Ge: "ge", Le: "le"}
+    words = {Gt: "above", Ge: "of at least", Le: "of at most", Lt: "below"}
+    limits = {Gt: "gt", Ge: "ge", Le: "le", Lt: "lt"}
     said = [f"{words[type(b)]} {getattr(b, limits[type(b)]):g}" for b in flat if type(b) in words]
     return f" {' and '.join(said)}" if said else ""

@@ -79,12 +79,20 @@ def _next_value(key: str, words: list[str]) -> str:
 def _typed(key: str, text: str) -> Any:
     """The value that `text` stands for: as written where the option is text, else read as YAML."""
     known = keys().get(key)
+    if known is not None and known.is_text:
+        return _none_or_text(text)
     value = parse_yaml(text, f"value of {key}")
-    if known is not None and known.is_text and value is not None:
-        return text
     if known is not None and known.is_list and not isinstance(value, list):
         return [parse_yaml(part, f"value of {key}") for part in text.split(",")]
     return value
+
+
+def _none_or_text(text: str) -> str | None:
+    """Text need not be YAML: a path may begin with what means something there."""
+    try:
+        return None if parse_yaml(text, "") is None else text
+    except UserError:
+        return text
 
 
 def _read(name_or_path: str, seen: tuple[str, ...]) -> Tree:

@@ -10,6 +10,7 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Options(BaseModel):
@@ -60,7 +61,7 @@ class SacOptions(Options):
     """Adam's learning rate of the critics."""
     alpha_lr: Rate = 1e-4
     """Adam's learning rate of the temperature's logarithm."""
-    adam_betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    adam_betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Adam's decay rates, of all three optimisers."""
     initial_temperature: Rate = 0.1
     """Weight of the entropy at the start; it adapts (Haarnoja et al. 2018, arXiv 1812.05905, section 5)."""

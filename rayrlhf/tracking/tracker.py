@@ -9,6 +9,7 @@ from typing import Any
 from rayrlhf.config.schema import TrackingOptions
 from rayrlhf.errors import UserError
 from rayrlhf.tracking.directory import RunDirectory, plain
+from rayrlhf.tracking.events import EventFile
 
 
 class Tracker:
@@ -21,7 +22,7 @@ class Tracker:
     def __init__(self, run: RunDirectory, options: TrackingOptions, *, resume_from: int | None = None) -> None:
         self._path = run.metrics_file
         self._file = _open_for_rows(run)
-        self._events = _open_events(run, resume_from) if options.tensorboard else None
+        self._events = EventFile(run.tensorboard, resume_from) if options.tensorboard else None
         self._wandb = None if options.wandb == "off" else _start_wandb(run, options)
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
@@ -30,8 +31,7 @@ class Tracker:
         self._append(json.dumps({"env_steps": step, **values}, allow_nan=False) + "\n")
         numbers = {name: value for name, value in values.items() if value is not None}
         if self._events is not None:
-            for name, value in numbers.items():
-                self._events.add_scalar(name, value, step)
+            self._events.log(step, numbers)
         if self._wandb is not None:
             self._wandb.log({"env_steps": step, **numbers})
 
@@ -74,14 +74,6 @@ def _open_for_rows(run: RunDirectory) -> int:
         raise UserError(f"cannot write {run.metrics_file}: {error.strerror}") from error
     os.ftruncate(descriptor, run.metrics_file.read_bytes().rfind(b"\n") + 1)
     return descriptor
-
-
-def _open_events(run: RunDirectory, resume_from: int | None) -> Any:
-    """A writer of a file of its own: the writer's names alone are equal within one second, and would overwrite."""
-    from tensorboardX import SummaryWriter  # a second to import, and it can be switched off
-
-    purge = None if resume_from is None else resume_from + 1
-    return SummaryWriter(str(run.tensorboard), purge_step=purge, filename_suffix=f".{resume_from or 0}")
 
 
 def _start_wandb(run: RunDirectory, options: TrackingOptions) -> Any:

@@ -14,7 +14,7 @@ import ray
 from support import Make, advance, build, changed, small, synchronous
 
 from rayrlhf.algorithms import checkpoint
-from rayrlhf.algorithms.files import read_json, write_json
+from rayrlhf.algorithms.files import Damaged, read_json, write_json
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.envs import EnvironmentBroken
@@ -157,6 +157,28 @@ def test_json_of_another_program_is_no_checkpoint(saved: Path, small_run: RunCon
         write_json(saved / "manifest.json", theirs)
         with pytest.raises(UserError, match="is no checkpoint"):
             checkpoint.verify(saved, small_run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"progress": {"env_steps": 351}},
+        {"files": {}},
+        {"shards": [{}]},
+        {"made_for": []},
+        {"seal": "0"},
+        {"reward_version": 7},
+    ],
+)
+def test_a_manifest_that_is_still_json_but_not_what_was_saved_is_damaged(
+    saved: Path, small_run: RunConfig, change: dict[str, Any]
+) -> None:
+    manifest = read_json(saved / "manifest.json")
+    write_json(saved / "manifest.json", manifest | change)
+    with pytest.raises(Damaged, match=r"manifest\.json is damaged"):
+        checkpoint.verify(saved, small_run)
+    write_json(saved / "manifest.json", manifest)
+    checkpoint.verify(saved, small_run)
 
 
 def test_a_checkpoint_of_a_newer_format_is_refused(saved: Path, small_run: RunConfig) -> None:

@@ -261,6 +261,17 @@ def test_members_split_over_actors_give_the_same_ensemble(small_run: RunConfig, 
     assert_identical(everything(one), everything(two))
 
 
+def test_rllibs_own_counter_goes_on_after_a_resume(small_run: RunConfig, make: Make, tmp_path: Path) -> None:
+    first = make(small_run, "run")
+    advance(first, 400)
+    first.save_checkpoint(str(tmp_path / "cut"))
+    second = make(small_run, "run")
+    second.load_checkpoint(str(tmp_path / "cut"))
+    while second.progress.env_steps <= 400:
+        results = second.train()
+    assert results["env_runners"]["num_env_steps_sampled_lifetime"] == results["rayrlhf"]["env_steps"] > 400
+
+
 @pytest.mark.parametrize("actors", [1, 3])
 def test_a_resume_may_spread_the_members_over_more_or_fewer_actors(
     small_run: RunConfig, make: Make, tmp_path: Path, actors: int

@@ -82,6 +82,8 @@ def test_overrides_are_read_by_the_options_type() -> None:
     assert config.name == "2024"
     assert config.explore.from_ == "runs/a"
     assert config.env.horizon is None
+    for text in ("@scratch/runs", "[x", "*x:Y", "a: b", "'"):
+        assert load_config("toy", ["--storage_path", text]).storage_path == text
     assert load_config("toy", ["--tracking.wandb", "off"]).tracking.wandb == "off"
     assert load_config("toy", ["--sac.hidden", "[8, 8]"]).sac.hidden == (8, 8)
     assert load_config("toy", ["--sac.hidden", "64"]).sac.hidden == (64,)
@@ -107,6 +109,10 @@ def test_unknown_keys_offer_the_nearest() -> None:
         ("queries.budget=0", "queries.budget is 0, wanted a whole number above 0"),
         ("total_steps=0", "total_steps is 0, wanted a whole number above 0"),
         ("queries.budget=2.5", "queries.budget is 2.5, wanted a whole number above 0"),
+        (
+            "sac.adam_betas=1,0.999",
+            "sac.adam_betas is 1, wanted a list of 2 values, each a number of at least 0 and below 1",
+        ),
         ("sac.gamma=1.5", "sac.gamma is 1.5, wanted a number of at least 0 and of at most 1"),
         ("sac.actor_lr=0", "sac.actor_lr is 0, wanted a number above 0"),
         ("sac.actor_lr=.nan", "sac.actor_lr is nan, wanted a number above 0"),

@@ -57,23 +57,28 @@ def test_what_is_no_number_becomes_none(run: RunDirectory) -> None:
     assert run.metrics() == [{"env_steps": 1, "a": None, "b": None, "c": 1.0}]
 
 
-def _log_until_full(path: str) -> None:
+def _log_until_full(path: str, options: TrackingOptions, room: int, full: str) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))  # stands for the disk's end
-    tracker = Tracker(RunDirectory.open(path), QUIET)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))  # stands for the disk's end
     try:
-        for step in range(20):
-            tracker.log(step, {"x": 0.25})
+        with Tracker(RunDirectory.open(path), options) as tracker:
+            for step in range(200):
+                tracker.log(step, {"x": 0.25})
     except UserError as error:
-        assert "cannot write" in str(error)
-        os._exit(42)
+        os._exit(42 if str(error).startswith(f"cannot write {path}/{full}: ") else 1)
     os._exit(1)
 
 
-def test_a_full_disk_is_one_clear_error_and_leaves_whole_rows(run: RunDirectory) -> None:
+@pytest.mark.parametrize(
+    ("options", "room", "full"), [(QUIET, 100, "metrics.jsonl"), (TrackingOptions(), 2000, "tensorboard")]
+)
+def test_a_full_disk_is_one_clear_error_and_leaves_whole_rows(
+    run: RunDirectory, options: TrackingOptions, room: int, full: str
+) -> None:
+    """TensorBoard's rows are larger: its file is full first, which must not wait for anybody."""
     child = os.fork()
     if child == 0:
-        _log_until_full(str(run.path))
+        _log_until_full(str(run.path), options, room, full)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
     text = run.metrics_file.read_text()
     assert text.endswith("\n")
