@@ -333,7 +333,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path
     if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=120k tmpfs {disk} 2>/dev/null"):
         pytest.skip("mounting needs root")
     try:
-        code, _, err = finish(start(*small(disk)))
+        code, _, err = finish(start(*small(disk, "--tracking.tensorboard=true")))
         assert code == 2, err
         assert "Traceback" not in err and "No space left" in err.splitlines()[-1]
         assert [place.name for place in checkpoints(disk)] == ["step-000000000200"]
