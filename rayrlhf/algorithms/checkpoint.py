@@ -249,7 +249,7 @@ def _require_usable_exploration(folder: Path, progress: Progress, run: RunConfig
     steps, capacity = progress.env_steps, run.sac.replay_capacity
     if not progress.exploring:
         raise UserError(f"{folder} was made after the exploration phase; explore.from wants what explore.save wrote")
-    if (needed := steps + 4 * run.rollout.round_steps) > capacity:  # what ends exploration may come some rounds late
+    if (needed := run.room_for_exploration(steps)) > capacity:
         raise UserError(f"{folder} holds {steps} steps: raise sac.replay_capacity={capacity} to at least {needed}")
     if steps >= run.total_steps:
         raise UserError(f"{folder} holds {steps} steps, no fewer than total_steps: raise total_steps")

@@ -60,7 +60,6 @@ class Pebble(SAC):
         self._policy = self._fetch_policy()
         self._recent: deque[FinishedEpisode] = deque(maxlen=10)
         self._metrics: dict[str, float] = {}
-        self._sampled = 0
 
     def _make_feedback(self) -> Feedback | None:
         if self.run.mode == "oracle":
@@ -239,7 +238,6 @@ class Pebble(SAC):
 
     def _log_sampled(self, transitions: int) -> None:
         """RLlib's own counter of environment steps, which Tune and its schedulers read."""
-        self._sampled += transitions
         self.metrics.log_value((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), transitions, reduce="lifetime_sum")
 
     # --- looking ---
@@ -315,8 +313,9 @@ class Pebble(SAC):
 
         `manifest` is what `checkpoint.verify` returned for it a moment ago; without one it is verified here.
         """
+        counted = self.progress.env_steps
         checkpoint.load(self, Path(checkpoint_dir), exploration_only=exploration_only, manifest=manifest)
-        self._log_sampled(self.progress.env_steps - self._sampled)
+        self._log_sampled(self.progress.env_steps - counted)
         self._policy = self._fetch_policy()
 
     def save_to_path(self, path: Any = None, **kwargs: Any) -> str:

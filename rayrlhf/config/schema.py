@@ -299,9 +299,13 @@ class RunConfig(Options):
         """Environment steps before the first session."""
         return self.explore.seed_steps + self.explore.unsupervised_steps
 
+    def room_for_exploration(self, steps: int) -> int:
+        """Rows the replay must hold for one of `steps`: what ends it may come some rounds late."""
+        return steps + 4 * self.rollout.round_steps
+
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
-        needed = self.exploration_steps + 4 * self.rollout.round_steps
+        needed = self.room_for_exploration(self.exploration_steps)
         if self.sac.replay_capacity < needed:
             raise ValueError(
                 f"sac.replay_capacity ({self.sac.replay_capacity}) is too small for exploration: at least {needed} rows"
