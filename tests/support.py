@@ -12,6 +12,7 @@ import numpy as np
 import ray
 
 from rayrlhf.actors.feedback import FeedbackLoop
+from rayrlhf.algorithms.learner import PebbleLearner
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.algorithms.roles import FeedbackFactory
 from rayrlhf.config.load import load_config
@@ -71,15 +72,27 @@ def advance(algorithm: Pebble, env_steps: int) -> dict[str, float]:
 
 
 def everything(algorithm: Pebble) -> dict[str, np.ndarray]:
-    """All that learning has touched, flat: networks, optimisers, replay, rewards, ensemble."""
-    learner = algorithm.learner_group._learner
+    """All that learning has touched, flat: networks, optimisers, replay, rewards, ensemble; of every learner."""
+    group = algorithm.learner_group
+    if group.is_local:
+        learners = [everything_of(group._learner)]
+    else:
+        learners = ray.get([worker.apply.remote(everything_of) for worker in group._workers])
+    arrays, *others = learners
+    for index, other in enumerate(others, start=1):
+        arrays |= {f"learner{index}/{name}": array for name, array in other.items()}
+    if algorithm.feedback is not None:
+        arrays |= {f"ensemble/{name}": array for name, array in ray.get(algorithm.feedback.weights()).items()}
+    return arrays
+
+
+def everything_of(learner: PebbleLearner) -> dict[str, np.ndarray]:
+    """Copies of a learner's networks, optimisers, shard of the replay and generator."""
     arrays = dict(learner.arrays())
     size = learner.replay.size
     arrays |= {f"replay/{name}": column[:size].numpy() for name, column in learner.replay.columns.items()}
     arrays["replay/reward"] = learner.replay.reward[:size].numpy()
     arrays["generator"] = learner.generator.get_state().numpy()
-    if algorithm.feedback is not None:
-        arrays |= {f"ensemble/{name}": array for name, array in ray.get(algorithm.feedback.weights()).items()}
     return {name: np.array(array) for name, array in arrays.items()}
 
 

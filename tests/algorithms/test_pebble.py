@@ -36,10 +36,14 @@ FOUR: dict[str, Any] = {"rollout": {"actors": 2, "envs_per_actor": 2}}
 """Two actors that step two environments each."""
 EARLY_ENDS: dict[str, Any] = {"env": {"task": "point-terminating"}}
 """Episodes end when they will: environments rarely stand at a start together."""
+TWO_LEARNERS: dict[str, Any] = {**FOUR, "resources": {"learners": 2}}
+"""Two processes with half of the replay each, which average their gradients."""
 METAWORLD: dict[str, Any] = {"env": {"suite": "metaworld", "task": "window-close", "horizon": 100}}
 
 
-@pytest.mark.parametrize("groups", [FOUR, {**EARLY_ENDS, "rollout": {"actors": 2}}, {**METAWORLD, **FOUR}])
+@pytest.mark.parametrize(
+    "groups", [FOUR, {**EARLY_ENDS, "rollout": {"actors": 2}}, {**METAWORLD, **FOUR}, TWO_LEARNERS]
+)
 def test_two_synchronous_runs_of_one_seed_are_identical(small_run: RunConfig, make: Make, groups: Any) -> None:
     run = synchronous(small_run, **groups)
     first, second = make(run, "a/run"), make(run, "b/run")
@@ -57,7 +61,8 @@ def test_another_seed_gives_another_run(small_run: RunConfig, make: Make) -> Non
 
 
 @pytest.mark.parametrize(
-    ("cut_at", "groups"), [(200, {}), (400, FOUR), (400, {**METAWORLD, **FOUR}), (520, {**EARLY_ENDS, **FOUR})]
+    ("cut_at", "groups"),
+    [(200, {}), (400, FOUR), (400, {**METAWORLD, **FOUR}), (520, {**EARLY_ENDS, **FOUR}), (400, TWO_LEARNERS)],
 )
 def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
     small_run: RunConfig, make: Make, tmp_path: Path, cut_at: int, groups: Any
@@ -251,6 +256,37 @@ def test_more_labels_than_early_ends_leave_segments_for_end_the_run(small_run: R
 def test_environments_in_the_driver_work_too(small_run: RunConfig, make: Make) -> None:
     row = advance(make(changed(small_run, rollout={"actors": 0})), 600)
     assert row["labels"] == 8 and np.isfinite(row["critic_loss"])
+
+
+ENVPOOL: dict[str, Any] = {"env": {**METAWORLD["env"], "backend": "envpool"}}
+CARTPOLE: dict[str, Any] = {"env": {"suite": "dmc", "task": "cartpole-balance", "horizon": 100}}
+HOPPER: dict[str, Any] = {"env": {"suite": "gymnasium", "task": "Hopper-v5", "horizon": None}}
+
+
+@pytest.mark.parametrize(
+    ("package", "groups"),
+    [
+        pytest.param("envpool", ENVPOOL, id="envpool"),
+        pytest.param("shimmy", CARTPOLE, id="dmc"),
+        pytest.param("mujoco", HOPPER, id="gymnasium"),
+    ],
+)
+def test_the_loop_runs_on_every_kind_of_environment_and_goes_on_after_a_resume(
+    small_run: RunConfig, make: Make, tmp_path: Path, package: str, groups: Any
+) -> None:
+    """The point mass and MetaWorld's package have tests of their own."""
+    pytest.importorskip(package)
+    run = changed(small_run, **groups, queries={"segment_length": 5}, rollout={"envs_per_actor": 2})
+    first = make(run)
+    advance(first, 400)
+    first.save_checkpoint(str(tmp_path / "cut"))
+    second = make(run)
+    second.load_checkpoint(str(tmp_path / "cut"))
+    assert_identical(everything(first), everything(second))
+    row = advance(second, 800)
+    assert row["labels"] == run.queries.budget and np.isfinite(row["critic_loss"])
+    result = second.evaluate(2)
+    assert len(result.episodes) == 2 and np.isfinite(result.episodes.true_return).all()
 
 
 def test_members_split_over_actors_give_the_same_ensemble(small_run: RunConfig, make: Make) -> None:
