@@ -50,6 +50,8 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
             check_first_session(config, spec.horizon, explored)
     folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
     checkpoint.refuse_changes(folder.checkpoints, config)
+    if spec.caveat:
+        Progress(config.total_steps, _budget(config), enabled=progress).write(spec.caveat)
     with folder.held(), native_stderr_to(folder.path / "ray.log"), _ray_session(config):
         return _to_the_end(config, folder, resume is not None, progress)
 

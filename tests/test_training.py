@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from support import SMALL
 
+from rayrlhf import training
 from rayrlhf.config.load import load_config
 from rayrlhf.envs import make_env
 from rayrlhf.errors import UserError
@@ -230,6 +232,18 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, args: list[str], 
     assert code == 2, err
     assert len(lines) == 1 and said in lines[0], err
     assert not (tmp_path / "run").exists(), "the same name serves the corrected command"
+
+
+def test_a_task_that_is_not_what_it_seems_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("envpool")
+    monkeypatch.setattr(training, "_ray_session", nullcontext)
+    monkeypatch.setattr(training, "_to_the_end", lambda *_: {})
+    for backend in ("python", "envpool"):
+        task = ["env.task=dial-turn", f"env.backend={backend}", f"name={backend}", f"storage_path={tmp_path}"]
+        training.train(load_config("pebble_metaworld", task))
+        assert ("dial" in capsys.readouterr().err) == (backend == "envpool")
 
 
 FAILING = """

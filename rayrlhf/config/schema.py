@@ -125,6 +125,9 @@ class RewardOptions(Options):
     """Standardise observations by running statistics of the labelled segments."""
     normalize_rewards: bool = False
     """Scale the ensemble's mean to unit standard deviation over the labelled segments."""
+    pessimism: Annotated[float, Field(ge=0.0)] = 0.0
+    """Deviations over the members that the reward lies below their mean: what they disagree about is worth less to the
+    policy, so that it pursues nobody's mistake (after Coste et al. 2023, arXiv 2310.02743; not in PEBBLE)."""
 
 
 class QueryOptions(Options):

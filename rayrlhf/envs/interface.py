@@ -16,12 +16,14 @@ class EnvSpec:
 
     obs_dim, action_dim: widths `O` and `A`; actions are always in [-1, 1], the environment scales them
     horizon: steps until truncation
+    caveat:  what whoever trains on it should be told, or nothing
     """
 
     name: str
     obs_dim: int
     action_dim: int
     horizon: int
+    caveat: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,13 @@ def test_both_backends_know_the_same_tasks() -> None:
     assert task_names("metaworld", "envpool") == task_names("metaworld", "python")
 
 
+def test_tasks_that_differ_from_metaworlds_say_so_and_name_the_other_backend() -> None:
+    caveats = {task: check_env(EnvOptions(task=task, backend="envpool")).caveat for task in task_names("metaworld")}
+    assert {task for task, caveat in caveats.items() if caveat} == OTHER_REWARD.keys() | OTHER_TASK.keys()
+    assert all(task in caveats[task] and "env.backend python" in caveats[task] for task in OTHER_REWARD | OTHER_TASK)
+    assert not any(check_env(EnvOptions(task=task)).caveat for task in caveats)
+
+
 def test_a_step_has_the_last_observation_and_the_next_episodes_first() -> None:
     """Compared with a pool of a longer horizon, in which nothing ends, and with the pool's own next episode."""
     short, long = pool(3, horizon=4), pool(3, horizon=50)
