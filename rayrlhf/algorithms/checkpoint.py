@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 MANIFEST = "manifest.json"
 ROWS = "rows"
-NETWORKS = {"hidden", "layer_norm", "log_std_min", "log_std_max"}
+NETWORKS = {"hidden", "layer_norm", "log_std_min", "log_std_max", "actor_tau"}
 """Options without which the parameters of actor and critics mean something else."""
 EXPLORATION_FITS: dict[str, Any] = {
     "algorithm": True,

@@ -71,6 +71,10 @@ class SacOptions(Options):
     """How far the target critics move towards the critics each time."""
     target_update_interval: Positive = 2
     """Updates from one move of the target critics to the next."""
+    actor_tau: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """How far the running average of the actor's parameters moves towards them in each update. It is what is evaluated:
+    an actor whose success swings from one moment to the next is steadier in the mean (Polyak and Juditsky 1992; not in
+    PEBBLE). None: the actor itself is evaluated."""
     log_std_min: float = -5.0
     """Lower bound of the policy's log standard deviation, before the squash."""
     log_std_max: float = 2.0
