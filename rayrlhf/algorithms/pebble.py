@@ -202,8 +202,8 @@ class Pebble(SAC):
     def _fetch_policy(self, *, evaluated: bool = False) -> Ref:
         if self.learner_group.is_local:
             return ray.put(self.learner_group._learner.actor_weights(evaluated=evaluated))
-        learner = self.learner_group._workers[0]
-        reference: Ref = learner.apply.remote(lambda learner: learner.actor_weights(evaluated=evaluated))
+        first = self.learner_group._workers[0]
+        reference: Ref = first.apply.remote(lambda learner: learner.actor_weights(evaluated=evaluated))
         return reference
 
     def _on_learners(self, method: str, *args: Any) -> list[Any]:
@@ -263,7 +263,8 @@ class Pebble(SAC):
         """`episodes` deterministic episodes (default: the run's), spread over the rollout actors."""
         numbers = tuple(range(episodes or self.run.evaluation.episodes))
         weights = self.feedback.weights() if self.feedback is not None and self.feedback.version else None
-        return evaluation.spread(self.rollouts, self._fetch_policy(evaluated=True), numbers, stream, weights)
+        policy = self._policy if self.run.sac.actor_tau is None else self._fetch_policy(evaluated=True)
+        return evaluation.spread(self.rollouts, policy, numbers, stream, weights)
 
     # --- faults and checkpoints ---
 
