@@ -174,7 +174,8 @@ def _fitting_manifest(folder: Path, run: RunConfig, *, exploration_only: bool = 
     if found is None or "made_for" not in manifest:
         raise UserError(f"{folder} is no checkpoint: a run's lie in its folder, as checkpoints/step-...")
     _require_seal(folder, manifest)
-    _refuse_mismatch(folder, "", manifest["made_for"], made_for(run, exploration_only=exploration_only))
+    wanted, default = (made_for(each, exploration_only=exploration_only) for each in (run, RunConfig()))
+    _refuse_mismatch(folder, "", manifest["made_for"], wanted, default)
     return manifest
 
 
@@ -184,12 +185,15 @@ def _require_seal(folder: Path, manifest: Any) -> None:
         raise Damaged(f"{folder / MANIFEST} is damaged: its content is not what was saved")
 
 
-def _refuse_mismatch(folder: Path, prefix: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _refuse_mismatch(
+    folder: Path, prefix: str, saved: dict[str, Any], wanted: dict[str, Any], default: dict[str, Any]
+) -> None:
+    """An option that came after the checkpoint was at its default then, which leaves things as they were."""
     for key, value in wanted.items():
         if isinstance(value, dict):
-            _refuse_mismatch(folder, f"{prefix}{key}.", saved.get(key, {}), value)
-        elif saved.get(key) != value:
-            name, former = f"{prefix}{key}", saved.get(key)
+            _refuse_mismatch(folder, f"{prefix}{key}.", saved.get(key, {}), value, default[key])
+        elif (former := saved.get(key, default[key])) != value:
+            name = f"{prefix}{key}"
             raise UserError(f"{folder} was made with {name}={former}, this run has {name}={value}: they must agree")
 
 

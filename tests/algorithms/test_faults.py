@@ -204,6 +204,20 @@ def test_a_foreign_checkpoint_is_refused(saved: Path, small_run: RunConfig, grou
         checkpoint.verify(saved, changed(small_run, **group))
 
 
+@pytest.mark.parametrize(
+    ("group", "key", "other"), [("reward", "pessimism", 1.0), ("sac", "actor_tau", 0.1), ("env", "action_repeat", 2)]
+)
+def test_a_checkpoint_from_before_an_option_fits_a_run_with_its_default(
+    saved: Path, small_run: RunConfig, group: str, key: str, other: float
+) -> None:
+    manifest = read_json(saved / "manifest.json")
+    del manifest["made_for"][group][key]
+    write_json(saved / "manifest.json", manifest | {"seal": checkpoint.seal(manifest)})
+    checkpoint.verify(saved, small_run)
+    with pytest.raises(UserError, match=rf"{group}\.{key}"):
+        checkpoint.verify(saved, changed(small_run, **{group: {key: other}}))
+
+
 def test_a_checkpoint_fits_whatever_the_threads(saved: Path, small_run: RunConfig) -> None:
     checkpoint.verify(saved, changed(small_run, env={"threads": 2}, resources={"threads": 2}))
 
