@@ -22,7 +22,7 @@ from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, eva
 from rayrlhf.policies import Actor
 from rayrlhf.tracking import RunDirectory
 
-ACTOR, AVERAGE = "networks/actor.", "networks/average."
+ACTOR = "networks/actor."
 VIDEO_FPS = 40
 """Without an action repeat. Half real time of MetaWorld (80 steps a second): slow enough to see."""
 PAUSE_FRAMES = 10
@@ -84,8 +84,7 @@ def _verified(place: Path, config: RunConfig) -> dict[str, Any]:
 
 def _policy(place: Path, config: RunConfig) -> Actor:
     arrays = read_arrays(place / "learner.safetensors")
-    actor = ACTOR if config.sac.actor_tau is None else AVERAGE
-    weights = {name.removeprefix(actor): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(actor)}
+    weights = {name.removeprefix(ACTOR): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(ACTOR)}
     spec = check_env(config.env)
     policy = Actor(spec.obs_dim, spec.action_dim, config.sac)
     policy.load_state_dict(weights)

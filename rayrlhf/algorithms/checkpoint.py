@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 MANIFEST = "manifest.json"
 ROWS = "rows"
-NETWORKS = {"hidden", "layer_norm", "log_std_min", "log_std_max", "actor_tau"}
+NETWORKS = {"hidden", "layer_norm", "log_std_min", "log_std_max"}
 """Options without which the parameters of actor and critics mean something else."""
 EXPLORATION_FITS: dict[str, Any] = {
     "algorithm": True,
@@ -58,7 +58,7 @@ STATE_FITS: dict[str, Any] = EXPLORATION_FITS | {
     # a new pace would owe, or have had, all its updates so far at once
     "sac": NETWORKS | {"updates_per_step"},
     "explore": {"neighbours", "seed_steps"},
-    "reward": {"members", "network", "hidden", "output", "normalize_inputs", "normalize_rewards", "pessimism"},
+    "reward": {"members", "network", "hidden", "output", "normalize_inputs", "normalize_rewards"},
     "queries": {"segment_length"},
     "rollout": {"envs_per_actor", "synchronous"},
 }

@@ -187,10 +187,9 @@ class PebbleLearner(TorchLearner):
         """Transitions in this shard that can be drawn."""
         return self.replay.size
 
-    def actor_weights(self, *, evaluated: bool = False) -> Arrays:
-        """Parameters of the actor that explores, or of the one that is `evaluated`."""
-        actor = self.networks.evaluated if evaluated else self.networks.actor
-        return {name: value.detach().cpu().numpy() for name, value in actor.state_dict().items()}
+    def actor_weights(self) -> Arrays:
+        """The actor's parameters, for rollout actors."""
+        return {name: value.detach().cpu().numpy() for name, value in self.networks.actor.state_dict().items()}
 
     # --- checkpoints ---
 

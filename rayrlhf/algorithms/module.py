@@ -24,5 +24,5 @@ class SacModule(TorchRLModule):
             self.networks = SacNetworks(obs_dim, action_dim, options)
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        mean, log_std = self.networks.evaluated(batch[Columns.OBS])
+        mean, log_std = self.networks.actor(batch[Columns.OBS])
         return {Columns.ACTION_DIST_INPUTS: torch.cat([mean, log_std], dim=-1)}

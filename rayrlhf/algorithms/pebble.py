@@ -199,11 +199,10 @@ class Pebble(SAC):
         self.progress.learner_calls += 1
         self._policy = self._fetch_policy()
 
-    def _fetch_policy(self, *, evaluated: bool = False) -> Ref:
+    def _fetch_policy(self) -> Ref:
         if self.learner_group.is_local:
-            return ray.put(self.learner_group._learner.actor_weights(evaluated=evaluated))
-        first = self.learner_group._workers[0]
-        reference: Ref = first.apply.remote(lambda learner: learner.actor_weights(evaluated=evaluated))
+            return ray.put(self.learner_group._learner.actor_weights())
+        reference: Ref = self.learner_group._workers[0].apply.remote(lambda learner: learner.actor_weights())
         return reference
 
     def _on_learners(self, method: str, *args: Any) -> list[Any]:
@@ -263,8 +262,7 @@ class Pebble(SAC):
         """`episodes` deterministic episodes (default: the run's), spread over the rollout actors."""
         numbers = tuple(range(episodes or self.run.evaluation.episodes))
         weights = self.feedback.weights() if self.feedback is not None and self.feedback.version else None
-        policy = self._policy if self.run.sac.actor_tau is None else self._fetch_policy(evaluated=True)
-        return evaluation.spread(self.rollouts, policy, numbers, stream, weights)
+        return evaluation.spread(self.rollouts, self._policy, numbers, stream, weights)
 
     # --- faults and checkpoints ---
 

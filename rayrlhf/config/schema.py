@@ -71,10 +71,6 @@ class SacOptions(Options):
     """How far the target critics move towards the critics each time."""
     target_update_interval: Positive = 2
     """Updates from one move of the target critics to the next."""
-    actor_tau: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """How far the running average of the actor's parameters moves towards them in each update. It is what is evaluated:
-    an actor whose success swings from one moment to the next is steadier in the mean (Polyak and Juditsky 1992; not in
-    PEBBLE). None: the actor itself is evaluated."""
     log_std_min: float = -5.0
     """Lower bound of the policy's log standard deviation, before the squash."""
     log_std_max: float = 2.0
@@ -129,9 +125,6 @@ class RewardOptions(Options):
     """Standardise observations by running statistics of the labelled segments."""
     normalize_rewards: bool = False
     """Scale the ensemble's mean to unit standard deviation over the labelled segments."""
-    pessimism: Annotated[float, Field(ge=0.0)] = 0.0
-    """Deviations over the members that the reward lies below their mean: what they disagree about is worth less to the
-    policy, so that it pursues nobody's mistake (after Coste et al. 2023, arXiv 2310.02743; not in PEBBLE)."""
 
 
 class QueryOptions(Options):

@@ -1,6 +1,5 @@
 """The networks of soft actor-critic: a squashed Gaussian actor and twin critics on concatenated inputs."""
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -76,10 +75,7 @@ class TwinCritic(nn.Module):
 
 
 class SacNetworks(nn.Module):
-    """Everything SAC trains: actor, critic, its slow copy, and the logarithm of the temperature.
-
-    With `actor_tau` also `average`, the actor's running average.
-    """
+    """Everything SAC trains: actor, critic, its slow copy, and the logarithm of the temperature."""
 
     def __init__(self, obs_dim: int, action_dim: int, options: SacOptions) -> None:
         super().__init__()
@@ -91,12 +87,6 @@ class SacNetworks(nn.Module):
         self.log_alpha = nn.Parameter(torch.tensor(math.log(options.initial_temperature)))
         self.target.requires_grad_(False)
         self.target.load_state_dict(self.critic.state_dict())
-        self.average = copy.deepcopy(self.actor).requires_grad_(False) if options.actor_tau is not None else None
-
-    @property
-    def evaluated(self) -> Actor:
-        """The actor that evaluation and whoever uses the policy want."""
-        return self.actor if self.average is None else self.average
 
     def reset_critic(self) -> None:
         """A new critic, and a target equal to it: what PEBBLE does when the reward first means something."""

@@ -51,8 +51,6 @@ class SacUpdate:
         }
         self._critic_parameters: list[Tensor] = list(networks.critic.parameters())
         self._target_parameters: list[Tensor] = list(networks.target.parameters())
-        self._actor_parameters: list[Tensor] = list(networks.actor.parameters())
-        self._average_parameters: list[Tensor] = [] if networks.average is None else list(networks.average.parameters())
 
     def _adam(self, parameters: Iterable[Tensor], lr: float) -> torch.optim.Adam:
         on_gpu = self.networks.log_alpha.is_cuda
@@ -68,11 +66,9 @@ class SacUpdate:
         """One update with standard normal `noise` and `next_noise` `[B, A]`; returns `MEASURES`, on the device."""
         critic_loss, value = self._update_critic(batch, next_noise)
         actor_loss, entropy = self._update_actor(batch.obs, noise)
-        with torch.no_grad():
-            if move_target:
+        if move_target:
+            with torch.no_grad():
                 torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self._options.tau)
-            if self._options.actor_tau is not None:
-                torch._foreach_lerp_(self._average_parameters, self._actor_parameters, self._options.actor_tau)
         return {
             "critic_loss": critic_loss,
             "actor_loss": actor_loss,

@@ -60,14 +60,11 @@ class RewardEnsemble:
 
         With three axes or more the last but one is time; one or two axes are single transitions.
         """
-        return self._members.scaled_rewards(obs, action)
+        return self._members.rewards(obs, action).mul_(self._members.reward_scale)
 
     def reward(self, obs: Tensor | Floats, action: Tensor | Floats) -> Tensor:
-        """What trains the policy `[...]`: the members' mean, less `pessimism` times their deviation.
-
-        With `normalize_rewards` the mean has unit deviation over the labelled segments.
-        """
-        return self._members.reward(obs, action)
+        """The mean over members `[...]`; with `normalize_rewards` of unit deviation over the labelled segments."""
+        return self.member_rewards(obs, action).mean(0)
 
     def pair_logits(self, left: Segments, right: Segments) -> Tensor:
         """`[E, N]`: sum over steps of each member's reward, right less left; P(right) is its sigmoid.

@@ -119,18 +119,6 @@ class Members:
             self._score(range(len(self.blocks)), obs, action, result)
         return result.view(len(self.indices), *shape)
 
-    def scaled_rewards(self, obs: Tensor | Floats, action: Tensor | Floats) -> Tensor:
-        """`rewards` times the scale that `normalize_rewards` gives."""
-        return self.rewards(obs, action).mul_(self.reward_scale)
-
-    def reward(self, obs: Tensor | Floats, action: Tensor | Floats) -> Tensor:
-        """The members' mean less `pessimism` times their population standard deviation (ddof 0), `[...]`."""
-        members = self.scaled_rewards(obs, action)
-        if not self.options.pessimism:
-            return members.mean(0)
-        deviation, mean = torch.std_mean(members, dim=0, correction=0)
-        return mean - self.options.pessimism * deviation
-
     @torch.no_grad()
     def _score(self, blocks: range, obs: Tensor, action: Tensor, result: Tensor) -> None:
         """Writes the rewards by `blocks` of `obs` `[S, T, O]` and `action` `[S, T, A]` into `result` `[E, S, T]`."""

@@ -1,4 +1,4 @@
-"""The ensemble's reward for whoever only consumes it: learners that score and relabel transitions."""
+"""The ensemble's mean reward for whoever only consumes it: learners that score and relabel transitions."""
 
 from collections.abc import Mapping
 
@@ -40,4 +40,4 @@ class RewardScorer:
         """
         if not self._loaded:
             raise ValueError("score before load: the networks hold no fitted weights")
-        return self._members.reward(obs, action)
+        return self._members.rewards(obs, action).mul_(self._members.reward_scale).mean(0)

@@ -205,7 +205,8 @@ def test_a_foreign_checkpoint_is_refused(saved: Path, small_run: RunConfig, grou
 
 
 @pytest.mark.parametrize(
-    ("group", "key", "other"), [("reward", "pessimism", 1.0), ("sac", "actor_tau", 0.1), ("env", "action_repeat", 2)]
+    ("group", "key", "other"),
+    [("reward", "normalize_rewards", True), ("sac", "layer_norm", True), ("env", "action_repeat", 2)],
 )
 def test_a_checkpoint_from_before_an_option_fits_a_run_with_its_default(
     saved: Path, small_run: RunConfig, group: str, key: str, other: float

@@ -6,16 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
 from safetensors.numpy import load_file
 from support import Make, advance, assert_identical, changed, everything, synchronous
 
-from rayrlhf import evaluating
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
-from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
 from rayrlhf.preferences.dataset import PreferenceDataset
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -39,8 +36,8 @@ FOUR: dict[str, Any] = {"rollout": {"actors": 2, "envs_per_actor": 2}}
 """Two actors that step two environments each."""
 EARLY_ENDS: dict[str, Any] = {"env": {"task": "point-terminating"}}
 """Episodes end when they will: environments rarely stand at a start together."""
-TWO_LEARNERS: dict[str, Any] = {**FOUR, "resources": {"learners": 2}, "sac": {"actor_tau": 0.01}}
-"""Two processes with half of the replay each, which average their gradients; the actor's average goes along."""
+TWO_LEARNERS: dict[str, Any] = {**FOUR, "resources": {"learners": 2}}
+"""Two processes with half of the replay each, which average their gradients."""
 METAWORLD: dict[str, Any] = {"env": {"suite": "metaworld", "task": "window-close", "horizon": 100}}
 
 
@@ -246,26 +243,6 @@ def test_evaluation_is_repeatable_and_does_not_disturb_training(small_run: RunCo
     np.testing.assert_array_equal(first.episodes.true_return, second.episodes.true_return)
     assert len(first.predicted) == len(first.true) == 7 * 50 // small_run.queries.segment_length
     assert_identical(before, everything(algorithm))
-
-
-def test_the_averaged_actor_is_evaluated_and_the_actor_itself_explores(
-    small_run: RunConfig, make: Make, tmp_path: Path
-) -> None:
-    """During training and by `rayrlhf eval`; without an average the two are one."""
-    run = synchronous(small_run, sac={"actor_tau": 0.01})
-    averaged, plain = make(run, "averaged/run"), make(synchronous(small_run), "plain/run")
-    for algorithm in (averaged, plain):
-        advance(algorithm, 400)
-    assert_identical(ray.get(averaged._policy), ray.get(plain._policy))
-    learner = averaged.learner_group._learner
-    assert_identical(ray.get(averaged._policy), learner.actor_weights())
-    averaged.save_checkpoint(str(tmp_path / "cut"))
-    policy = evaluating._policy(tmp_path / "cut", run)
-    assert_identical({k: v.numpy() for k, v in policy.state_dict().items()}, learner.actor_weights(evaluated=True))
-    request = EvaluationRequest(tuple(range(5)), "evaluation", None)
-    expected = EvaluationResult.concatenate(evaluate_episodes(policy, run, request)).episodes.true_return
-    np.testing.assert_array_equal(averaged.evaluate(5).episodes.true_return, expected)
-    assert not np.array_equal(plain.evaluate(5).episodes.true_return, expected)
 
 
 def test_more_labels_than_early_ends_leave_segments_for_end_the_run(small_run: RunConfig, make: Make) -> None:

@@ -77,25 +77,6 @@ def test_target_stands_still_unless_it_is_moved() -> None:
         assert torch.equal(value, before[name])
 
 
-def test_the_averaged_actor_is_the_exponential_average_of_all_actors_so_far() -> None:
-    """Restated as the sum over updates; without `actor_tau` there is none, and the actor itself is evaluated."""
-    options = SacOptions(hidden=(8,), actor_lr=1e-2, actor_tau=0.3)
-    nets = SacNetworks(6, 3, options)
-    update = SacUpdate(nets, options)
-    actors = [copy.deepcopy(nets.actor.state_dict())]
-    for _ in range(5):
-        update(_batch(16), torch.randn(16, 3), torch.randn(16, 3), move_target=False)
-        actors.append(copy.deepcopy(nets.actor.state_dict()))
-    weights = [0.7**5] + [0.3 * 0.7 ** (5 - k) for k in range(1, 6)]
-    assert sum(weights) == pytest.approx(1)
-    for name, averaged in nets.evaluated.state_dict().items():
-        expected = sum(weight * actor[name] for weight, actor in zip(weights, actors, strict=True))
-        torch.testing.assert_close(averaged, expected)
-    assert not any(parameter.requires_grad for parameter in nets.evaluated.parameters())
-    plain = SacNetworks(6, 3, SacOptions(hidden=(8,)))
-    assert plain.evaluated is plain.actor and not any("average" in name for name in plain.state_dict())
-
-
 def test_terminated_transitions_do_not_look_ahead() -> None:
     """With every transition terminated, the successor cannot matter."""
     options = SacOptions(hidden=(8,))

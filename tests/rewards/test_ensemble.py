@@ -153,30 +153,6 @@ def test_normalised_rewards_have_unit_deviation_and_probabilities_stay(options, 
     assert torch.equal(*(e.pair_logits(labels.left, labels.right) for e in (plain, scaled)))
 
 
-@pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize("scaled", [False, True])
-def test_pessimism_takes_deviations_over_members_off_their_mean(members, scaled, options, make_labels) -> None:
-    """Member by member and step by step, where the policy's reward comes from too; questions do not know of it."""
-    labels = make_labels(30)
-    options = options.model_copy(update={"members": members, "normalize_rewards": scaled})
-    plain = RewardEnsemble(options, 4, 2, seed=0)
-    careful = RewardEnsemble(options.model_copy(update={"pessimism": 1.5}), 4, 2, seed=0)
-    for ensemble in (plain, careful):
-        ensemble.fit(labels)
-    obs, action = labels.left.obs, labels.left.action
-    opinions = plain.member_rewards(obs, action).double().numpy()
-    expected = np.empty(opinions.shape[1:])
-    for place in np.ndindex(expected.shape):
-        said = [float(opinions[(member, *place)]) for member in range(members)]
-        mean = sum(said) / members
-        expected[place] = mean - 1.5 * (sum((one - mean) ** 2 for one in said) / members) ** 0.5
-    np.testing.assert_allclose(careful.reward(obs, action).numpy(), expected, rtol=1e-4, atol=1e-6)
-    scorer = RewardScorer(options.model_copy(update={"pessimism": 1.5}), 4, 2)
-    scorer.load(careful.weights())
-    assert torch.equal(scorer.score(obs[:, 0], action[:, 0]), careful.reward(obs[:, 0], action[:, 0]))
-    assert torch.equal(*(each.pair_logits(labels.left, labels.right) for each in (plain, careful)))
-
-
 def test_pair_logits_are_right_less_left(options, make_segments) -> None:
     left, right = make_segments(700, 0), make_segments(700, 1)
     ensemble = RewardEnsemble(options, 4, 2, seed=0)
