@@ -1,5 +1,6 @@
 """A trained policy from its checkpoint: evaluated, filmed or watched, without Ray."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from rayrlhf.tracking import RunDirectory
 
 ACTOR = "networks/actor."
 VIDEO_FPS = 40
-"""Without an action repeat. Half real time of MetaWorld (80 steps a second): slow enough to see."""
+"""One frame per simulator step: half real time of MetaWorld (80 steps a second), slow enough to see."""
 PAUSE_FRAMES = 10
 """How long the last frame of an episode stands."""
 
@@ -111,22 +112,23 @@ def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> Path
     """An MP4 of the final evaluation's first episodes; whoever calls knows that drawing works."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step{env_steps:09d}.mp4"
-    env = make_env(config.env, 1, seed=config.seed, indices=[0], stream="final")
-    try:
-        episodes = range(max(1, config.evaluation.videos))
-        write_video(path, _frames(policy, env, episodes), VIDEO_FPS / config.env.action_repeat)
-    finally:
-        env.close()
+    write_video(path, _frames(policy, config, range(max(1, config.evaluation.videos))), VIDEO_FPS)
     return path
 
 
-def _frames(policy: Actor, env: VectorEnv, episodes: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
-    """One episode after another; each one's last frame stands a moment."""
-    for number in episodes:
-        for _ in _episode(policy, env, number):
-            frame = env.render()
-            yield frame
-        yield from [frame] * PAUSE_FRAMES
+def _frames(policy: Actor, config: RunConfig, episodes: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
+    """One episode after another, with what lies between two decisions; each one's last frame stands a moment."""
+    repeat = config.env.action_repeat
+    every_step = {"action_repeat": 1, "horizon": check_env(config.env).horizon * repeat}
+    env = make_env(config.env.model_copy(update=every_step), 1, seed=config.seed, indices=[0], stream="final")
+    try:
+        for number in episodes:
+            for _ in _episode(policy, env, number, repeat):
+                frame = env.render()
+                yield frame
+            yield from [frame] * PAUSE_FRAMES
+    finally:
+        env.close()
 
 
 def _require_drawing(config: RunConfig) -> None:
@@ -137,15 +139,17 @@ def _require_drawing(config: RunConfig) -> None:
         raise UserError(problem)
 
 
-def _episode(policy: Actor, env: VectorEnv, number: int) -> Iterator[None]:
-    """Plays one episode, yielding before each step."""
+def _episode(policy: Actor, env: VectorEnv, number: int, repeat: int) -> Iterator[None]:
+    """Plays one episode with each action for `repeat` steps, yielding before each step."""
     obs = env.reset([number])
-    ended = False
-    while not ended:
+    for count in itertools.count():
+        if count % repeat == 0:
+            with torch.inference_mode():
+                action = policy.act(torch.from_numpy(obs), None).numpy()
         yield
-        with torch.inference_mode():
-            step = env.step(policy.act(torch.from_numpy(obs), None).numpy())
-        ended = bool((step.terminated | step.truncated).any())
+        step = env.step(action)
+        if (step.terminated | step.truncated).any():
+            return
         obs = step.obs
 
 
