@@ -30,14 +30,14 @@ test-ui: $(ENV)/.ready
 	$(BIN)/python -m pytest -m ui $(ARGS)
 
 check: $(ENV)/.ready
-	$(BIN)/ruff check rayrlhf tests
-	$(BIN)/ruff format --check rayrlhf tests
+	$(BIN)/ruff check rayrlhf tests examples
+	$(BIN)/ruff format --check rayrlhf tests examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 format: $(ENV)/.ready
-	$(BIN)/ruff check --fix rayrlhf tests
-	$(BIN)/ruff format rayrlhf tests
+	$(BIN)/ruff check --fix rayrlhf tests examples
+	$(BIN)/ruff format rayrlhf tests examples
 
 setup: $(ENV)/.ready
 

@@ -8,6 +8,10 @@ class UserError(Exception):
     """Something the user can mend: the command line prints it as one line and exits with 2."""
 
 
+class SessionError(UserError):
+    """A session could not be held. Nothing is half done: training can go on from there once that is mended."""
+
+
 def in_one_line(error: BaseException) -> str:
     """An exception as one line: its type and the first line of its message."""
     message = str(error).strip().splitlines()

@@ -51,6 +51,7 @@ def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool =
     row: dict[str, Any] = {
         "name": run.name,
         "task": config.env.task,
+        "suite": config.env.suite,
         "seed": config.seed,
         "checkpoint": place.name,
         "env_steps": progress["env_steps"],
@@ -160,7 +161,8 @@ def _watched(policy: Actor, config: RunConfig, request: EvaluationRequest) -> Ev
     def show(env: VectorEnv) -> None:
         if id(env) not in viewers:
             viewers[id(env)] = open_viewer(env)
-        viewers[id(env)].sync()
+        if not viewers[id(env)].sync():
+            raise UserError("the window was closed: nothing was evaluated; without --render human nobody need watch")
 
     try:
         return EvaluationResult.concatenate(

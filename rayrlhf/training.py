@@ -21,17 +21,23 @@ from rayrlhf.algorithms.pebble import Interrupted, Pebble
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.envs.interface import EnvSpec
-from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.errors import SessionError, UserError, in_one_line
 from rayrlhf.queries.schedules import session_sizes
 from rayrlhf.rewards.networks import make_network
-from rayrlhf.teachers.make import TeacherError, check_teacher
+from rayrlhf.teachers.make import check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start
 
 JOIN_SECONDS = 10.0
 """How long a Ray cluster has to answer."""
 RESTARTS = 3
 """Losses of a learner or a reward actor that a run survives without having come to a new checkpoint."""
+LOCAL = "local"
+"""Ray's address of a cluster that a process starts for itself, whatever else runs on the machine."""
 PHASES = {"random": "random", "explore": "exploring", "learn": "learning"}
+
+
+class NoRayError(UserError):
+    """There is no Ray for the run, and nothing was done."""
 
 
 def train(config: RunConfig, *, resume: Path | None = None, progress: bool = True) -> dict[str, Any]:
@@ -52,8 +58,14 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
     checkpoint.refuse_changes(folder.checkpoints, config)
     if spec.caveat:
         Progress(config.total_steps, _budget(config), enabled=progress).write(spec.caveat)
-    with folder.held(), native_stderr_to(folder.path / "ray.log"), _ray_session(config):
-        return _to_the_end(config, folder, resume is not None, progress)
+    with folder.held(), native_stderr_to(folder.path / "ray.log"):
+        try:
+            with _ray_session(config):
+                return _to_the_end(config, folder, resume is not None, progress)
+        except NoRayError:
+            if resume is None:
+                folder.discard()
+            raise
 
 
 def _to_the_end(config: RunConfig, folder: RunDirectory, resume: bool, progress: bool) -> dict[str, Any]:
@@ -145,8 +157,8 @@ def _ray_session(config: RunConfig) -> Iterator[None]:
     mine = not ray.is_initialized()
     if mine:
         set_ray_defaults()
-        address = os.environ.get("RAY_ADDRESS")
-        local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": _cpus(config)}
+        address = os.environ.get("RAY_ADDRESS") or LOCAL
+        local: dict[str, Any] = {"include_dashboard": False, "num_cpus": _cpus(config)} if address == LOCAL else {}
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
         except Exception as error:  # Ray raises ConnectionError, RuntimeError and plain Exception
@@ -166,7 +178,7 @@ def _require_gpus(config: RunConfig, there: float) -> None:
     rewards = 0 if config.mode == "oracle" else resources.reward_actors
     wanted = max(1, resources.learners) * resources.gpus_per_learner + rewards * resources.reward_gpus
     if wanted > there:
-        raise UserError(
+        raise NoRayError(
             f"the run wants {wanted:g} GPUs, and there are {there:g}: lower resources.gpus_per_learner (of each "
             "learner) or resources.reward_gpus (of each reward actor); 0 computes on the CPU"
         )
@@ -184,9 +196,9 @@ def _require_cluster() -> None:
         raise _without_ray(address, error) from error
 
 
-def _without_ray(address: str | None, error: Exception) -> UserError:
-    where = f"the Ray cluster at {address} cannot be joined" if address else "Ray does not start here"
-    return UserError(f"{where}: {in_one_line(error)}")
+def _without_ray(address: str, error: Exception) -> NoRayError:
+    where = "Ray does not start here" if address == LOCAL else f"the Ray cluster at {address} cannot be joined"
+    return NoRayError(f"{where}: {in_one_line(error)}")
 
 
 def set_ray_defaults() -> None:
@@ -305,7 +317,7 @@ class _Run:
         except Interrupted:
             self._save()
             raise KeyboardInterrupt(f"stopped; {self._go_on}") from None
-        except TeacherError as failed:  # where `Interrupted` may come, too: nothing is half done
+        except SessionError as failed:  # where `Interrupted` may come, too
             self.algorithm.interrupted.set()
             self._save()
             raise UserError(f"{failed} (--debug shows where); once that is mended, {self._go_on}") from failed
@@ -403,15 +415,25 @@ def _next(env_steps: int, interval: int) -> int:
 
 @contextmanager
 def _interrupts(algorithm: Pebble) -> Iterator[None]:
-    """The first Ctrl-C asks training to stop at the next round, the second stops at once."""
-    before = signal.getsignal(signal.SIGINT)
+    """The first Ctrl-C or SIGTERM asks training to stop at the next round, the second stops at once.
+
+    SIGTERM is how `kill`, batch systems, Kubernetes and `ray job stop` end a run. Ray handles it in its own way from
+    `ray.init` on, so this comes after.
+    """
+    asking = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in asking}
+
+    def give_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def ask(number: int, frame: FrameType | None) -> None:
         algorithm.interrupted.set()
-        signal.signal(signal.SIGINT, before)
+        give_back()
 
-    signal.signal(signal.SIGINT, ask)
+    for number in asking:
+        signal.signal(number, ask)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        give_back()

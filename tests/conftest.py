@@ -13,7 +13,7 @@ from support import Make, build, small
 
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.config.schema import RunConfig
-from rayrlhf.training import set_ray_defaults
+from rayrlhf.training import LOCAL, set_ray_defaults
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,7 +29,7 @@ def ray_session() -> Iterator[None]:
     # what lies beside the tests, such as environments that break, is there in Ray's processes too
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(LOCAL, num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
 

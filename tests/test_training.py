@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -195,13 +197,15 @@ def test_where_nothing_can_be_drawn_a_run_ends_without_a_video(tmp_path: Path, m
     assert json.loads(out.splitlines()[-1])["labels"] == 12
 
 
-@pytest.mark.parametrize("everyone", [False, True])
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, everyone: bool) -> None:
+@pytest.mark.parametrize(
+    ("number", "everyone"), [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, False)]
+)
+def test_ctrl_c_and_kill_leave_a_checkpoint_and_say_how_to_go_on(tmp_path: Path, number: int, everyone: bool) -> None:
     process = start(*small(tmp_path, "--total_steps=100000", "--checkpoint.interval=1000000"))
     metrics = tmp_path / "run" / "metrics.jsonl"
     wait_for(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) >= 2, process)
-    # to Ray's processes too where a terminal sends it; to this one where `kill` or a job's supervisor does
-    os.killpg(process.pid, signal.SIGINT) if everyone else os.kill(process.pid, signal.SIGINT)
+    # to Ray's processes too where a terminal sends it; to this one where `kill` or a batch system does
+    os.killpg(process.pid, number) if everyone else os.kill(process.pid, number)
     code, _, err = finish(process)
     assert code == 130
     assert "Traceback" not in err
@@ -373,6 +377,45 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(tmp_path: Path, monkeypatch
     code, _, err = finish(start(*small(tmp_path)))
     assert code == 2, err
     assert "Traceback" not in err and "127.0.0.1:1 cannot be joined" in err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_session_that_finds_too_few_segments_leaves_a_checkpoint(tmp_path: Path) -> None:
+    """Episodes that end early hold fewer than anyone could know before."""
+    task = ["--env.task=point-terminating", "--queries.segment_length=25"]
+    many = ["--queries.per_session=10000", "--queries.budget=10000", "--checkpoint.interval=100000"]
+    code, _, err = finish(start(*small(tmp_path, *task, *many)))
+    assert code == 2, err
+    last = err.splitlines()[-1]
+    assert "10000 questions are due" in last and "lower queries.per_session" in last and "--resume" in last
+    assert "Traceback" not in err
+    assert len(checkpoints(tmp_path)) == 1
+    lower = ["--queries.per_session=4", "--queries.budget=12"]
+    code, _, err = finish(start("train", f"--resume={tmp_path / 'run'}", *lower))
+    assert code == 0, err
+    assert len(answers(tmp_path)) == 12
+
+
+def test_a_ray_that_runs_beside_it_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A node on which `ray start` was called has a file that says so; only RAY_ADDRESS asks to join."""
+    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # Ray's sockets want a short path
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (folder / "ray").mkdir()
+    (folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    try:
+        code, _, err = finish(start(*small(tmp_path, "--mode=oracle", "--total_steps=400")))
+    finally:
+        shutil.rmtree(folder)
+    assert code == 0, err
+
+
+def test_where_ray_does_not_start_the_name_stays_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/proc")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    code, _, err = finish(start(*small(tmp_path)))
+    assert code == 2, err
+    assert "Traceback" not in err and "Ray does not start here" in err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
 

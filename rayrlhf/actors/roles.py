@@ -13,7 +13,7 @@ from rayrlhf.algorithms.checkpoint import read_ensemble
 from rayrlhf.algorithms.collector import environment_of
 from rayrlhf.algorithms.files import read_arrays, write_arrays
 from rayrlhf.config import RunConfig
-from rayrlhf.errors import UserError
+from rayrlhf.errors import SessionError
 from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.preferences.segments import Queries, Segments, query_id
@@ -46,11 +46,11 @@ class TrajectoryRole:
             self._labelled.append(labels)
 
     def candidates(self, session: int, questions: int, factor: int) -> Pairs:
-        """`factor` times as many pairs as `questions`; UserError where the episodes hold fewer pairs than questions."""
+        """`factor` times as many pairs as `questions`; SessionError where the episodes hold fewer than `questions`."""
         length = self._run.queries.segment_length
         starts = self._store.legal_starts(length)
         if starts > 1 and starts * (starts - 1) // 2 < questions:
-            raise UserError(
+            raise SessionError(
                 f"{questions} questions are due and the stored episodes hold {starts} segments of {length} steps: "
                 "lower queries.per_session or queries.segment_length, or collect more steps before the first session"
             )

@@ -18,7 +18,7 @@ from rayrlhf.bench.reference_sac import TensorReplay
 from rayrlhf.config import RunConfig
 from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.preferences.trajectories import TrajectoryStore
-from rayrlhf.training import set_ray_defaults
+from rayrlhf.training import LOCAL, set_ray_defaults
 
 OBS_DIM, ACTION_DIM = 39, 4
 """MetaWorld's."""
@@ -34,7 +34,7 @@ def ray_session(cpus: int = 16) -> Iterator[None]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     if mine:
         set_ray_defaults()
-        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(LOCAL, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:

@@ -35,6 +35,8 @@ def result_rows(summary: Mapping[str, Any], how: str) -> list[tuple[str, str]]:
 
 
 def _success(summary: Mapping[str, Any]) -> str:
+    if not summary["success_rate"] and summary.get("suite") in _WITHOUT_SUCCESS:
+        return "none is defined by this task"
     text = f"{summary['success_rate']:.0%} of {summary['eval_episodes']} episodes"
     low, high = summary.get("success_low"), summary.get("success_high")
     return text if low is None or high is None else f"{text} (95% interval {low:.0%} to {high:.0%})"
@@ -47,6 +49,8 @@ def _algorithm(summary: Mapping[str, Any]) -> str:
     return f"{summary['algorithm']}, {learns_from}, seed {summary.get('seed', 0)}"
 
 
+_WITHOUT_SUCCESS = ("dmc", "gymnasium")
+"""Suites whose tasks say nothing of success, but for Gymnasium's where `info` has it."""
 _ROWS: dict[str, tuple[str, Any]] = {
     "task": ("task", lambda s: str(s["task"])),
     "algorithm": ("algorithm", _algorithm),

@@ -1,6 +1,5 @@
 """`rayrlhf train`: one run from config to table, plot and video."""
 
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +42,6 @@ def run(args: Sequence[str]) -> int:
     from rayrlhf.cli.guard import one_line
     from rayrlhf.training import train
 
-    # `ray job stop` sends SIGTERM: it leaves a checkpoint, as Ctrl-C does
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with one_line():
         summary = train(config, resume=options.resume, progress=not options.quiet)
         place = options.resume or Path(config.storage_path) / summary["name"]

@@ -226,7 +226,7 @@ class ResourceOptions(Options):
     reward_gpus: Annotated[float, Field(ge=0.0)] = 0.0
     """GPUs, or a share of one, for each of them."""
     threads: Positive = 1
-    """Torch threads of each process."""
+    """Torch threads of the driver, of each learner and of each reward actor; rollout actors have one."""
     member_threads: Positive | None = None
     """Members of the reward model that a reward actor fits, and a learner relabels with, at the same time, each in a
     thread; none: as many as help on the cores there are."""

@@ -7,10 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rayrlhf.envs.gl import rendering_problem
-
-__all__ = ["rendering_problem", "write_video"]
-
 
 def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
     """Writes frames `[H, W, 3]` of one size to an MP4 file: H.264, yuv420p, index first.

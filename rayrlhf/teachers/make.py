@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from rayrlhf.config import TeacherOptions
 from rayrlhf.config.classes import imported
-from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.errors import SessionError, UserError, in_one_line
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.segments import Queries
 from rayrlhf.teachers.protocol import Teacher
@@ -28,7 +28,7 @@ def make_teacher(options: TeacherOptions, seed: int) -> Teacher:
     return RandomTeacher(seed=seed) if options.name == "random" else SilentTeacher()
 
 
-class TeacherError(UserError):
+class TeacherError(SessionError):
     """A teacher of the user's own raised something; training can go on from where it was, once that is mended."""
 
 

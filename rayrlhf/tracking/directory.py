@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,10 @@ class RunDirectory:
         if not run.config_file.is_file():
             raise UserError(f"{str(path)!r} is not a run's folder: it has no config.yaml")
         return run
+
+    def discard(self) -> None:
+        """Deletes the folder of a run that never began, so that its name is free for the next try."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -11,8 +11,9 @@ from safetensors.numpy import load_file
 from support import Make, advance, assert_identical, changed, everything, synchronous
 
 from rayrlhf.algorithms import checkpoint
+from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.config.schema import RunConfig
-from rayrlhf.errors import UserError
+from rayrlhf.errors import SessionError, UserError
 from rayrlhf.preferences.dataset import PreferenceDataset
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -86,6 +87,35 @@ def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
     advance(resumed, 900)
     assert resumed.progress.labels == whole.progress.labels == 12
     assert_identical(everything(whole), everything(resumed))
+
+
+@pytest.mark.parametrize(("before", "after", "cut_at"), [(2, 0, 400), (0, 2, 400), (0, 2, 200)])
+def test_a_run_goes_on_with_another_number_of_learners(
+    small_run: RunConfig, make: Make, tmp_path: Path, before: int, after: int, cut_at: int
+) -> None:
+    """Every row is there once, with its reward; labels and updates come out as planned. Cut while exploring, too."""
+    run = synchronous(small_run, **FOUR)
+    first = make(changed(run, resources={"learners": before}), "run")
+    advance(first, cut_at)
+    first.save_checkpoint(str(tmp_path / "cut"))
+    second = make(changed(run, resources={"learners": after}), "run")
+    second.load_checkpoint(str(tmp_path / "cut"))
+    dealt = [_rows_with_rewards(algorithm) for algorithm in (first, second)]
+    np.testing.assert_array_equal(*dealt)
+    row = advance(second, 900)
+    assert row["labels"] == 12
+    assert row["updates"] == row["env_steps"] - run.explore.seed_steps
+    assert len(_rows_with_rewards(second)) == row["env_steps"]
+
+
+def _rows_with_rewards(algorithm: Pebble) -> np.ndarray:
+    """Observation, action and reward of all rows in the replay, `[R, O + A + 1]`, in an order of their own."""
+    arrays = everything(algorithm)
+    shards = sorted({name.removesuffix("replay/obs") for name in arrays if name.endswith("replay/obs")})
+    names = ("obs", "action", "reward")
+    rows = [np.column_stack([arrays[f"{shard}replay/{name}"] for name in names]) for shard in shards]
+    whole = np.concatenate(rows)
+    return whole[np.lexsort(whole.T)]
 
 
 def test_answers_newer_than_the_checkpoint_are_neither_lost_nor_asked_again(
@@ -249,7 +279,7 @@ def test_more_labels_than_early_ends_leave_segments_for_end_the_run(small_run: R
     """Nobody knows before how long episodes last that may end early."""
     queries = {"budget": 30_000, "per_session": 30_000, "segment_length": 25}
     algorithm = make(changed(small_run, **EARLY_ENDS, queries=queries, rollout={"actors": 0}))
-    with pytest.raises(UserError, match="30000 questions are due and the stored episodes hold"):
+    with pytest.raises(SessionError, match="30000 questions are due and the stored episodes hold"):
         advance(algorithm, 700)
 
 

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 
 from rayrlhf import cli
 from rayrlhf.cli import doctor
+from rayrlhf.cli.report import result_rows
 from rayrlhf.cli.train import split_overrides
 from rayrlhf.config.load import load_config
 from rayrlhf.errors import UserError
@@ -345,3 +346,17 @@ def test_a_defect_with_json_tells_so_too(capsys: pytest.CaptureFixture[str], mon
     with pytest.raises(ZeroDivisionError):
         cli.main(["train", "--json"])
     assert last_line(capsys) == {"error": "ZeroDivisionError"}
+
+
+@pytest.mark.parametrize(
+    ("suite", "rate", "said"),
+    [
+        ("dmc", 0.0, "none is defined by this task"),
+        ("gymnasium", 0.0, "none is defined by this task"),
+        ("gymnasium", 0.5, "50% of 4 episodes"),
+        ("metaworld", 0.0, "0% of 4 episodes"),
+    ],
+)
+def test_success_where_tasks_know_none(suite: str, rate: float, said: str) -> None:
+    rows = dict(result_rows({"suite": suite, "success_rate": rate, "eval_episodes": 4}, "the protocol"))
+    assert rows["success"] == said

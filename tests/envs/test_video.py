@@ -14,7 +14,8 @@ import pytest
 
 from rayrlhf.config.schema import EnvOptions
 from rayrlhf.envs import make_env
-from rayrlhf.envs.video import rendering_problem, write_video
+from rayrlhf.envs.gl import rendering_problem
+from rayrlhf.envs.video import write_video
 from rayrlhf.envs.viewer import open_viewer
 from rayrlhf.errors import UserError
 
@@ -131,7 +132,7 @@ def test_mujoco_may_be_imported_first() -> None:
 
 
 def test_switched_off_rendering_is_named() -> None:
-    program = "from rayrlhf.envs.video import rendering_problem; print(rendering_problem())"
+    program = "from rayrlhf.envs.gl import rendering_problem; print(rendering_problem())"
     for value, words in (("disable", "switched off"), ("osmesa-missing", "apt-get install")):
         env = {**os.environ, "MUJOCO_GL": value}
         done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
