@@ -1,0 +1,108 @@
+"""What the preference store takes and gives."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rayrlhf.config import QueueOptions
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.answers import Choice
+from rayrlhf.preferences.store.voting import Status
+
+Role = Literal["annotator", "trainer", "admin"]
+Purpose = Literal["vote", "gold", "repeat"]
+"""Why an annotator is shown a question: for its label, to test them, or to see whether they say the same again."""
+
+
+class Refused(UserError):
+    """A call that cannot be carried out as things are; nothing was changed.
+
+    why: `unknown` (there is no such thing, or it is not the caller's), `conflict` (it was done otherwise already), `late`
+    """
+
+    def __init__(self, why: Literal["unknown", "conflict", "late"], message: str) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+@dataclass(frozen=True)
+class Run:
+    """Whatever asks: a training run, or a file of pairs.
+
+    sentence: what the robot is to do, as the annotators read it
+    """
+
+    name: str
+    task: str
+    sentence: str
+    guidelines: str = ""
+    options: QueueOptions = field(default_factory=QueueOptions)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One query as the queue holds it; its segments are in the run's dataset, by its id.
+
+    position:               its place among those of its session
+    gold:                   the known answer, of one that tests annotators and makes no label
+    left_clip, right_clip:  names of its clips
+    ready:                  it may be shown
+    """
+
+    id: str
+    session: int
+    position: int
+    gold: Choice | None = None
+    left_clip: str | None = None
+    right_clip: str | None = None
+    ready: bool = True
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A question that is `annotator`'s until `expires_at`; clips as they are to be shown."""
+
+    id: int
+    query_id: str
+    run: str
+    left_clip: str | None
+    right_clip: str | None
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """An answer that is stored. counted: it was a vote, and came while votes were wanted."""
+
+    answer_id: int
+    query_id: str
+    counted: bool
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What one annotator said of a query, of its own left and right."""
+
+    annotator: str
+    choice: Choice
+    seconds: float
+    replays: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A query that is decided. `choice` and `target` are those of its label, if it has one."""
+
+    query_id: str
+    session: int
+    status: Status
+    choice: Choice | None
+    target: float | None
+    votes: tuple[Vote, ...]
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """Who a token belongs to."""
+
+    name: str
+    role: Role

@@ -1,0 +1,350 @@
+"""The queue of questions and what people say of them, in SQL: leases, votes, labels.
+
+Every method is one transaction: what it returns is on the disk. Any number of processes may share a PostgreSQL
+database; an SQLite file belongs to the processes of one machine.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, Select, and_, exists, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from rayrlhf.config import QueueOptions
+from rayrlhf.preferences.answers import Choice
+from rayrlhf.preferences.store.database import Database
+from rayrlhf.preferences.store.records import Decision, Lease, Purpose, Question, Receipt, Refused, Run, Vote
+from rayrlhf.preferences.store.tables import answers, leases, queries, runs
+from rayrlhf.preferences.store.voting import decide
+from rayrlhf.seeding import generator
+
+_CHUNK = 500
+"""Names in one statement: databases bound them."""
+_DECISIONS = 1000
+"""Decisions handed over at once."""
+_REPEAT_GAP = 5
+"""Questions between an annotator's answer and the same question again."""
+Item = TypeVar("Item")
+_MIRRORED: dict[Choice, Choice] = {"left": "right", "right": "left", "equal": "equal", "skip": "skip"}
+
+
+class PreferenceStore:
+    """Questions, leases, answers and labels in `database`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._clock = database.clock
+        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
+
+    # --- whoever asks ---
+
+    def register(self, run: Run) -> None:
+        """Makes the run known, or what is written of it new."""
+        said = {"task": run.task, "sentence": run.sentence, "guidelines": run.guidelines}
+        said["options"] = run.options.model_dump_json()
+        row = {"name": run.name, "status": "{}", "created_at": self._clock.now(), **said}
+        with self._database.writing() as connection:
+            statement = self._insert(runs).values(row)
+            connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=said))
+
+    def enqueue(self, run: str, asked: Sequence[Question]) -> None:
+        """Puts questions. One that is there already stays as it is, and its verdict is handed over once more.
+
+        Open questions of sessions that are too old now are dropped. Raises `Refused` where the run is unknown, or an id is
+        another run's.
+        """
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            options = _options(connection, run)
+            for some in _chunks(asked):
+                ids = [question.id for question in some]
+                if connection.scalar(select(queries.c.id).where(queries.c.id.in_(ids), queries.c.run != run).limit(1)):
+                    raise Refused("conflict", f"questions of {run} have ids of another run's: rename one of the two")
+                rows = [_row(question, run, options, now) for question in some]
+                connection.execute(self._insert(queries).on_conflict_do_nothing(), rows)
+                connection.execute(update(queries).where(queries.c.id.in_(ids)).values(received=False))
+            _drop_old(connection, run, options)
+
+    def clips_made(self, query_id: str, left: str, right: str) -> None:
+        """The question's clips are there: it can be shown."""
+        values = {"left_clip": left, "right_clip": right, "ready": True}
+        with self._database.writing() as connection:
+            connection.execute(update(queries).where(queries.c.id == query_id).values(values))
+
+    def decisions(self, run: str, received: Collection[str] = ()) -> list[Decision]:
+        """What has been decided and can no longer be taken back; the same again until it is named in `received`."""
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            options = _options(connection, run)
+            for ids in _chunks(received):
+                mine = and_(queries.c.run == run, queries.c.id.in_(ids), queries.c.delivered_at.is_not(None))
+                connection.execute(update(queries).where(mine).values(received=True))
+            settled = or_(queries.c.delivered_at.is_not(None), queries.c.decided_at <= now - options.settle_seconds)
+            due = select(queries).where(
+                queries.c.run == run,
+                queries.c.status.in_(("label", "skip", "disputed")),
+                queries.c.gold.is_(None),
+                ~queries.c.received,
+                settled,
+            )
+            # what is being taken back this moment is passed over
+            first = due.order_by(queries.c.decided_at, queries.c.id).limit(_DECISIONS).with_for_update(skip_locked=True)
+            rows = connection.execute(first).all()
+            ids = [row.id for row in rows]
+            for some in _chunks(ids):
+                fresh = and_(queries.c.id.in_(some), queries.c.delivered_at.is_(None))
+                connection.execute(update(queries).where(fresh).values(delivered_at=now))
+            said = votes_of(connection, ids)
+        return [Decision(row.id, row.session, row.status, row.choice, row.target, said[row.id]) for row in rows]
+
+    # --- whoever answers ---
+
+    def lease(self, run: str, annotator: str, count: int = 1) -> list[Lease]:
+        """Up to `count` questions for `annotator`: those that are theirs already, for longer, then new ones."""
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            options = _options(connection, run)
+            until = now + options.lease_seconds
+            held = list(connection.scalars(_held(run, annotator, now).limit(count)))
+            connection.execute(update(leases).where(leases.c.id.in_(held)).values(expires_at=until))
+            while len(held) < count:
+                found = self._choose(connection, run, annotator, options, now)
+                if found is None:
+                    break
+                held.append(self._seat(connection, *found, annotator, now, until))
+            return [_lease(connection, lease) for lease in held]
+
+    def answer(
+        self, annotator: str, lease_id: int, choice: Choice, *, key: str, seconds: float = 0.0, replays: int = 0
+    ) -> Receipt:
+        """Stores `choice`, of the clips as they were shown. A second call with the same `key` does nothing.
+
+        An answer after the lease's end is stored too, and counts while votes are wanted.
+
+        Raises:
+            Refused: the lease is not the annotator's, it is answered already, or `key` was used for something else.
+        """
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            lease, query = _locked(connection, annotator, lease_id)
+            own = _MIRRORED[choice] if lease.flipped else choice
+            before = connection.execute(select(answers).where(answers.c.key == key)).one_or_none()
+            if before is not None:
+                if (before.lease, before.choice) != (lease_id, own):
+                    raise Refused("conflict", "this key was used for another answer")
+                return Receipt(before.id, query.id, before.counted)
+            if lease.answered:
+                raise Refused("conflict", f"{annotator} has answered this question already")
+            counted = lease.purpose == "vote" and query.status in ("open", "expired")
+            said = {"choice": own, "seconds": seconds, "replays": replays, "answered_at": now, "counted": counted}
+            made = connection.execute(insert(answers).values(lease=lease_id, key=key, **said))
+            connection.execute(update(leases).where(leases.c.id == lease_id).values(answered=True))
+            if counted:
+                _count(connection, query, now)
+            assert made.inserted_primary_key is not None
+            return Receipt(int(made.inserted_primary_key[0]), query.id, counted)
+
+    def undo(self, annotator: str, answer_id: int) -> Lease:
+        """Takes an answer back; the question is the annotator's again. A second call does nothing more.
+
+        Raises:
+            Refused: the answer is not the annotator's, or training has learnt from it.
+        """
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            found = connection.execute(select(answers.c.lease).where(answers.c.id == answer_id)).one_or_none()
+            if found is None:
+                raise Refused("unknown", f"{annotator} gave no such answer")
+            lease, query = _locked(connection, annotator, found.lease)
+            said = connection.execute(select(answers).where(answers.c.id == answer_id)).one()
+            if said.undone_at is None:
+                if said.counted and query.delivered_at is not None:
+                    raise Refused("late", "training has learnt from this answer already")
+                until = now + _options(connection, query.run).lease_seconds
+                connection.execute(update(answers).where(answers.c.id == answer_id).values(undone_at=now))
+                again = {"answered": False, "expires_at": until}
+                connection.execute(update(leases).where(leases.c.id == lease.id).values(again))
+                if said.counted:
+                    _count(connection, query, now)
+            return _lease(connection, lease.id)
+
+    def _choose(
+        self, connection: Connection, run: str, annotator: str, options: QueueOptions, now: float
+    ) -> tuple[str, Purpose] | None:
+        """What `annotator` is asked next, and why; none where there is nothing."""
+        number = 1 + (connection.scalar(_leases_in(run, annotator)) or 0)
+        tests: list[tuple[Purpose, int, Select[Any]]] = [
+            ("gold", options.gold_every, _golds(run, annotator)),
+            ("repeat", options.repeat_every, _repeats(run, annotator)),
+        ]
+        for purpose, every, choice in tests:
+            if every and number % every == 0 and (query := connection.scalar(choice.limit(1))) is not None:
+                return query, purpose
+        query = self._free(connection, run, annotator, now)
+        return None if query is None else (query, "vote")
+
+    def _free(self, connection: Connection, run: str, annotator: str, now: float) -> str | None:
+        """The first question with a free seat, locked."""
+        while True:
+            choice = _votes_wanted(run, annotator, now).limit(1).with_for_update(of=queries, skip_locked=True)
+            query = connection.scalar(choice)
+            if query is None:
+                return None
+            # another may have sat down between the choice and the lock
+            if connection.scalar(_votes_wanted(run, annotator, now).where(queries.c.id == query)) is not None:
+                return str(query)
+
+    def _seat(
+        self, connection: Connection, query: str, purpose: Purpose, annotator: str, now: float, until: float
+    ) -> int:
+        """A lease's id; one that had run out is granted anew."""
+        key = {"query": query, "annotator": annotator, "purpose": purpose}
+        fresh = {"granted_at": now, "expires_at": until, "answered": False}
+        statement = self._insert(leases).values(**key, **fresh, flipped=_flipped(query, annotator))
+        again = statement.on_conflict_do_update(index_elements=list(key), set_=fresh).returning(leases.c.id)
+        return int(connection.execute(again).scalar_one())
+
+
+def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """`items` in lists short enough for one statement."""
+    whole = list(items)
+    return (whole[start : start + _CHUNK] for start in range(0, len(whole), _CHUNK))
+
+
+def votes_of(connection: Connection, ids: Iterable[str]) -> dict[str, tuple[Vote, ...]]:
+    """The votes that count, by query, in the order they came."""
+    found: dict[str, list[Vote]] = {key: [] for key in ids}
+    for some in _chunks(list(found)):
+        for row in connection.execute(_votes().where(leases.c.query.in_(some))):
+            found[row.query].append(Vote(row.annotator, row.choice, row.seconds, row.replays))
+    return {key: tuple(said) for key, said in found.items()}
+
+
+def _votes() -> Select[Any]:
+    columns = (leases.c.query, leases.c.annotator, answers.c.choice, answers.c.seconds, answers.c.replays)
+    joined = select(*columns).join_from(answers, leases)
+    return joined.where(answers.c.counted, answers.c.undone_at.is_(None)).order_by(answers.c.id)
+
+
+def _options(connection: Connection, run: str) -> QueueOptions:
+    found = connection.scalar(select(runs.c.options).where(runs.c.name == run))
+    if found is None:
+        raise Refused("unknown", f"there is no run {run!r} in the preference store")
+    return QueueOptions.model_validate_json(found)
+
+
+def _row(question: Question, run: str, options: QueueOptions, now: float) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "run": run,
+        "session": question.session,
+        "position": question.position,
+        "gold": question.gold,
+        "left_clip": question.left_clip,
+        "right_clip": question.right_clip,
+        "ready": question.ready,
+        "status": "open",
+        "wanted": options.overlap,
+        "asked_at": now,
+        "received": False,
+    }
+
+
+def _oldest_session(connection: Connection, run: str, options: QueueOptions) -> int:
+    """The oldest session whose questions are still asked."""
+    ordinary = and_(queries.c.run == run, queries.c.gold.is_(None))
+    newest = connection.scalar(select(func.max(queries.c.session)).where(ordinary))
+    return (newest or 0) - options.keep_sessions + 1
+
+
+def _drop_old(connection: Connection, run: str, options: QueueOptions) -> None:
+    old = queries.c.session < _oldest_session(connection, run, options)
+    dropped = and_(queries.c.run == run, queries.c.gold.is_(None), queries.c.status == "open", old)
+    connection.execute(update(queries).where(dropped).values(status="expired"))
+
+
+def _count(connection: Connection, query: Row[Any], now: float) -> None:
+    """Brings the status of a locked query to what its votes say."""
+    options = _options(connection, query.run)
+    verdict = decide([vote.choice for vote in votes_of(connection, [query.id])[query.id]], options)
+    status, decided_at = verdict.status, now
+    if status == "open":
+        status = "open" if query.session >= _oldest_session(connection, query.run, options) else "expired"
+    values = {
+        "status": status,
+        "wanted": verdict.wanted,
+        "choice": verdict.choice,
+        "target": verdict.target,
+        "decided_at": None if verdict.status == "open" else decided_at,
+    }
+    connection.execute(update(queries).where(queries.c.id == query.id).values(values))
+
+
+def _locked(connection: Connection, annotator: str, lease_id: int) -> tuple[Row[Any], Row[Any]]:
+    """A lease of `annotator`'s and its query, which nobody else changes until the transaction ends."""
+    mine = select(leases).where(leases.c.id == lease_id, leases.c.annotator == annotator)
+    lease = connection.execute(mine).one_or_none()
+    if lease is None:
+        raise Refused("unknown", f"{annotator} was not asked this")
+    query = connection.execute(select(queries).where(queries.c.id == lease.query).with_for_update()).one()
+    return connection.execute(mine).one(), query
+
+
+def _lease(connection: Connection, lease_id: int) -> Lease:
+    joined = select(leases, queries.c.run, queries.c.left_clip, queries.c.right_clip).join_from(leases, queries)
+    row = connection.execute(joined.where(leases.c.id == lease_id)).one()
+    left, right = (row.left_clip, row.right_clip)[:: -1 if row.flipped else 1]
+    return Lease(row.id, row.query, row.run, left, right, row.expires_at)
+
+
+def _flipped(query: str, annotator: str) -> bool:
+    """Whether `annotator` is shown `query` the other way round: drawn once for the two, whatever happens."""
+    return bool(generator(0, "flipped", query, annotator).integers(2))
+
+
+# --- which leases, which questions ---
+
+
+def _taken(now: float) -> Any:
+    """A vote's seat that is answered, or kept for somebody."""
+    return and_(leases.c.purpose == "vote", or_(leases.c.answered, leases.c.expires_at > now))
+
+
+def _held(run: str, annotator: str, now: float) -> Select[Any]:
+    """Leases of `annotator`'s that can still be answered, oldest first."""
+    usable = or_(leases.c.purpose != "vote", queries.c.status == "open")
+    mine = and_(leases.c.annotator == annotator, ~leases.c.answered, leases.c.expires_at > now)
+    joined = select(leases.c.id).join_from(leases, queries).where(queries.c.run == run, mine, usable)
+    return joined.order_by(leases.c.granted_at, leases.c.id)
+
+
+def _leases_in(run: str, annotator: str) -> Select[Any]:
+    joined = select(func.count()).select_from(leases.join(queries))
+    return joined.where(queries.c.run == run, leases.c.annotator == annotator)
+
+
+def _votes_wanted(run: str, annotator: str, now: float) -> Select[Any]:
+    """Open questions with a free seat that `annotator` has none of; the newest session's first."""
+    seats = select(func.count()).where(leases.c.query == queries.c.id, _taken(now)).scalar_subquery()
+    own = exists().where(leases.c.query == queries.c.id, leases.c.annotator == annotator, _taken(now))
+    askable = and_(queries.c.run == run, queries.c.status == "open", queries.c.ready, queries.c.gold.is_(None))
+    found = select(queries.c.id).where(askable, ~own, seats < queries.c.wanted)
+    return found.order_by(queries.c.session.desc(), queries.c.position, queries.c.id)
+
+
+def _golds(run: str, annotator: str) -> Select[Any]:
+    """Questions with a known answer that `annotator` was not shown, in their order."""
+    shown = exists().where(leases.c.query == queries.c.id, leases.c.annotator == annotator)
+    known = and_(queries.c.run == run, queries.c.gold.is_not(None), queries.c.ready)
+    return select(queries.c.id).where(known, ~shown).order_by(queries.c.session, queries.c.position, queries.c.id)
+
+
+def _repeats(run: str, annotator: str) -> Select[Any]:
+    """Questions that `annotator` answered some while ago and once, in the order of answering."""
+    newer = leases.alias()
+    mine = and_(leases.c.annotator == annotator, leases.c.purpose == "vote", leases.c.answered, queries.c.run == run)
+    after = select(func.count()).where(newer.c.annotator == annotator, newer.c.id > leases.c.id).scalar_subquery()
+    again = leases.alias()
+    repeated = exists().where(again.c.query == leases.c.query, again.c.annotator == annotator, again.c.purpose == "repeat")
+    joined = select(leases.c.query).join_from(leases, queries).where(mine, ~repeated, after >= _REPEAT_GAP)
+    return joined.order_by(leases.c.id)

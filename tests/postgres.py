@@ -1,0 +1,51 @@
+"""A PostgreSQL server of the tests' own."""
+
+import os
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+import psycopg
+
+
+def _program(name: str) -> str | None:
+    """A program of PostgreSQL's server: Debian keeps them off the path."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return shutil.which(name, path=os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")]))
+
+
+class Postgres:
+    """A PostgreSQL server that listens on a socket in a folder of its own, and on no port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data, self.sockets = folder / "data", folder
+        self._as: list[str] = []
+        if os.geteuid() == 0:  # it refuses to run as root
+            shutil.chown(folder, "postgres")
+            self._as = ["runuser", "-u", "postgres", "--"]
+        self._run("initdb", "--auth=trust", "--username=tester", "--encoding=UTF8", "-D", str(self.data))
+
+    def _run(self, name: str, *args: str) -> None:
+        program = _program(name)
+        assert program is not None
+        subprocess.run([*self._as, program, *args], check=True, capture_output=True, timeout=60, cwd=self.sockets)
+
+    def start(self) -> None:
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self.sockets}' -c max_connections=200"
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.sockets / "log"), "-o", options, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        name = f"test_{uuid.uuid4().hex}"
+        with psycopg.connect(f"host={self.sockets} user=tester dbname=postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return f"postgresql://tester@/{name}?host={self.sockets}"
+
+
+def installed() -> bool:
+    """Whether the server's programs are on this machine."""
+    return _program("initdb") is not None and _program("pg_ctl") is not None
