@@ -18,9 +18,11 @@ demo: $(ENV)/.ready
 	$(BIN)/rayrlhf train quickstart $(ARGS)
 
 test: $(ENV)/.ready
+	.ci/postgresql
 	$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(ENV)/.ready
+	.ci/postgresql
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-gpu: $(ENV)/.ready

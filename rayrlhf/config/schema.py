@@ -178,8 +178,8 @@ class QueueOptions(Options):
     def _in_order(self) -> "QueueOptions":
         if not self.min_answers <= self.overlap <= self.max_answers:
             raise ValueError(
-                f"queue.min_answers ({self.min_answers}) must not be above queue.overlap ({self.overlap}), nor that above "
-                f"queue.max_answers ({self.max_answers})"
+                f"queue.min_answers ({self.min_answers}) must not be above queue.overlap ({self.overlap}), nor that "
+                f"above queue.max_answers ({self.max_answers})"
             )
         return self
 

@@ -1,21 +1,28 @@
 """The preference store: questions put to people, leases, answers and labels, in SQLite or PostgreSQL."""
 
-from rayrlhf.preferences.store.database import Database, StoreUnavailable
-from rayrlhf.preferences.store.records import Annotator, Decision, Lease, Question, Receipt, Refused, Run, Vote
+from rayrlhf.preferences.store.accounts import Accounts
+from rayrlhf.preferences.store.database import Database, UnavailableError
+from rayrlhf.preferences.store.records import Annotator, Decision, Lease, Question, Receipt, RefusedError, Run, Vote
+from rayrlhf.preferences.store.reports import Answered, Person, Progress, Reports
 from rayrlhf.preferences.store.store import PreferenceStore
 from rayrlhf.preferences.store.voting import Verdict, decide
 
 __all__ = [
+    "Accounts",
     "Annotator",
+    "Answered",
     "Database",
     "Decision",
     "Lease",
+    "Person",
     "PreferenceStore",
+    "Progress",
     "Question",
     "Receipt",
-    "Refused",
+    "RefusedError",
+    "Reports",
     "Run",
-    "StoreUnavailable",
+    "UnavailableError",
     "Verdict",
     "Vote",
     "decide",

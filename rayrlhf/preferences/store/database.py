@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, insert, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -22,7 +22,7 @@ _LOCK = 7239450321
 """Names our migrations among PostgreSQL's advisory locks."""
 
 
-class StoreUnavailable(UserError):
+class UnavailableError(UserError):
     """The database does not answer, or its disk is full. What was acknowledged is in it; the call may be made again."""
 
 
@@ -160,7 +160,12 @@ def _shown(url: URL) -> str:
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # `_begin_sqlite` says how a transaction begins
     cursor = connection.cursor()
-    for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000:.0f}"):
+    for setting in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_SECONDS * 1000:.0f}",
+    ):
         cursor.execute(f"PRAGMA {setting}")
     cursor.close()
 
@@ -184,6 +189,6 @@ def _named_errors(url: URL) -> Iterator[None]:
         raise
 
 
-def _unavailable(url: URL, error: Exception) -> StoreUnavailable:
+def _unavailable(url: URL, error: Exception) -> UnavailableError:
     reason = in_one_line(getattr(error, "orig", None) or error)
-    return StoreUnavailable(f"the preference store at {_shown(url)} cannot be used: {reason}")
+    return UnavailableError(f"the preference store at {_shown(url)} cannot be used: {reason}")

@@ -13,10 +13,10 @@ Purpose = Literal["vote", "gold", "repeat"]
 """Why an annotator is shown a question: for its label, to test them, or to see whether they say the same again."""
 
 
-class Refused(UserError):
+class RefusedError(UserError):
     """A call that cannot be carried out as things are; nothing was changed.
 
-    why: `unknown` (there is no such thing, or it is not the caller's), `conflict` (it was done otherwise already), `late`
+    why: `unknown` (there is no such thing, or it is not the caller's), `conflict` (it was done otherwise), `late`
     """
 
     def __init__(self, why: Literal["unknown", "conflict", "late"], message: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.store.database import Database
-from rayrlhf.preferences.store.records import Decision, Lease, Purpose, Question, Receipt, Refused, Run, Vote
+from rayrlhf.preferences.store.records import Decision, Lease, Purpose, Question, Receipt, RefusedError, Run, Vote
 from rayrlhf.preferences.store.tables import answers, leases, queries, runs
 from rayrlhf.preferences.store.voting import decide
 from rayrlhf.seeding import generator
@@ -50,8 +50,10 @@ class PreferenceStore:
     def enqueue(self, run: str, asked: Sequence[Question]) -> None:
         """Puts questions. One that is there already stays as it is, and its verdict is handed over once more.
 
-        Open questions of sessions that are too old now are dropped. Raises `Refused` where the run is unknown, or an id is
-        another run's.
+        Open questions of sessions that are too old now are dropped.
+
+        Raises:
+            RefusedError: the run is unknown, or an id is another run's.
         """
         now = self._clock.now()
         with self._database.writing() as connection:
@@ -59,7 +61,9 @@ class PreferenceStore:
             for some in _chunks(asked):
                 ids = [question.id for question in some]
                 if connection.scalar(select(queries.c.id).where(queries.c.id.in_(ids), queries.c.run != run).limit(1)):
-                    raise Refused("conflict", f"questions of {run} have ids of another run's: rename one of the two")
+                    raise RefusedError(
+                        "conflict", f"questions of {run} have ids of another run's: rename one of the two"
+                    )
                 rows = [_row(question, run, options, now) for question in some]
                 connection.execute(self._insert(queries).on_conflict_do_nothing(), rows)
                 connection.execute(update(queries).where(queries.c.id.in_(ids)).values(received=False))
@@ -107,12 +111,13 @@ class PreferenceStore:
             until = now + options.lease_seconds
             held = list(connection.scalars(_held(run, annotator, now).limit(count)))
             connection.execute(update(leases).where(leases.c.id.in_(held)).values(expires_at=until))
-            while len(held) < count:
-                found = self._choose(connection, run, annotator, options, now)
+            granted: list[int] = []
+            while len(held) + len(granted) < count:
+                found = self._choose(connection, run, annotator, options, now, wait=not granted)
                 if found is None:
                     break
-                held.append(self._seat(connection, *found, annotator, now, until))
-            return [_lease(connection, lease) for lease in held]
+                granted.append(self._seat(connection, *found, annotator, now, until))
+            return [_lease(connection, lease) for lease in held + granted]
 
     def answer(
         self, annotator: str, lease_id: int, choice: Choice, *, key: str, seconds: float = 0.0, replays: int = 0
@@ -122,7 +127,7 @@ class PreferenceStore:
         An answer after the lease's end is stored too, and counts while votes are wanted.
 
         Raises:
-            Refused: the lease is not the annotator's, it is answered already, or `key` was used for something else.
+            RefusedError: the lease is not the annotator's, it is answered already, or `key` was used for something else.
         """
         now = self._clock.now()
         with self._database.writing() as connection:
@@ -131,10 +136,10 @@ class PreferenceStore:
             before = connection.execute(select(answers).where(answers.c.key == key)).one_or_none()
             if before is not None:
                 if (before.lease, before.choice) != (lease_id, own):
-                    raise Refused("conflict", "this key was used for another answer")
+                    raise RefusedError("conflict", "this key was used for another answer")
                 return Receipt(before.id, query.id, before.counted)
             if lease.answered:
-                raise Refused("conflict", f"{annotator} has answered this question already")
+                raise RefusedError("conflict", f"{annotator} has answered this question already")
             counted = lease.purpose == "vote" and query.status in ("open", "expired")
             said = {"choice": own, "seconds": seconds, "replays": replays, "answered_at": now, "counted": counted}
             made = connection.execute(insert(answers).values(lease=lease_id, key=key, **said))
@@ -148,18 +153,18 @@ class PreferenceStore:
         """Takes an answer back; the question is the annotator's again. A second call does nothing more.
 
         Raises:
-            Refused: the answer is not the annotator's, or training has learnt from it.
+            RefusedError: the answer is not the annotator's, or training has learnt from it.
         """
         now = self._clock.now()
         with self._database.writing() as connection:
             found = connection.execute(select(answers.c.lease).where(answers.c.id == answer_id)).one_or_none()
             if found is None:
-                raise Refused("unknown", f"{annotator} gave no such answer")
+                raise RefusedError("unknown", f"{annotator} gave no such answer")
             lease, query = _locked(connection, annotator, found.lease)
             said = connection.execute(select(answers).where(answers.c.id == answer_id)).one()
             if said.undone_at is None:
                 if said.counted and query.delivered_at is not None:
-                    raise Refused("late", "training has learnt from this answer already")
+                    raise RefusedError("late", "training has learnt from this answer already")
                 until = now + _options(connection, query.run).lease_seconds
                 connection.execute(update(answers).where(answers.c.id == answer_id).values(undone_at=now))
                 again = {"answered": False, "expires_at": until}
@@ -169,7 +174,7 @@ class PreferenceStore:
             return _lease(connection, lease.id)
 
     def _choose(
-        self, connection: Connection, run: str, annotator: str, options: QueueOptions, now: float
+        self, connection: Connection, run: str, annotator: str, options: QueueOptions, now: float, *, wait: bool
     ) -> tuple[str, Purpose] | None:
         """What `annotator` is asked next, and why; none where there is nothing."""
         number = 1 + (connection.scalar(_leases_in(run, annotator)) or 0)
@@ -180,18 +185,26 @@ class PreferenceStore:
         for purpose, every, choice in tests:
             if every and number % every == 0 and (query := connection.scalar(choice.limit(1))) is not None:
                 return query, purpose
-        query = self._free(connection, run, annotator, now)
+        query = self._free(connection, run, annotator, now, wait=wait)
         return None if query is None else (query, "vote")
 
-    def _free(self, connection: Connection, run: str, annotator: str, now: float) -> str | None:
-        """The first question with a free seat, locked."""
+    def _free(self, connection: Connection, run: str, annotator: str, now: float, *, wait: bool) -> str | None:
+        """The first question with a free seat, locked.
+
+        Those that others have locked this moment are passed over; where only such are left they are waited for, unless
+        this transaction holds locks that others may wait for.
+        """
+        wanted = _votes_wanted(run, annotator, now)
+        passing_over = True
         while True:
-            choice = _votes_wanted(run, annotator, now).limit(1).with_for_update(of=queries, skip_locked=True)
+            choice = wanted.limit(1).with_for_update(of=queries, skip_locked=passing_over)
             query = connection.scalar(choice)
             if query is None:
-                return None
+                if not passing_over or not wait:
+                    return None
+                passing_over = False
             # another may have sat down between the choice and the lock
-            if connection.scalar(_votes_wanted(run, annotator, now).where(queries.c.id == query)) is not None:
+            elif connection.scalar(wanted.where(queries.c.id == query)) is not None:
                 return str(query)
 
     def _seat(
@@ -229,7 +242,7 @@ def _votes() -> Select[Any]:
 def _options(connection: Connection, run: str) -> QueueOptions:
     found = connection.scalar(select(runs.c.options).where(runs.c.name == run))
     if found is None:
-        raise Refused("unknown", f"there is no run {run!r} in the preference store")
+        raise RefusedError("unknown", f"there is no run {run!r} in the preference store")
     return QueueOptions.model_validate_json(found)
 
 
@@ -285,7 +298,7 @@ def _locked(connection: Connection, annotator: str, lease_id: int) -> tuple[Row[
     mine = select(leases).where(leases.c.id == lease_id, leases.c.annotator == annotator)
     lease = connection.execute(mine).one_or_none()
     if lease is None:
-        raise Refused("unknown", f"{annotator} was not asked this")
+        raise RefusedError("unknown", f"{annotator} was not asked this")
     query = connection.execute(select(queries).where(queries.c.id == lease.query).with_for_update()).one()
     return connection.execute(mine).one(), query
 
@@ -345,6 +358,8 @@ def _repeats(run: str, annotator: str) -> Select[Any]:
     mine = and_(leases.c.annotator == annotator, leases.c.purpose == "vote", leases.c.answered, queries.c.run == run)
     after = select(func.count()).where(newer.c.annotator == annotator, newer.c.id > leases.c.id).scalar_subquery()
     again = leases.alias()
-    repeated = exists().where(again.c.query == leases.c.query, again.c.annotator == annotator, again.c.purpose == "repeat")
+    repeated = exists().where(
+        again.c.query == leases.c.query, again.c.annotator == annotator, again.c.purpose == "repeat"
+    )
     joined = select(leases.c.query).join_from(leases, queries).where(mine, ~repeated, after >= _REPEAT_GAP)
     return joined.order_by(leases.c.id)

@@ -90,7 +90,9 @@ answers = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("lease", ForeignKey("leases.id"), nullable=False),
-    Column("key", String(NAME_LENGTH), nullable=False, unique=True),  # the sender's, so that a repeated call does nothing
+    Column(
+        "key", String(NAME_LENGTH), nullable=False, unique=True
+    ),  # the sender's, so that a repeated call does nothing
     Column("choice", String(5), nullable=False),  # of the query's own left and right, however they were shown
     Column("seconds", Float, nullable=False),
     Column("replays", Integer, nullable=False),

@@ -8,6 +8,7 @@ from typing import Literal
 from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.answers import TARGETS, Choice
 
+_ORDER: tuple[Choice, ...] = ("left", "right", "equal", "skip")
 Status = Literal["open", "label", "skip", "disputed", "expired"]
 """Of a query: still asked, decided with a label, decided as not decidable, given up, or too old to be asked."""
 
@@ -38,7 +39,7 @@ def decide(votes: Sequence[Choice], options: QueueOptions) -> Verdict:
         return Verdict("open", options.overlap)
     said = Counter(votes)
     most = max(said.values())
-    winners = [choice for choice in ("left", "right", "equal", "skip") if said[choice] == most]
+    winners: list[Choice] = [choice for choice in _ORDER if said[choice] == most]
     if most / count >= options.agreement and (len(winners) == 1 or options.labels == "soft"):
         return _decided(votes, winners[0], count, options)
     if count < options.max_answers:

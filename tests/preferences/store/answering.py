@@ -1,6 +1,6 @@
 """A program that answers whatever there is, in several threads, and notes what was acknowledged.
 
-    python answering.py URL ACKNOWLEDGED FIRST_ANNOTATOR ANNOTATORS
+python answering.py URL ACKNOWLEDGED FIRST_ANNOTATOR ANNOTATORS
 """
 
 import sys
@@ -9,7 +9,7 @@ import time
 import uuid
 from pathlib import Path
 
-from rayrlhf.preferences.store import Database, PreferenceStore, StoreUnavailable
+from rayrlhf.preferences.store import Database, PreferenceStore, UnavailableError
 
 
 def answer_all(store: PreferenceStore, annotator: str, acknowledged: Path) -> None:
@@ -18,7 +18,7 @@ def answer_all(store: PreferenceStore, annotator: str, acknowledged: Path) -> No
         while True:
             try:
                 leases = store.lease("run", annotator)
-            except StoreUnavailable:
+            except UnavailableError:
                 time.sleep(0.05)
                 continue
             if not leases:
@@ -28,7 +28,7 @@ def answer_all(store: PreferenceStore, annotator: str, acknowledged: Path) -> No
                 try:
                     store.answer(annotator, leases[0].id, "left", key=key)
                     break
-                except StoreUnavailable:  # it may have been stored: the same key says the same
+                except UnavailableError:  # it may have been stored: the same key says the same
                     time.sleep(0.05)
             file.write(f"{key} {annotator} {leases[0].query_id}\n")
             file.flush()

@@ -11,7 +11,7 @@ from postgres import Postgres
 from sqlalchemy import insert
 
 from rayrlhf.errors import UserError
-from rayrlhf.preferences.store import Database, PreferenceStore, Question, Run, StoreUnavailable
+from rayrlhf.preferences.store import Database, PreferenceStore, Question, Run, UnavailableError
 from rayrlhf.preferences.store.tables import versions
 
 OPEN = """
@@ -70,7 +70,7 @@ def test_a_database_that_comes_back_is_used_again(postgres: Postgres) -> None:
     store = PreferenceStore(Database(postgres.new_database()))
     store.register(Run("run", "t", "s"))
     postgres.stop()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(UnavailableError):
         store.register(Run("run", "t", "s"))
     postgres.start()
     store.enqueue("run", [Question("a", 0, 0)])

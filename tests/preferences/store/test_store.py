@@ -4,7 +4,7 @@ import pytest
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.answers import Choice
-from rayrlhf.preferences.store import Database, PreferenceStore, Question, Refused, Run
+from rayrlhf.preferences.store import Database, PreferenceStore, Question, RefusedError, Run
 
 
 def fill(store: PreferenceStore, count: int = 3, session: int = 0, run: str = "run", **options: object) -> None:
@@ -55,7 +55,9 @@ def test_a_lease_ends_and_others_are_asked(store: PreferenceStore, database: Dat
     assert asked(store, "ben") == [], "what is decided is not asked any more"
 
 
-def test_an_answer_to_a_decided_question_is_kept_and_changes_nothing(store: PreferenceStore, database: Database) -> None:
+def test_an_answer_to_a_decided_question_is_kept_and_changes_nothing(
+    store: PreferenceStore, database: Database
+) -> None:
     fill(store, 1, lease_seconds=60.0)
     [lease] = store.lease("run", "anna")
     later(database, 61)
@@ -102,7 +104,7 @@ def test_a_call_that_is_repeated_answers_once(store: PreferenceStore) -> None:
     receipt = store.answer("anna", first.id, "left", key="key", seconds=2.5, replays=1)
     assert store.answer("anna", first.id, "left", key="key", seconds=9.0) == receipt
     for lease, choice, key in [(first, "right", "key"), (second, "left", "key"), (first, "left", "other")]:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RefusedError) as refused:
             store.answer("anna", lease.id, choice, key=key)
         assert refused.value.why == "conflict"
     [decision] = store.decisions("run")
@@ -122,7 +124,7 @@ def test_nobody_answers_for_another(store: PreferenceStore) -> None:
         lambda: store.lease("other run", "anna"),
         lambda: store.enqueue("other run", []),
     ):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RefusedError) as refused:
             call()
         assert refused.value.why == "unknown"
 
@@ -145,7 +147,7 @@ def test_what_training_has_learnt_from_cannot_be_taken_back(store: PreferenceSto
     assert store.decisions("run") == [], "there is some time to take it back"
     later(database, 11)
     assert len(store.decisions("run")) == 1
-    with pytest.raises(Refused, match="learnt"):
+    with pytest.raises(RefusedError, match="learnt"):
         store.undo("anna", answer)
 
 
@@ -169,7 +171,7 @@ def test_people_who_disagree_send_for_another(store: PreferenceStore) -> None:
     assert asked(store, "anna") == []
     undone = say(store, "cleo", "skip")
     assert choices(store) == {"run/0/0": ("skip", None)}
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         store.undo("cleo", undone)
 
 
@@ -205,5 +207,5 @@ def test_runs_do_not_mix(store: PreferenceStore) -> None:
     say(store, "anna", "left", run="a")
     assert asked(store, "anna", run="b") == ["b/0/0"]
     assert store.decisions("b") == []
-    with pytest.raises(Refused, match="another run's"):
+    with pytest.raises(RefusedError, match="another run's"):
         store.enqueue("b", [Question("a/0/0", 0, 0)])

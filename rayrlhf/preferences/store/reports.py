@@ -1,0 +1,199 @@
+"""What can be said of a run's questions and of the people who answer them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from sqlalchemy import Row, and_, func, or_, select
+
+from rayrlhf.preferences.agreement import agreement
+from rayrlhf.preferences.answers import Choice
+from rayrlhf.preferences.store.database import Database
+from rayrlhf.preferences.store.records import Vote
+from rayrlhf.preferences.store.store import votes_of
+from rayrlhf.preferences.store.tables import answers, leases, queries
+from rayrlhf.preferences.store.voting import Status
+
+PAGE = 200
+"""Most questions of one call of `browse`."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Questions by what has become of them, those that test annotators left out; `answers` to them that count.
+
+    unready: open ones whose clips are still to be made
+    """
+
+    open: int = 0
+    unready: int = 0
+    label: int = 0
+    skip: int = 0
+    disputed: int = 0
+    expired: int = 0
+    answers: int = 0
+
+
+@dataclass
+class Person:
+    """What one annotator has done in a run. Shares are (right, of): of nothing they say nothing.
+
+    seconds:    median time taken
+    gold:       questions with a known answer that were answered so
+    same:       repeated questions that were answered as before
+    with_label: questions with several votes that were answered as their label says
+    """
+
+    name: str
+    answers: int = 0
+    skips: int = 0
+    seconds: float | None = None
+    gold: tuple[int, int] = (0, 0)
+    same: tuple[int, int] = (0, 0)
+    with_label: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question as the browser lists it, newest first; `place` is where the next page goes on."""
+
+    query_id: str
+    session: int
+    status: Status
+    choice: Choice | None
+    target: float | None
+    left_clip: str | None
+    right_clip: str | None
+    answered_at: float
+    votes: tuple[Vote, ...] = field(default=())
+
+    @property
+    def place(self) -> tuple[float, str]:
+        """What `browse` takes as `before`."""
+        return self.answered_at, self.query_id
+
+
+class Reports:
+    """Reads `database`, and changes nothing."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def progress(self, run: str) -> Progress:
+        """How far the run's questions are."""
+        ordinary = and_(queries.c.run == run, queries.c.gold.is_(None))
+        groups = select(queries.c.status, queries.c.ready, func.count()).where(ordinary)
+        votes = select(func.count()).select_from(answers.join(leases).join(queries))
+        counts = {name: 0 for name in ("open", "unready", "label", "skip", "disputed", "expired")}
+        with self._database.reading() as connection:
+            for status, ready, count in connection.execute(groups.group_by(queries.c.status, queries.c.ready)):
+                counts[status] += count
+                counts["unready"] += count if status == "open" and not ready else 0
+            said = connection.scalar(votes.where(ordinary, answers.c.counted, answers.c.undone_at.is_(None)))
+        return Progress(**counts, answers=said or 0)
+
+    def people(self, run: str) -> list[Person]:
+        """Everybody who answered in the run, by name."""
+        found: dict[str, _Work] = {}
+        for row in self._said(run):
+            found.setdefault(row.annotator, _Work(row.annotator)).take(row)
+        return [found[name].person() for name in sorted(found)]
+
+    def agreement(self, run: str) -> float | None:
+        """Krippendorff's alpha over the run's votes."""
+        votes: dict[str, dict[str, Choice]] = {}
+        for row in self._said(run):
+            if row.purpose == "vote":
+                votes.setdefault(row.query, {})[row.annotator] = row.choice
+        return agreement(list(votes.values()))
+
+    def _said(self, run: str) -> Sequence[Row[Any]]:
+        """Every answer in the run that was not taken back, in the order they came."""
+        columns = (leases.c.annotator, leases.c.query, leases.c.purpose, answers.c.choice, answers.c.seconds)
+        of_query = (queries.c.gold, queries.c.status, queries.c.choice.label("label"))
+        votes = (
+            select(func.count())
+            .select_from(answers.join(leases))
+            .where(answers.c.counted, answers.c.undone_at.is_(None))
+        )
+        several = votes.where(leases.c.query == queries.c.id).correlate(queries).scalar_subquery() > 1
+        joined = select(*columns, *of_query, several.label("several")).select_from(answers.join(leases).join(queries))
+        with self._database.reading() as connection:
+            here = joined.where(queries.c.run == run, answers.c.undone_at.is_(None)).order_by(answers.c.id)
+            return connection.execute(here).all()
+
+    def browse(
+        self,
+        run: str,
+        *,
+        annotator: str | None = None,
+        statuses: Sequence[Status] = (),
+        disagreed: bool = False,
+        before: tuple[float, str] | None = None,
+        limit: int = 50,
+    ) -> list[Answered]:
+        """Answered questions, the newest first.
+
+        annotator: answered by this one   disagreed: not all said the same   before: the `place` to go on after
+        """
+        counted = and_(leases.c.query == queries.c.id, leases.c.purpose == "vote", answers.c.undone_at.is_(None))
+        votes = select(answers.c.id).select_from(answers.join(leases)).where(counted).correlate(queries)
+        newest = select(func.max(answers.c.answered_at)).select_from(answers.join(leases)).where(counted)
+        answered_at = newest.correlate(queries).scalar_subquery().label("answered_at")
+        listed = select(queries, answered_at).where(queries.c.run == run, queries.c.gold.is_(None), votes.exists())
+        if annotator is not None:
+            listed = listed.where(votes.where(leases.c.annotator == annotator).exists())
+        if statuses:
+            listed = listed.where(queries.c.status.in_(statuses))
+        if disagreed:
+            kinds = select(func.count(answers.c.choice.distinct())).select_from(answers.join(leases)).where(counted)
+            listed = listed.where(kinds.correlate(queries).scalar_subquery() > 1)
+        page = listed.subquery()
+        found = select(page).order_by(page.c.answered_at.desc(), page.c.id.desc()).limit(min(limit, PAGE))
+        if before is not None:
+            at, last = before
+            found = found.where(or_(page.c.answered_at < at, and_(page.c.answered_at == at, page.c.id < last)))
+        with self._database.reading() as connection:
+            rows = connection.execute(found).all()
+            said = votes_of(connection, [row.id for row in rows])
+        return [
+            Answered(
+                row.id, row.session, row.status, row.choice, row.target, row.left_clip, row.right_clip, row.answered_at,
+                said[row.id],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+
+class _Work:
+    """One annotator's answers, counted."""
+
+    def __init__(self, name: str) -> None:
+        self._person = Person(name)
+        self._seconds: list[float] = []
+        self._first: dict[str, Choice] = {}
+
+    def take(self, row: Row[Any]) -> None:
+        """Takes in the next answer, in the order they came."""
+        person, purpose = self._person, row.purpose
+        person.answers += 1
+        person.skips += row.choice == "skip"
+        self._seconds.append(row.seconds)
+        if purpose == "gold":
+            person.gold = _more(person.gold, row.choice == row.gold)
+        elif purpose == "repeat":
+            person.same = _more(person.same, row.choice == self._first.get(row.query))
+        else:
+            self._first[row.query] = row.choice
+            if row.several and row.status == "label":
+                person.with_label = _more(person.with_label, row.choice == row.label)
+
+    def person(self) -> Person:
+        """The sum."""
+        self._person.seconds = median(self._seconds) if self._seconds else None
+        return self._person
+
+
+def _more(share: tuple[int, int], right: bool) -> tuple[int, int]:
+    return share[0] + right, share[1] + 1
