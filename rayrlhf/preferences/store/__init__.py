@@ -3,7 +3,7 @@
 from rayrlhf.preferences.store.accounts import Accounts
 from rayrlhf.preferences.store.database import Database, UnavailableError
 from rayrlhf.preferences.store.records import Annotator, Decision, Lease, Question, Receipt, RefusedError, Run, Vote
-from rayrlhf.preferences.store.reports import Answered, Person, Progress, Reports
+from rayrlhf.preferences.store.reports import Answered, Person, Progress, Reports, RunInfo
 from rayrlhf.preferences.store.store import PreferenceStore
 from rayrlhf.preferences.store.voting import Verdict, decide
 
@@ -22,6 +22,7 @@ __all__ = [
     "RefusedError",
     "Reports",
     "Run",
+    "RunInfo",
     "UnavailableError",
     "Verdict",
     "Vote",

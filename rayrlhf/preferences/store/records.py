@@ -1,13 +1,22 @@
 """What the preference store takes and gives."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Choice
+from rayrlhf.preferences.store.tables import NAME_LENGTH
 from rayrlhf.preferences.store.voting import Status
 
+Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""Of a run or a query. These bounds are checked where records come over the network."""
+Clip = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}\.mp4$")]
+"""A clip's file: drawn at random, so that it tells nothing."""
+Text = Annotated[str, StringConstraints(max_length=20_000)]
+Number = Annotated[int, Field(ge=0, lt=2**31)]
 Role = Literal["annotator", "trainer", "admin"]
 Purpose = Literal["vote", "gold", "repeat"]
 """Why an annotator is shown a question: for its label, to test them, or to see whether they say the same again."""
@@ -31,10 +40,10 @@ class Run:
     sentence: what the robot is to do, as the annotators read it
     """
 
-    name: str
-    task: str
-    sentence: str
-    guidelines: str = ""
+    name: Name
+    task: Text
+    sentence: Text
+    guidelines: Text = ""
     options: QueueOptions = field(default_factory=QueueOptions)
 
 
@@ -48,12 +57,12 @@ class Question:
     ready:                  it may be shown
     """
 
-    id: str
-    session: int
-    position: int
+    id: Name
+    session: Number
+    position: Number
     gold: Choice | None = None
-    left_clip: str | None = None
-    right_clip: str | None = None
+    left_clip: Clip | None = None
+    right_clip: Clip | None = None
     ready: bool = True
 
 

@@ -1,5 +1,6 @@
 """What can be said of a run's questions and of the people who answer them."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -12,7 +13,7 @@ from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.store.database import Database
 from rayrlhf.preferences.store.records import Vote
 from rayrlhf.preferences.store.store import votes_of
-from rayrlhf.preferences.store.tables import answers, leases, queries
+from rayrlhf.preferences.store.tables import answers, leases, queries, runs
 from rayrlhf.preferences.store.voting import Status
 
 PAGE = 200
@@ -33,6 +34,20 @@ class Progress:
     disputed: int = 0
     expired: int = 0
     answers: int = 0
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as those who answer see it. doing: what training does, as it said last; `mine`: answers of one's own."""
+
+    name: str
+    task: str
+    sentence: str
+    guidelines: str
+    doing: dict[str, Any]
+    open: int
+    answers: int
+    mine: int
 
 
 @dataclass
@@ -79,6 +94,23 @@ class Reports:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def runs(self, annotator: str) -> list[RunInfo]:
+        """Every run, the newest first, with how many of its answers are `annotator`'s."""
+        valid = and_(queries.c.run == runs.c.name, answers.c.undone_at.is_(None))
+        given = select(func.count()).select_from(answers.join(leases).join(queries)).where(valid)
+        asked = select(func.count()).where(queries.c.run == runs.c.name, queries.c.status == "open", queries.c.ready)
+        counts = {
+            "open": asked.where(queries.c.gold.is_(None)),
+            "answers": given,
+            "mine": given.where(leases.c.annotator == annotator),
+        }
+        columns = [count.correlate(runs).scalar_subquery().label(name) for name, count in counts.items()]
+        with self._database.reading() as connection:
+            rows = connection.execute(select(runs, *columns).order_by(runs.c.created_at.desc(), runs.c.name)).all()
+        return [
+            RunInfo(row.name, row.task, row.sentence, row.guidelines, json.loads(row.status), *row[-3:]) for row in rows
+        ]
 
     def progress(self, run: str) -> Progress:
         """How far the run's questions are."""

@@ -47,6 +47,12 @@ class PreferenceStore:
             statement = self._insert(runs).values(row)
             connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=said))
 
+    def note(self, run: str, doing: str) -> None:
+        """Keeps what the run does just now, as JSON."""
+        with self._database.writing() as connection:
+            if not connection.execute(update(runs).where(runs.c.name == run).values(status=doing)).rowcount:
+                raise _unknown(run)
+
     def enqueue(self, run: str, asked: Sequence[Question]) -> None:
         """Puts questions. One that is there already stays as it is, and its verdict is handed over once more.
 
@@ -127,7 +133,7 @@ class PreferenceStore:
         An answer after the lease's end is stored too, and counts while votes are wanted.
 
         Raises:
-            RefusedError: the lease is not the annotator's, it is answered already, or `key` was used for something else.
+            RefusedError: the lease is not the annotator's or is answered already, or `key` was used for another answer.
         """
         now = self._clock.now()
         with self._database.writing() as connection:
@@ -239,10 +245,14 @@ def _votes() -> Select[Any]:
     return joined.where(answers.c.counted, answers.c.undone_at.is_(None)).order_by(answers.c.id)
 
 
+def _unknown(run: str) -> RefusedError:
+    return RefusedError("unknown", f"there is no run {run!r} in the preference store")
+
+
 def _options(connection: Connection, run: str) -> QueueOptions:
     found = connection.scalar(select(runs.c.options).where(runs.c.name == run))
     if found is None:
-        raise RefusedError("unknown", f"there is no run {run!r} in the preference store")
+        raise _unknown(run)
     return QueueOptions.model_validate_json(found)
 
 

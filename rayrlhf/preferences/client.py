@@ -1,0 +1,213 @@
+"""The queue over HTTP, from Python: the same calls as `PreferenceStore`, with the same records and errors."""
+
+import random
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.preferences.answers import Choice
+from rayrlhf.preferences.store.database import UnavailableError
+from rayrlhf.preferences.store.records import Annotator, Decision, Question, RefusedError, Role, Run
+from rayrlhf.preferences.store.reports import Answered, Person, Progress, RunInfo
+from rayrlhf.preferences.wire import (
+    MOST_AT_ONCE,
+    Asked,
+    Body,
+    ClipsMade,
+    Doing,
+    NewAccount,
+    Received,
+    Said,
+    Shown,
+    Stored,
+    Token,
+    Wanted,
+)
+
+Result = TypeVar("Result")
+_NOTHING = type(None)
+_AGAIN = (429, 500, 502, 503, 504)
+"""Statuses of which a later call may be free; 500 is what Ray Serve says for a replica that died under a request."""
+_WHY = {404: "unknown", 409: "conflict", 410: "late"}
+_LONGEST_PAUSE = 5.0
+
+
+class QueueClient:
+    """Calls on the queue at `url` with an account's `token`; use it in a `with` block, or `close` it.
+
+    A server that is away or busy is asked again for `patience` seconds; every call may be repeated without harm.
+
+    Raises, from every call:
+        UnavailableError: it stayed away.
+        RefusedError: the call cannot be carried out as things are.
+        UserError: the token is wrong or of another role, or the call is malformed.
+    """
+
+    def __init__(self, url: str, token: str, *, patience: float = 30.0, timeout: float = 10.0) -> None:
+        self._url, self._patience = url.rstrip("/"), patience
+        self._http = httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=timeout)
+
+    def __enter__(self) -> "QueueClient":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._http.close()
+
+    # --- whoever asks ---
+
+    def register(self, run: Run) -> None:
+        """Makes the run known, or what is written of it new."""
+        self._call("POST", "/v1/runs", TypeAdapter(Run).dump_json(run))
+
+    def note(self, run: str, doing: Doing) -> None:
+        """Tells those who wait what training does."""
+        self._call("PUT", f"/v1/runs/{_part(run)}/doing", _json(doing))
+
+    def enqueue(self, run: str, questions: Sequence[Question]) -> None:
+        """Puts questions; those that are there already stay, and their verdicts are handed over once more."""
+        for start in range(0, len(questions), MOST_AT_ONCE):
+            asked = Asked(questions=list(questions[start : start + MOST_AT_ONCE]))
+            self._call("POST", f"/v1/runs/{_part(run)}/questions", _json(asked))
+
+    def clips_made(self, query_id: str, left: str, right: str) -> None:
+        """The question's clips are there: it can be shown."""
+        self._call("POST", "/v1/clips", _json(ClipsMade(query_id=query_id, left_clip=left, right_clip=right)))
+
+    def decisions(self, run: str, received: Sequence[str] = ()) -> list[Decision]:
+        """What is decided for good; the same again until it is named as `received`."""
+        body = _json(Received(received=list(received)))
+        return self._call("POST", f"/v1/runs/{_part(run)}/decisions", body, list[Decision])
+
+    # --- whoever answers ---
+
+    def lease(self, run: str, count: int = 1) -> list[Shown]:
+        """The questions that are the caller's, and new ones until there are `count`."""
+        return self._call("POST", f"/v1/runs/{_part(run)}/leases", _json(Wanted(count=count)), list[Shown])
+
+    def answer(
+        self, lease: int, choice: Choice, *, key: str | None = None, seconds: float = 0.0, replays: int = 0
+    ) -> Stored:
+        """Stores an answer, of the clips as they were shown; once, however often it is sent."""
+        said = Said(lease=lease, choice=choice, key=key or uuid.uuid4().hex, seconds=seconds, replays=replays)
+        return self._call("POST", "/v1/answers", _json(said), Stored)
+
+    def undo(self, answer: int) -> Shown:
+        """Takes an answer back: the question is the caller's again."""
+        return self._call("DELETE", f"/v1/answers/{answer}", None, Shown)
+
+    # --- whoever looks ---
+
+    def me(self) -> Annotator:
+        """Whose token this is."""
+        return self._call("GET", "/v1/me", None, Annotator)
+
+    def runs(self) -> list[RunInfo]:
+        """Every run, the newest first."""
+        return self._call("GET", "/v1/runs", None, list[RunInfo])
+
+    def progress(self, run: str) -> Progress:
+        """Questions by what has become of them."""
+        return self._call("GET", f"/v1/runs/{_part(run)}/progress", None, Progress)
+
+    def people(self, run: str) -> list[Person]:
+        """What each annotator has done."""
+        return self._call("GET", f"/v1/runs/{_part(run)}/people", None, list[Person])
+
+    def agreement(self, run: str) -> float | None:
+        """Krippendorff's alpha of the votes."""
+        found = self._call("GET", f"/v1/runs/{_part(run)}/agreement", None, dict[str, float | None])
+        return found["krippendorff_alpha"]
+
+    def answered(self, run: str) -> Iterator[Answered]:
+        """All answered questions with their votes, the newest first."""
+        place: dict[str, Any] = {}
+        while page := self._call("GET", f"/v1/runs/{_part(run)}/answered", None, list[Answered], params=place):
+            yield from page
+            place = {"before": page[-1].answered_at, "before_id": page[-1].query_id}
+
+    def clip(self, name: str) -> bytes:
+        """The clip `name`, an MP4 file."""
+        return self._send("GET", f"/v1/clips/{_part(name)}", None, {}).content
+
+    def add_account(self, name: str, role: Role) -> str:
+        """A new account's token."""
+        return self._call("POST", "/v1/accounts", _json(NewAccount(name=name, role=role)), Token).token
+
+    # --- over HTTP ---
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: type[Result] = _NOTHING,  # type: ignore[assignment]
+        *,
+        params: dict[str, Any] | None = None,
+    ) -> Result:
+        response = self._send(method, path, body, params or {})
+        if kind is _NOTHING:
+            return None  # type: ignore[return-value]
+        try:
+            return TypeAdapter(kind).validate_json(response.content)
+        except ValidationError as error:
+            raise UserError(f"{self._url} is no queue of this rayrlhf: {in_one_line(error)}") from error
+
+    def _send(self, method: str, path: str, body: bytes | None, params: dict[str, Any]) -> httpx.Response:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        end, pause = time.monotonic() + self._patience, 0.05
+        while True:
+            try:
+                response = self._http.request(method, self._url + path, content=body, params=params, headers=headers)
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+                raise UserError(f"{self._url!r} is no address of a queue: {error}") from error
+            except httpx.TransportError as error:
+                reason, wait = in_one_line(error), pause
+            else:
+                if response.status_code not in _AGAIN:
+                    return _checked(response, self._url)
+                reason, wait = _detail(response), max(pause, _retry_after(response))
+            if time.monotonic() + wait > end:
+                raise UnavailableError(f"the queue at {self._url} does not answer: {reason}")
+            time.sleep(wait * random.uniform(0.8, 1.2))  # not all at the same moment
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _part(name: str) -> str:
+    """A name as one part of a path."""
+    return quote(name, safe="")
+
+
+def _json(body: Body) -> bytes:
+    return body.model_dump_json().encode()
+
+
+def _checked(response: httpx.Response, url: str) -> httpx.Response:
+    if response.is_success:
+        return response
+    why = _WHY.get(response.status_code)
+    if why is not None:
+        raise RefusedError(why, _detail(response))  # type: ignore[arg-type]
+    raise UserError(f"the queue at {url} says {response.status_code}: {_detail(response)}")
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.reason_phrase or str(response.status_code)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    after = response.headers.get("retry-after", "")
+    return float(after) if after.isdigit() else 0.0

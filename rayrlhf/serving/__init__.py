@@ -1,0 +1,1 @@
+"""The queue of questions and the trained policy over HTTP, on Ray Serve."""

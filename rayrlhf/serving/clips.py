@@ -1,0 +1,59 @@
+"""Clips over HTTP, whole or in part. Only names that we draw ourselves reach the file system."""
+
+import re
+from collections.abc import Iterator
+
+from pyarrow import fs
+from starlette.exceptions import HTTPException
+from starlette.responses import Response, StreamingResponse
+
+from rayrlhf.preferences.storage import locate
+
+_NAME = re.compile(r"[0-9a-f]{32}\.mp4")
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_CHUNK = 256 * 1024
+_FOR_EVER = "private, max-age=31536000, immutable"
+
+
+class Clips:
+    """The MP4 files of `folder`, on any filesystem of pyarrow's. They never change."""
+
+    def __init__(self, folder: str) -> None:
+        self._filesystem, self._folder = locate(folder)
+
+    def response(self, name: str, wanted: str | None) -> Response:
+        """The clip `name`; with a `Range` header `wanted`, that part of it. 404 and 416 otherwise."""
+        path = f"{self._folder}/{name}"
+        info = self._filesystem.get_file_info(path) if _NAME.fullmatch(name) else None
+        if info is None or info.type != fs.FileType.File:
+            raise HTTPException(404, "there is no such clip")
+        size = int(info.size)
+        headers = {"Accept-Ranges": "bytes", "Cache-Control": _FOR_EVER}
+        start, stop = 0, size
+        if wanted is not None:
+            start, stop = _range(wanted, size)
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        headers["Content-Length"] = str(stop - start)
+        status = 200 if wanted is None else 206
+        return StreamingResponse(self._read(path, start, stop), status, headers, media_type="video/mp4")
+
+    def _read(self, path: str, start: int, stop: int) -> Iterator[bytes]:
+        with self._filesystem.open_input_file(path) as file:
+            file.seek(start)
+            while start < stop and (chunk := file.read(min(_CHUNK, stop - start))):
+                start += len(chunk)
+                yield chunk
+
+
+def _range(wanted: str, size: int) -> tuple[int, int]:
+    """`[start, stop)` of a range of bytes, of which there is one (RFC 9110, section 14)."""
+    found = _RANGE.fullmatch(wanted.strip())
+    if found is None or not (found[1] or found[2]):
+        raise HTTPException(416, "wanted one range of bytes", {"Content-Range": f"bytes */{size}"})
+    if not found[1]:
+        start, stop = max(0, size - int(found[2])), size
+    else:
+        start, stop = int(found[1]), min(size, int(found[2]) + 1) if found[2] else size
+    if start >= stop:
+        raise HTTPException(416, "the range lies outside the clip", {"Content-Range": f"bytes */{size}"})
+    return start, stop

@@ -1,0 +1,44 @@
+"""The queue as a deployment of Ray Serve."""
+
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+
+from rayrlhf.errors import UserError
+from rayrlhf.serving.queue import build_app
+from rayrlhf.serving.settings import QueueSettings
+
+WAITING = 200
+"""Requests that wait for a replica; more get 503 from Serve."""
+
+
+def queue_deployment(settings: QueueSettings, *, replicas: int = 1) -> Application:
+    """The queue, for `serve.run`. Replicas share the store and nothing else."""
+
+    def build() -> FastAPI:  # Serve calls plain functions only, in each replica
+        return _build(settings)
+
+    deployment: Any = serve.deployment(
+        serve.ingress(build)(),
+        name="queue",
+        num_replicas=replicas,
+        # a replica refuses by itself above `at_once`; streams of events come on top
+        max_ongoing_requests=4 * settings.at_once,
+        max_queued_requests=WAITING,
+    )
+    application: Application = deployment.bind()
+    return application
+
+
+def _build(settings: QueueSettings) -> FastAPI:
+    """The application in its replica. Raises `UserError` for an SQLite file on a cluster of several nodes."""
+    sqlite = not settings.database.startswith("postgresql")
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if sqlite and len(nodes) > 1:
+        raise UserError(
+            f"{len(nodes)} nodes cannot share an SQLite file: give the queue postgresql://..., or a cluster of one node"
+        )
+    return build_app(settings)

@@ -1,0 +1,332 @@
+"""The queue of questions over HTTP: `/v1`, for the programs that ask, the people who answer, and those who look.
+
+Every request carries `Authorization: Bearer TOKEN`. Nothing is held here: any number of replicas may share a store.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from rayrlhf import __version__
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.store import (
+    Accounts,
+    Annotator,
+    Answered,
+    Database,
+    Decision,
+    Lease,
+    Person,
+    PreferenceStore,
+    Progress,
+    RefusedError,
+    Reports,
+    Run,
+    RunInfo,
+    UnavailableError,
+)
+from rayrlhf.preferences.store.records import Name, Role
+from rayrlhf.preferences.store.reports import PAGE
+from rayrlhf.preferences.store.voting import Status
+from rayrlhf.preferences.wire import (
+    Asked,
+    ClipsMade,
+    Doing,
+    NewAccount,
+    Problem,
+    Received,
+    Said,
+    Shown,
+    Stored,
+    Token,
+    Wanted,
+)
+from rayrlhf.serving.clips import Clips
+from rayrlhf.serving.guard import Bounds, Gate, Rates, problem
+from rayrlhf.serving.settings import QueueSettings
+
+_REFUSALS = {"unknown": 404, "conflict": 409, "late": 410}
+_EVENT_SECONDS = 1.0
+"""How often a stream of events looks whether anything is new."""
+RunName = Annotated[Name, Path()]
+
+
+class Queue:
+    """What the routes need: the store and its readers."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self.database = Database(settings.database)
+        self.store = PreferenceStore(self.database)
+        self.reports = Reports(self.database)
+        self.accounts = Accounts(self.database)
+        self.clips = Clips(settings.clips)
+
+
+def build_app(settings: QueueSettings) -> FastAPI:
+    """The application, with a connection to the store of its own."""
+    queue = Queue(settings)
+    app = FastAPI(title="rayrlhf queue", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    # the last one is the outermost
+    app.add_middleware(Gate, who=queue.accounts.who, rates=Rates(settings.requests_per_second, settings.burst))
+    app.add_middleware(Bounds, at_once=settings.at_once, body_bytes=settings.body_bytes, uncounted="/events")
+    _add_refusals(app)
+    for add in (_add_asking, _add_answering, _add_looking, _add_accounts, _add_health):
+        add(app, queue)
+    return app
+
+
+# --- who calls ---
+
+_bearer = HTTPBearer(auto_error=False, description="The token of an account of the queue.")
+
+
+def _caller(*roles: Role) -> Any:
+    """Whoever calls, whom the gate has let in, if they are one of `roles` or an admin."""
+
+    def who(request: Request, _: Annotated[Any, Depends(_bearer)]) -> Annotator:  # the bearer is for OpenAPI's eyes
+        caller: Annotator = request.state.caller
+        if caller.role not in (*roles, "admin"):
+            raise HTTPException(403, f"this is for {' and '.join(roles) or 'admin'} accounts")
+        return caller
+
+    return Depends(who)
+
+
+Anyone = Annotated[Annotator, _caller("annotator", "trainer")]
+Answerer = Annotated[Annotator, _caller("annotator")]
+Trainer = Annotated[Annotator, _caller("trainer")]
+Admin = Annotated[Annotator, _caller()]
+
+
+# --- whoever asks ---
+
+
+def _add_asking(app: FastAPI, queue: Queue) -> None:
+    store = queue.store
+
+    @app.post("/v1/runs", status_code=204, responses=_problems(422))
+    def register(run: Run, caller: Trainer) -> None:
+        """Makes a run known, or what is written of it new."""
+        store.register(run)
+
+    @app.put("/v1/runs/{run}/doing", status_code=204, responses=_problems(404, 422))
+    def note(run: RunName, doing: Doing, caller: Trainer) -> None:
+        """Tells those who wait what training does."""
+        store.note(run, doing.model_dump_json())
+
+    @app.post("/v1/runs/{run}/questions", status_code=204, responses=_problems(404, 409, 422))
+    def enqueue(run: RunName, asked: Asked, caller: Trainer) -> None:
+        """Puts questions; those that are there already stay, and their verdicts are handed over once more."""
+        store.enqueue(run, asked.questions)
+
+    @app.post("/v1/clips", status_code=204, responses=_problems(422))
+    def clips_made(made: ClipsMade, caller: Trainer) -> None:
+        """A question's clips are there: it can be shown."""
+        store.clips_made(made.query_id, made.left_clip, made.right_clip)
+
+    @app.post("/v1/runs/{run}/decisions", responses=_problems(404, 422))
+    def decisions(run: RunName, received: Received, caller: Trainer) -> list[Decision]:
+        """What is decided for good; the same again until it is named as received."""
+        return store.decisions(run, received.received)
+
+
+# --- whoever answers ---
+
+
+def _add_answering(app: FastAPI, queue: Queue) -> None:
+    store, clock = queue.store, queue.database.clock
+
+    def shown(lease: Lease) -> Shown:
+        return Shown(lease.id, lease.left_clip, lease.right_clip, max(0.0, lease.expires_at - clock.now()))
+
+    @app.post("/v1/runs/{run}/leases", responses=_problems(404, 422))
+    def lease(run: RunName, wanted: Wanted, caller: Answerer) -> list[Shown]:
+        """The questions that are the caller's, and new ones until there are `count`."""
+        return [shown(one) for one in store.lease(run, caller.name, wanted.count)]
+
+    @app.post("/v1/answers", responses=_problems(404, 409, 422))
+    def answer(said: Said, caller: Answerer) -> Stored:
+        """Stores an answer. A second call with the same key does nothing."""
+        made = store.answer(
+            caller.name, said.lease, said.choice, key=said.key, seconds=said.seconds, replays=said.replays
+        )
+        return Stored(made.answer_id)
+
+    @app.delete("/v1/answers/{number}", responses=_problems(404, 410, 422))
+    def undo(number: Annotated[int, Path(ge=1, lt=2**31)], caller: Answerer) -> Shown:
+        """Takes an answer back: the question is the caller's again."""
+        return shown(store.undo(caller.name, number))
+
+
+# --- whoever looks ---
+
+
+def _add_looking(app: FastAPI, queue: Queue) -> None:
+    reports = queue.reports
+
+    @app.get("/v1/me")
+    def me(caller: Anyone) -> Annotator:
+        """Whose token this is."""
+        return caller
+
+    @app.get("/v1/runs")
+    def runs(caller: Anyone) -> list[RunInfo]:
+        """Every run, the newest first."""
+        return reports.runs(caller.name)
+
+    @app.get("/v1/runs/{run}/progress", responses=_problems(422))
+    def progress(run: RunName, caller: Anyone) -> Progress:
+        """Questions by what has become of them."""
+        return reports.progress(run)
+
+    @app.get("/v1/runs/{run}/people", responses=_problems(422))
+    def people(run: RunName, caller: Anyone) -> list[Person]:
+        """What each annotator has done; an annotator sees their own."""
+        return [one for one in reports.people(run) if caller.role != "annotator" or one.name == caller.name]
+
+    @app.get("/v1/runs/{run}/agreement", responses=_problems(422))
+    def agreement(run: RunName, caller: Trainer) -> dict[str, float | None]:
+        """Krippendorff's alpha of the votes."""
+        return {"krippendorff_alpha": reports.agreement(run)}
+
+    @app.get("/v1/runs/{run}/answered", responses=_problems(422))
+    def answered(
+        run: RunName,
+        caller: Trainer,
+        annotator: Annotated[str | None, Query(max_length=100)] = None,
+        status: Annotated[list[Status], Query(max_length=10)] = [],  # noqa: B006
+        disagreed: bool = False,
+        before: Annotated[float | None, Query(ge=0, le=1e12)] = None,
+        before_id: Annotated[str, Query(max_length=200)] = "",
+        limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
+    ) -> list[Answered]:
+        """Answered questions, the newest first; `before` and `before_id` are the last one's of the page before."""
+        place = None if before is None else (before, before_id)
+        return reports.browse(run, annotator=annotator, statuses=status, disagreed=disagreed, before=place, limit=limit)
+
+    @app.get("/v1/runs/{run}/export", response_class=StreamingResponse, responses=_problems(422))
+    def export(run: RunName, caller: Trainer) -> StreamingResponse:
+        """All answered questions with their votes, one JSON object a line, the newest first."""
+        return StreamingResponse(_lines(reports, run), media_type="application/x-ndjson")
+
+    @app.get("/v1/clips/{clip}", response_class=Response, responses=_problems(404, 416))
+    def clip(clip: str, request: Request, caller: Anyone) -> Response:
+        """A clip, or the range of it that is asked for."""
+        return queue.clips.response(clip, request.headers.get("range"))
+
+    @app.get("/v1/runs/{run}/events", response_class=StreamingResponse, responses=_problems(422))
+    def events(run: RunName, caller: Anyone) -> StreamingResponse:
+        """Server-sent events: `news` whenever there is more, or less, to answer or training says something new."""
+        return StreamingResponse(_news(reports, run, caller.name), media_type="text/event-stream")
+
+
+def _lines(reports: Reports, run: str) -> Iterator[str]:
+    place = None
+    while page := reports.browse(run, before=place, limit=PAGE):
+        yield from (json.dumps(asdict(item)) + "\n" for item in page)
+        place = page[-1].place
+
+
+async def _news(reports: Reports, run: str, annotator: str) -> AsyncIterator[str]:
+    """What is new, when it is; a comment in between shows that the connection lives."""
+
+    def look() -> dict[str, Any]:
+        found = next((asdict(info) for info in reports.runs(annotator) if info.name == run), {})
+        return {name: found.get(name) for name in ("open", "answers", "mine", "doing")}
+
+    last: dict[str, Any] | None = None
+    while True:
+        try:
+            now = await run_in_threadpool(look)
+        except UnavailableError:
+            now = last or {}
+        if now != last:
+            last = now
+            yield f"event: news\ndata: {json.dumps(now)}\n\n"
+        else:
+            yield ":\n\n"
+        await asyncio.sleep(_EVENT_SECONDS)
+
+
+# --- accounts, health, refusals ---
+
+
+def _add_accounts(app: FastAPI, queue: Queue) -> None:
+    @app.post("/v1/accounts", status_code=201, responses=_problems(400, 422))
+    def add(account: NewAccount, caller: Admin) -> Token:
+        """A new account; its token is shown this once."""
+        return Token(queue.accounts.add(account.name, account.role))
+
+    @app.get("/v1/accounts")
+    def accounts(caller: Admin) -> list[dict[str, Any]]:
+        """All accounts."""
+        return [{**asdict(account), "usable": usable} for account, usable in queue.accounts.all()]
+
+    @app.delete("/v1/accounts/{name}", status_code=204, responses=_problems(404, 422))
+    def disable(name: Annotated[str, Path(max_length=100)], caller: Admin) -> None:
+        """Ends an account's token; its answers stay."""
+        queue.accounts.disable(name)
+
+
+def _add_health(app: FastAPI, queue: Queue) -> None:
+    @app.get("/v1/health")
+    def health(caller: Anyone) -> dict[str, str]:
+        """That the server and, since the token was looked up, the store answer."""
+        return {"status": "ok", "version": __version__}
+
+    @app.get("/v1/openapi.json")
+    def openapi(caller: Anyone) -> dict[str, Any]:
+        """What this is."""
+        return app.openapi()
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Problem} for status in (400, 401, 403, 413, 429, 503, *statuses)}
+
+
+def _add_refusals(app: FastAPI) -> None:
+    """Every refusal is one `Problem`."""
+
+    def refused(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RefusedError)
+        return problem(_REFUSALS[error.why], error.why, str(error))
+
+    def unavailable(_: Request, error: Exception) -> JSONResponse:
+        return problem(503, "unavailable", "the preference store does not answer; try again")
+
+    def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return problem(422, "invalid", f"{place}: {first['msg']}")
+
+    def plain(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        found = problem(error.status_code, _WORDS.get(error.status_code, "refused"), str(error.detail))
+        found.headers.update(error.headers or {})
+        return found
+
+    def by_user(_: Request, error: Exception) -> JSONResponse:
+        return problem(400, "invalid", str(error))
+
+    handlers: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
+        RefusedError: refused,
+        UnavailableError: unavailable,
+        RequestValidationError: invalid,
+        HTTPException: plain,
+        UserError: by_user,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+_WORDS = {403: "role", 404: "unknown", 413: "size", 416: "range"}

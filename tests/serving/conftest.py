@@ -1,0 +1,63 @@
+"""A queue behind a real HTTP server on loopback."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from rayrlhf.preferences.client import QueueClient
+from rayrlhf.preferences.store import Accounts, Database
+from rayrlhf.serving.queue import build_app
+from rayrlhf.serving.settings import QueueSettings
+
+
+class Server:
+    """A queue's server in a thread, which can be stopped and started on the same port."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self.settings = settings
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.accounts = Accounts(Database(settings.database))
+        self.tokens = {role: self.accounts.add(f"the {role}", role) for role in ("annotator", "trainer", "admin")}
+        self.start()
+
+    def start(self) -> None:
+        options = uvicorn.Config(build_app(self.settings), port=self.port, log_level="critical", lifespan="off")
+        self._server = uvicorn.Server(options)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive()
+
+    def stop(self) -> None:
+        self._server.force_exit = self._server.should_exit = True
+        self._thread.join()
+
+    def client(self, role: str = "annotator", **options: float) -> QueueClient:
+        return QueueClient(self.url, self.tokens[role], **options)
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    made: list[Server] = []
+
+    def one_more(**settings: object) -> Server:
+        (tmp_path / "clips").mkdir(exist_ok=True)
+        paths = {"database": str(tmp_path / "queue.sqlite"), "clips": str(tmp_path / "clips")}
+        made.append(Server(QueueSettings(**{"requests_per_second": 1e6, "burst": 10**6, **paths, **settings})))
+        return made[-1]
+
+    yield one_more
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server]) -> Server:
+    return make_server()

@@ -1,0 +1,261 @@
+"""The queue over HTTP: what it does, and what it refuses."""
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rayrlhf.config import QueueOptions
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.client import QueueClient
+from rayrlhf.preferences.store import Question, RefusedError, Run, UnavailableError
+from rayrlhf.preferences.wire import Doing
+
+CLIP = "0123456789abcdef" * 2 + ".mp4"
+
+
+def fill(client: QueueClient, count: int = 3, run: str = "run", **options: object) -> None:
+    client.register(Run(run, "drawer-open", "open the drawer", "be kind", QueueOptions(settle_seconds=0.0, **options)))
+    client.enqueue(run, [Question(f"{run}/0/{i}", 0, i) for i in range(count)])
+
+
+def test_from_a_question_to_its_label(server) -> None:
+    with server.client("trainer") as trainer, server.client() as annotator:
+        fill(trainer)
+        [lease] = annotator.lease("run")
+        assert 290 < lease.seconds_left <= 300
+        stored = annotator.answer(lease.lease, "equal", seconds=2.5, replays=1)
+        assert annotator.undo(stored.answer).lease == lease.lease
+        annotator.answer(lease.lease, "skip")
+        [decision] = trainer.decisions("run")
+        assert (decision.query_id, decision.status, decision.votes[0].annotator) == ("run/0/0", "skip", "the annotator")
+        assert trainer.decisions("run", ["run/0/0"]) == []
+        assert annotator.progress("run").open == 2
+        assert [person.answers for person in annotator.people("run")] == [1]
+        assert trainer.agreement("run") is None
+        assert [item.query_id for item in trainer.answered("run")] == ["run/0/0"]
+        trainer.note("run", Doing(phase="exploring", env_steps=10, total_steps=100, next_questions_at=50))
+        [info] = annotator.runs()
+        assert (info.sentence, info.guidelines, info.open, info.mine) == ("open the drawer", "be kind", 2, 1)
+        assert info.doing["next_questions_at"] == 50
+
+
+def test_more_questions_than_one_request_takes(server) -> None:
+    with server.client("trainer") as trainer:
+        fill(trainer, 2500)
+        assert trainer.progress("run").open == 2500
+
+
+def test_annotators_learn_nothing_of_what_a_question_is_for(server) -> None:
+    with server.client("trainer") as trainer:
+        fill(trainer, 1, gold_every=2)
+        trainer.enqueue("run", [Question("the gold one", 0, 0, gold="left")])
+    headers = {"Authorization": f"Bearer {server.tokens['annotator']}"}
+    shown = httpx.post(f"{server.url}/v1/runs/run/leases", json={"count": 2}, headers=headers)
+    assert len(shown.json()) == 2
+    assert {key for lease in shown.json() for key in lease} == {"lease", "left_clip", "right_clip", "seconds_left"}
+
+
+def routes(server) -> list[tuple[str, str]]:
+    with server.client("admin") as admin:
+        found = admin._send("GET", "/v1/openapi.json", None, {}).json()
+    listed = [(method.upper(), path) for path, methods in found["paths"].items() for method in methods]
+    assert len(listed) > 15
+    return listed
+
+
+def test_nothing_answers_without_a_token(server) -> None:
+    for method, path in routes(server):
+        url = server.url + path.format(run="run", number=1, clip=CLIP, name="x")
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic eDp5"},
+            {"Authorization": "Bearer"},
+        ):
+            answer = httpx.request(method, url, headers=headers, content=b"{")
+            assert answer.status_code == 401, (method, path, headers)
+            assert answer.json()["why"] == "token"
+    for path in ("/docs", "/redoc", "/openapi.json", "/", "/v1/none"):
+        assert httpx.get(server.url + path).status_code == 401
+
+
+def test_roles(server) -> None:
+    with server.client() as annotator, server.client("trainer") as trainer, server.client("admin") as admin:
+        with pytest.raises(UserError, match="403"):
+            fill(annotator)
+        with pytest.raises(UserError, match="403"):
+            trainer.lease("run")
+        with pytest.raises(UserError, match="403"):
+            trainer.add_account("ben", "annotator")
+        fill(admin)
+        assert len(admin.lease("run")) == 1
+        with QueueClient(server.url, admin.add_account("ben", "annotator")) as ben:
+            assert ben.me().name == "ben"
+            server.accounts.disable("ben")
+            with pytest.raises(UserError, match="401"):
+                ben.me()
+
+
+def test_refusals_arrive_as_the_stores_own(server) -> None:
+    with server.client("trainer") as trainer, server.client() as annotator:
+        fill(trainer)
+        [lease] = annotator.lease("run")
+        annotator.answer(lease.lease, "left")
+        for call, why in (
+            (lambda: annotator.answer(lease.lease, "left"), "conflict"),
+            (lambda: annotator.answer(999, "left"), "unknown"),
+            (lambda: annotator.lease("no such run"), "unknown"),
+            (lambda: annotator.undo(999), "unknown"),
+            (lambda: trainer.note("no such run", Doing(phase="x")), "unknown"),
+        ):
+            with pytest.raises(RefusedError) as refused:
+                call()
+            assert refused.value.why == why
+        trainer.decisions("run")
+        with pytest.raises(RefusedError) as refused:
+            annotator.undo(1)
+        assert refused.value.why == "late"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/answers", b"{", 422),
+        ("POST", "/v1/answers", b"[]", 422),
+        ("POST", "/v1/answers", b'{"lease": 1, "choice": "both", "key": "12345678"}', 422),
+        ("POST", "/v1/answers", b'{"lease": 1, "choice": "left", "key": "../../etc"}', 422),
+        ("POST", "/v1/answers", b'{"lease": 1e99, "choice": "left", "key": "12345678"}', 422),
+        ("POST", "/v1/answers", b'{"lease": 1, "choice": "left", "key": "12345678", "seconds": NaN}', 422),
+        ("POST", "/v1/answers", b'{"lease": 1, "choice": "left", "key": "12345678", "annotator": "ben"}', 422),
+        ("POST", "/v1/answers", b"\xff\xfe\x00", 400),
+        ("DELETE", "/v1/answers/0", None, 422),
+        ("DELETE", "/v1/answers/99999999999999999999", None, 422),
+        ("POST", "/v1/runs/run/leases", b'{"count": 1000000}', 422),
+        ("POST", "/v1/runs/%00/leases", b"{}", 422),
+        ("POST", "/v1/runs/" + "x" * 5000 + "/leases", b"{}", 422),
+        ("GET", "/v1/clips/..%2f..%2fetc%2fpasswd", None, 404),
+        ("GET", "/v1/clips/%2e%2e", None, 404),
+        ("GET", f"/v1/clips/{CLIP}", None, 404),
+        ("GET", "/v1/runs/run/answered?limit=1000000", None, 422),
+        ("GET", "/v1/runs/run/answered?status=none", None, 422),
+        ("GET", "/v1/runs/run/answered?before=nan", None, 422),
+        ("PATCH", "/v1/answers", None, 405),
+    ],
+)
+def test_hostile_requests_are_refused_in_one_line(
+    server, method: str, path: str, body: bytes | None, status: int
+) -> None:
+    headers = {"Authorization": f"Bearer {server.tokens['admin']}", "Content-Type": "application/json"}
+    answer = httpx.request(method, server.url + path, content=body, headers=headers)
+    assert answer.status_code == status, answer.text
+    said = answer.json()
+    assert set(said) == {"why", "detail"}
+    assert "\n" not in said["detail"] and len(said["detail"]) < 300
+
+
+def test_a_body_that_is_too_large_is_not_read(make_server: Callable[..., object]) -> None:
+    server = make_server(body_bytes=10_000)
+    headers = {"Authorization": f"Bearer {server.tokens['trainer']}", "Content-Type": "application/json"}
+
+    def chunks():
+        for _ in range(100):
+            yield b" " * 1000
+
+    for content in (b" " * 20_000, chunks()):
+        answer = httpx.post(f"{server.url}/v1/runs", content=content, headers=headers)
+        assert (answer.status_code, answer.json()["why"]) == (413, "size")
+
+
+def test_an_account_that_asks_too_often_waits(make_server: Callable[..., object]) -> None:
+    server = make_server(requests_per_second=2.0, burst=5)
+    headers = {name: {"Authorization": f"Bearer {server.tokens[name]}"} for name in ("annotator", "trainer")}
+    found = [httpx.get(f"{server.url}/v1/me", headers=headers["annotator"]) for _ in range(8)]
+    assert [answer.status_code for answer in found][:5] == [200] * 5
+    assert found[-1].status_code == 429 and int(found[-1].headers["retry-after"]) >= 1
+    assert httpx.get(f"{server.url}/v1/me", headers=headers["trainer"]).status_code == 200
+    with server.client(patience=10) as client:
+        assert client.me().name == "the annotator", "the client waits and comes again"
+
+
+def test_more_at_once_than_it_can_work_on_come_again(make_server: Callable[..., object]) -> None:
+    server = make_server(at_once=2)
+    headers = {"Authorization": f"Bearer {server.tokens['annotator']}"}
+    with ThreadPoolExecutor(16) as people:
+        codes = list(people.map(lambda _: httpx.get(f"{server.url}/v1/runs", headers=headers).status_code, range(200)))
+    assert set(codes) <= {200, 503} and 200 in codes
+    with ThreadPoolExecutor(16) as people, server.client(patience=60) as client:
+        assert all(run == [] for run in people.map(lambda _: client.runs(), range(100)))
+
+
+def test_a_server_that_is_away_is_asked_again(server) -> None:
+    with server.client("trainer") as trainer, server.client(patience=60) as annotator:
+        fill(trainer)
+        [lease] = annotator.lease("run")
+        server.stop()
+        with server.client(patience=0.3) as impatient, pytest.raises(UnavailableError, match="does not answer"):
+            impatient.me()
+        threading.Timer(1.0, server.start).start()
+        stored = annotator.answer(lease.lease, "left")
+        assert stored.answer == 1
+    for url in ("nowhere", "http://", "ftp://host"):
+        with QueueClient(url, "x", patience=0.1) as lost, pytest.raises(UserError):
+            lost.me()
+
+
+def test_clips_whole_and_in_part(server, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 4000
+    (tmp_path / "clips" / CLIP).write_bytes(content)
+    (tmp_path / "clips" / "secret.mp4").write_bytes(b"x")
+    with server.client() as client:
+        assert client.clip(CLIP) == content
+    headers = {"Authorization": f"Bearer {server.tokens['annotator']}"}
+    size = len(content)
+    for wanted, start, stop in (
+        ("bytes=0-0", 0, 1), ("bytes=5-99", 5, 100), ("bytes=1000-", 1000, size), ("bytes=-7", size - 7, size),
+        (f"bytes=10-{size + 5}", 10, size), (f"bytes=-{size + 5}", 0, size),
+    ):  # fmt: skip
+        part = httpx.get(f"{server.url}/v1/clips/{CLIP}", headers={**headers, "Range": wanted})
+        assert part.status_code == 206
+        assert part.content == content[start:stop]
+        assert part.headers["content-range"] == f"bytes {start}-{stop - 1}/{size}"
+    for wanted in (f"bytes={size}-", "bytes=5-4", "bytes=-0", "bytes=a-b", "items=0-1", "bytes=0-1,3-4", "bytes=-"):
+        refused = httpx.get(f"{server.url}/v1/clips/{CLIP}", headers={**headers, "Range": wanted})
+        assert refused.status_code == 416, wanted
+        assert refused.headers["content-range"] == f"bytes */{size}"
+    assert httpx.get(f"{server.url}/v1/clips/secret.mp4", headers=headers).status_code == 404
+
+
+def test_news_come_by_themselves(server) -> None:
+    headers = {"Authorization": f"Bearer {server.tokens['annotator']}"}
+    with server.client("trainer") as trainer:
+        fill(trainer, 1)
+        with httpx.stream("GET", f"{server.url}/v1/runs/run/events", headers=headers, timeout=20) as stream:
+            news = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
+            assert next(news)["open"] == 1
+            trainer.enqueue("run", [Question("another", 0, 7)])
+            assert next(news)["open"] == 2
+            trainer.note("run", Doing(phase="learning"))
+            assert next(news)["doing"]["phase"] == "learning"
+
+
+def test_the_export_is_everything_answered(server) -> None:
+    with server.client("trainer") as trainer, server.client() as annotator:
+        fill(trainer, 230)
+        for lease in [lease for _ in range(23) for lease in _answered(annotator)]:
+            assert lease
+        lines = trainer._send("GET", "/v1/runs/run/export", None, {}).text.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert {row["query_id"] for row in rows} == {f"run/0/{i}" for i in range(230)}
+    assert all(row["votes"][0]["annotator"] == "the annotator" for row in rows)
+
+
+def _answered(annotator: QueueClient) -> list[int]:
+    leases = [lease.lease for lease in annotator.lease("run", 10)]
+    for lease in leases:
+        annotator.answer(lease, "equal")
+    return leases

@@ -1,0 +1,88 @@
+"""The queue on Ray Serve: several replicas, one of them killed."""
+
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from ray import serve
+
+from rayrlhf.config import QueueOptions
+from rayrlhf.preferences.client import QueueClient
+from rayrlhf.preferences.store import Accounts, Database, Question, Reports, Run
+from rayrlhf.serving.deploy import queue_deployment
+from rayrlhf.serving.settings import QueueSettings
+
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
+PEOPLE, QUESTIONS, OVERLAP = 8, 120, 2
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> QueueSettings:
+    (tmp_path / "clips").mkdir()
+    database, clips = str(tmp_path / "queue.sqlite"), str(tmp_path / "clips")
+    return QueueSettings(database=database, clips=clips, requests_per_second=1e6, burst=10**6)
+
+
+@pytest.fixture
+def url(settings: QueueSettings) -> Iterator[str]:
+    """Two replicas behind Serve's proxy, on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(queue_deployment(settings, replicas=2), name="queue", route_prefix="/")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+def replicas() -> list[int]:
+    """Process ids of the queue's replicas."""
+    return [process.pid for process in psutil.process_iter(["cmdline"]) if "ServeReplica:queue" in _title(process)]
+
+
+def _title(process: psutil.Process) -> str:
+    return " ".join(process.info["cmdline"] or [])
+
+
+def test_replicas_killed_in_the_middle_of_answers(url: str, settings: QueueSettings) -> None:
+    """People go on with what is left of the queue; every acknowledged answer is there once, no seat is taken twice."""
+    accounts = Accounts(Database(settings.database))
+    names = [f"annotator {number}" for number in range(PEOPLE)]
+    tokens = [accounts.add(name, "annotator") for name in names]
+    with QueueClient(url, accounts.add("trainer", "trainer"), patience=60) as trainer:
+        options = QueueOptions(overlap=OVERLAP, min_answers=OVERLAP, settle_seconds=0, lease_seconds=60)
+        trainer.register(Run("run", "t", "s", options=options))
+        trainer.enqueue("run", [Question(f"q{i}", 0, i) for i in range(QUESTIONS)])
+    acknowledged: list[int] = []
+    people = [threading.Thread(target=_answer_all, args=(url, token, acknowledged)) for token in tokens]
+    for person in people:
+        person.start()
+    killed = 0
+    for goal in (30, 90, 150):
+        while len(acknowledged) < goal:
+            time.sleep(0.01)
+        if victims := replicas():
+            os.kill(victims[0], signal.SIGKILL)
+            killed += 1
+    for person in people:
+        person.join()
+    assert killed == 3
+    answered = Reports(Database(settings.database)).browse("run", limit=200)
+    assert len(answered) == QUESTIONS
+    assert {len({vote.annotator for vote in item.votes}) for item in answered} == {OVERLAP}
+    assert Counter(acknowledged).most_common(1)[0][1] == 1
+    assert len(acknowledged) == QUESTIONS * OVERLAP
+
+
+def _answer_all(url: str, token: str, acknowledged: list[int]) -> None:
+    with QueueClient(url, token, patience=120) as client:
+        while leased := client.lease("run"):
+            acknowledged.append(client.answer(leased[0].lease, "equal", key=uuid.uuid4().hex).answer)
