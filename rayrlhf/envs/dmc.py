@@ -12,8 +12,9 @@ from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.gymnasium import GymnasiumEnv, spec_of
 from rayrlhf.envs.interface import EnvSpec
 from rayrlhf.envs.loop import LoopEnv
-from rayrlhf.envs.scene import Scene
+from rayrlhf.envs.scene import Scene, pose_of, strike_pose
 from rayrlhf.errors import UserError
+from rayrlhf.preferences.fragments import Floats
 
 if not hasattr(np, "in1d"):  # NumPy 2.4 has no such name; dm_control 1.0.28, which goes with this MuJoCo, wants it
     np.in1d = np.isin  # type: ignore[attr-defined]
@@ -64,6 +65,16 @@ class DmcEnv(GymnasiumEnv):
             self._scene, self._drawn = Scene(model, data, 0 if model.ncam else -1), model
         assert self._scene is not None
         return self._scene.frame(width, height)
+
+    @property
+    def recalls(self) -> bool:
+        return True
+
+    def moment(self) -> NDArray[Any]:
+        return pose_of(self._control.physics.data)
+
+    def recall(self, moment: Floats) -> None:
+        strike_pose(*self.mujoco(), moment)
 
     def mujoco(self) -> tuple[Any, Any]:
         return self._control.physics.model.ptr, self._control.physics.data.ptr

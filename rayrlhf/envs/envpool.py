@@ -98,6 +98,12 @@ class PoolEnv:
     def render(self, index: int = 0, *, width: int = 480, height: int = 480) -> NDArray[np.uint8]:
         _refuse("rendering")
 
+    def moments(self) -> Floats:
+        _refuse("recorded moments, of which clips are made")
+
+    def recall(self, index: int, seed: int, moment: Floats) -> None:
+        _refuse("recorded moments, of which clips are made")
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.close()

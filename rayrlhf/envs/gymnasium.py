@@ -48,7 +48,7 @@ def spec_of(options: EnvOptions, env: "GymnasiumEnv", limit: int | None) -> EnvS
     if options.horizon is None and limit is None:
         raise UserError(f"{options.task} has no time limit of its own: give env.horizon")
     horizon = options.horizon or -(-cast(int, limit) // options.action_repeat)
-    return EnvSpec(f"{options.suite}/{options.task}", env.obs_dim, env.action_dim, horizon)
+    return EnvSpec(f"{options.suite}/{options.task}", env.obs_dim, env.action_dim, horizon, recalls=env.recalls)
 
 
 class GymnasiumEnv:
@@ -97,6 +97,19 @@ class GymnasiumEnv:
         except Exception as error:  # drawing needs libraries that stepping does not
             raise UserError(f"cannot render: {error}") from error
         return resize(np.asarray(frame, np.uint8), width, height)
+
+    @property
+    def recalls(self) -> bool:
+        """Whether moments can be recorded and shown: MuJoCo's environments say how."""
+        return self.mujoco() is not None and callable(getattr(self._env.unwrapped, "set_state", None))
+
+    def moment(self) -> NDArray[Any]:
+        simulation = self.mujoco() if self.recalls else None
+        return np.empty(0) if simulation is None else simulation[1].qpos.copy()
+
+    def recall(self, moment: Floats) -> None:
+        raw: Any = self._env.unwrapped
+        raw.set_state(moment.astype(np.float64), np.zeros(raw.model.nv))
 
     def mujoco(self) -> tuple[Any, Any] | None:
         raw = self._env.unwrapped

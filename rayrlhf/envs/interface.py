@@ -17,6 +17,7 @@ class EnvSpec:
     obs_dim, action_dim: widths `O` and `A`; actions are always in [-1, 1], the environment scales them
     horizon: steps until truncation
     caveat:  what whoever trains on it should be told, or nothing
+    recalls: whether recorded moments can be drawn again
     """
 
     name: str
@@ -24,6 +25,7 @@ class EnvSpec:
     action_dim: int
     horizon: int
     caveat: str = ""
+    recalls: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,20 @@ class VectorEnv(Protocol):
 
     def render(self, index: int = 0, *, width: int = 480, height: int = 480) -> NDArray[np.uint8]:
         """A frame `[H, W, 3]` of environment `index`, upright."""
+        ...
+
+    def moments(self) -> Floats:
+        """`[N, M]`: what it takes, beside the episode's start, to draw each environment as it is now.
+
+        Raises `UserError` where `spec.recalls` is false; so does `recall`.
+        """
+        ...
+
+    def recall(self, index: int, seed: int, moment: Floats) -> None:
+        """Has environment `index` look as in `moment` `[M]` of the episode whose start `seed` drew; for `render` alone.
+
+        It must be `reset` before it is stepped again.
+        """
         ...
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rayrlhf.envs.broken import EnvironmentBroken, bounded_actions, require_finite
 from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.interface import EnvSpec, Step
-from rayrlhf.errors import in_one_line
+from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.preferences.fragments import Floats
 
 if TYPE_CHECKING:  # it imports MuJoCo, which not every environment has
@@ -39,6 +39,14 @@ class SingleEnv(Protocol):
         """A frame `[height, width, 3]`, upright."""
         ...
 
+    def moment(self) -> NDArray[Any]:
+        """What it takes, beside the episode's seed, to draw the environment as it is now `[M]`; M may be 0."""
+        ...
+
+    def recall(self, moment: Floats) -> None:
+        """Has it look as in `moment`, after a `reset` to the episode's seed."""
+        ...
+
     def mujoco(self) -> tuple[Any, Any] | None:
         """MuJoCo's model and data, for a window on them; none if it has no such thing."""
         ...
@@ -59,6 +67,7 @@ class LoopEnv:
         self._repeat = action_repeat
         self._episode = [0] * self.num_envs
         self._step = [0] * self.num_envs
+        self._recalled: dict[int, int] = {}
 
     def reset(self, episodes: Sequence[int]) -> Floats:
         if len(episodes) != self.num_envs:
@@ -85,6 +94,21 @@ class LoopEnv:
 
     def render(self, index: int = 0, *, width: int = 480, height: int = 480) -> NDArray[np.uint8]:
         return self.envs[index].render(width, height)
+
+    def moments(self) -> Floats:
+        self._require_recall()
+        return np.stack([env.moment() for env in self.envs]).astype(np.float32)
+
+    def recall(self, index: int, seed: int, moment: Floats) -> None:
+        self._require_recall()
+        if self._recalled.get(index) != seed:
+            self.envs[index].reset(seed)
+            self._recalled[index] = seed
+        self.envs[index].recall(moment)
+
+    def _require_recall(self) -> None:
+        if not self.spec.recalls:
+            raise UserError(f"{self.spec.name} cannot show a moment of the past again: no clips can be made of it")
 
     def close(self) -> None:
         for env in self.envs:
@@ -116,6 +140,7 @@ class LoopEnv:
     def _start(self, i: int, episode: int, obs: Floats) -> None:
         """Starts `episode` in environment `i` and writes its first observation into `obs[i]`."""
         self._episode[i], self._step[i] = episode, 0
+        self._recalled.pop(i, None)
         try:
             obs[i] = self.envs[i].reset(self._draws.seed_of(i, episode))
         except Exception as error:

@@ -16,7 +16,7 @@ from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.interface import EnvSpec
 from rayrlhf.envs.loop import LoopEnv, Outcome
 from rayrlhf.envs.sawyer import lean
-from rayrlhf.envs.scene import Scene, View
+from rayrlhf.envs.scene import Scene, View, pose_of, strike_pose
 from rayrlhf.preferences.fragments import Floats
 
 OBS_DIM, ACTION_DIM, LIMIT = 39, 4, 500
@@ -38,7 +38,7 @@ def plain_name(task: str) -> str:
 def describe(options: EnvOptions) -> EnvSpec:
     """The same for all tasks but for the name and the horizon; 500 simulator steps are MetaWorld's own limit."""
     horizon = options.horizon or -(-LIMIT // options.action_repeat)
-    return EnvSpec(f"metaworld/{plain_name(options.task)}", OBS_DIM, ACTION_DIM, horizon)
+    return EnvSpec(f"metaworld/{plain_name(options.task)}", OBS_DIM, ACTION_DIM, horizon, recalls=True)
 
 
 def make(options: EnvOptions, num_envs: int, draws: Draws) -> LoopEnv:
@@ -66,6 +66,12 @@ class MetaWorldEnv:
 
     def render(self, width: int, height: int) -> NDArray[np.uint8]:
         return self._scene.frame(width, height)
+
+    def moment(self) -> NDArray[Any]:
+        return pose_of(self._env.data)
+
+    def recall(self, moment: Floats) -> None:
+        strike_pose(self._env.model, self._env.data, moment)
 
     def mujoco(self) -> tuple[Any, Any]:
         return self._env.model, self._env.data

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rayrlhf.envs.gl import rendering_problem
 from rayrlhf.errors import UserError
+from rayrlhf.preferences.fragments import Floats
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,20 @@ class Scene:
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             renderer.scene.flags[flag] = 0
         return renderer
+
+
+def pose_of(data: Any) -> NDArray[np.float64]:
+    """Where everything that moves is: joints, and bodies that are moved by hand."""
+    return np.concatenate([data.qpos, data.mocap_pos.ravel(), data.mocap_quat.ravel()])
+
+
+def strike_pose(model: Any, data: Any, pose: Floats) -> None:
+    """Puts everything where `pose` has it, at rest, so that it can be drawn."""
+    ends = np.cumsum([model.nq, 3 * model.nmocap])
+    joints, places, turns = np.split(np.asarray(pose, np.float64), ends)
+    data.qpos[:], data.qvel[:] = joints, 0.0
+    data.mocap_pos[:], data.mocap_quat[:] = places.reshape(-1, 3), turns.reshape(-1, 4)
+    mujoco.mj_forward(model, data)
 
 
 def _close(renderer: "weakref.ref[Any]") -> None:

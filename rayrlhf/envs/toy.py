@@ -36,7 +36,7 @@ def task_names() -> list[str]:
 def describe(options: EnvOptions) -> EnvSpec:
     """The way to the goal and the velocity; 50 steps unless told otherwise."""
     horizon = options.horizon or -(-LIMIT // options.action_repeat)
-    return EnvSpec(f"toy/{options.task}", OBS_DIM, ACTION_DIM, horizon)
+    return EnvSpec(f"toy/{options.task}", OBS_DIM, ACTION_DIM, horizon, recalls=True)
 
 
 def make(options: EnvOptions, num_envs: int, draws: Draws) -> "PointEnv":
@@ -87,6 +87,12 @@ class PointEnv:
         frame[(x - state[4]) ** 2 + (y - state[5]) ** 2 < _RADIUS**2] = (60, 170, 90)
         frame[(x - state[0]) ** 2 + (y - state[1]) ** 2 < (_RADIUS / 2) ** 2] = (40, 90, 200)
         return frame
+
+    def moments(self) -> Floats:
+        return self._state.copy()
+
+    def recall(self, index: int, seed: int, moment: Floats) -> None:
+        self._state[index] = moment
 
     def close(self) -> None:
         """Nothing to free."""
