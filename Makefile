@@ -11,6 +11,8 @@ SHELL := /bin/bash
 
 ENV := .venv
 BIN := $(ENV)/bin
+# Much of the tests' time is waiting for processes to start: two files at a time. `make test PARALLEL=` runs one after the other.
+PARALLEL := -n 2 --dist loadfile
 # The threads of torch and NumPy, so that processes do not fight over cores.
 export OMP_NUM_THREADS := 1
 
@@ -19,7 +21,7 @@ demo: $(ENV)/.ready
 
 test: $(ENV)/.ready
 	.ci/postgresql
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(ENV)/.ready
 	.ci/postgresql
