@@ -2,17 +2,19 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 import torch
+from queue_server import Server
 from support import Make, build, small
 
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.config.schema import RunConfig
+from rayrlhf.serving.settings import QueueSettings
 from rayrlhf.training import LOCAL, set_ray_defaults
 
 torch.set_num_threads(1)
@@ -52,3 +54,25 @@ def make(tmp_path: Path) -> Iterator[Make]:
     yield one_more
     for algorithm in made:
         algorithm.stop()
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Builds queues behind HTTP on loopback, and ends them."""
+    made: list[Server] = []
+
+    def one_more(**settings: object) -> Server:
+        (tmp_path / "clips").mkdir(exist_ok=True)
+        paths = {"database": str(tmp_path / "queue.sqlite"), "clips": str(tmp_path / "clips")}
+        made.append(Server(QueueSettings(**{"requests_per_second": 1e6, "burst": 10**6, **paths, **settings})))
+        return made[-1]
+
+    yield one_more
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server]) -> Server:
+    """One of them."""
+    return make_server()

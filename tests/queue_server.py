@@ -2,10 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import pytest
 import uvicorn
 
 from rayrlhf.preferences.client import QueueClient
@@ -41,23 +38,3 @@ class Server:
 
     def client(self, role: str = "annotator", **options: float) -> QueueClient:
         return QueueClient(self.url, self.tokens[role], **options)
-
-
-@pytest.fixture
-def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    made: list[Server] = []
-
-    def one_more(**settings: object) -> Server:
-        (tmp_path / "clips").mkdir(exist_ok=True)
-        paths = {"database": str(tmp_path / "queue.sqlite"), "clips": str(tmp_path / "clips")}
-        made.append(Server(QueueSettings(**{"requests_per_second": 1e6, "burst": 10**6, **paths, **settings})))
-        return made[-1]
-
-    yield one_more
-    for server in made:
-        server.stop()
-
-
-@pytest.fixture
-def server(make_server: Callable[..., Server]) -> Server:
-    return make_server()

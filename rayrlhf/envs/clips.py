@@ -1,0 +1,75 @@
+"""Clips of what happened in training, drawn afterwards from recorded moments."""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rayrlhf.config.schema import EnvOptions
+from rayrlhf.envs.draws import Draws
+from rayrlhf.envs.make import make_env
+from rayrlhf.envs.video import write_video
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.fragments import Floats
+from rayrlhf.preferences.storage import locate, whole_file
+
+CLIP_SECONDS = 2.0
+"""People want one to two seconds (Christiano et al. 2017, appendix A.2)."""
+SIZE = 256
+_FPS = (5.0, 30.0)
+
+
+def clip_fps(steps: int) -> float:
+    """Frames a second of a clip of `steps`: it lasts `CLIP_SECONDS`, unless that were a slide show or a blur."""
+    return float(np.clip(steps / CLIP_SECONDS, *_FPS))
+
+
+class Stage:
+    """One environment in which moments of a run's training episodes are shown again.
+
+    The run's `options` and `seed` name its episodes, so that nothing but the moments need be kept of them.
+    """
+
+    def __init__(self, options: EnvOptions, *, seed: int, size: int = SIZE) -> None:
+        """Raises `UserError` where the environment cannot show recorded moments."""
+        self._options, self._seed, self._size = options, seed, size
+        self._env = make_env(options, 1, seed=seed)
+        if not self._env.spec.recalls:
+            name = f"{self._env.spec.name} ({options.backend})"
+            raise UserError(f"{name} cannot show recorded moments: people would see nothing")
+
+    def frames(self, environment: int, episode: int, moments: Floats) -> Iterator[NDArray[np.uint8]]:
+        """A frame `[H, W, 3]` of each of `moments` `[T, M]` of the `episode`-th episode of an environment."""
+        draws = Draws(self._seed, "environment", (environment,), fixed_start=not self._options.random_start)
+        start = draws.seed_of(0, episode)
+        for moment in moments:
+            self._env.recall(0, start, moment)
+            yield self._env.render(0, width=self._size, height=self._size)
+
+    def clip(self, environment: int, episode: int, moments: Floats) -> bytes:
+        """The moments as an MP4 file: H.264, yuv420p, index first."""
+        with TemporaryDirectory() as folder:  # the index goes first when the rest is there: that wants a file
+            path = Path(folder) / "clip.mp4"
+            write_video(path, self.frames(environment, episode, moments), clip_fps(len(moments)))
+            return path.read_bytes()
+
+    def close(self) -> None:
+        """Frees the simulator."""
+        self._env.close()
+
+
+def store_clips(folder: str, clips: Sequence[bytes]) -> list[str]:
+    """Writes clips into `folder`, here or on any filesystem of pyarrow's; their names are drawn at random.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
+    filesystem, place = locate(folder)
+    names = [f"{secrets.token_hex(16)}.mp4" for _ in clips]
+    for name, content in zip(names, clips, strict=True):
+        with whole_file(filesystem, f"{place}/{name}") as stream:
+            stream.write(content)
+    return names

@@ -1,0 +1,106 @@
+"""People as the teacher: through a real queue over HTTP."""
+
+import threading
+
+import numpy as np
+import pytest
+from queue_server import Server
+
+from rayrlhf.config import QueueOptions
+from rayrlhf.preferences.answers import labels_from
+from rayrlhf.preferences.client import QueueClient
+from rayrlhf.preferences.segments import Queries, Segments
+from rayrlhf.preferences.store import Run
+from rayrlhf.teachers.human import HumanTeacher
+
+
+def queries(count: int, session: int = 0) -> Queries:
+    def side() -> Segments:
+        flat = np.zeros((count, 4), np.float32)
+        wide = np.zeros((count, 4, 2), np.float32)
+        number = np.arange(count)
+        return Segments(wide, wide, flat, flat > 0, number, number)
+
+    return Queries(tuple(f"run/{session:05d}/{i:05d}" for i in range(count)), session, side(), side())
+
+
+def teacher_of(server: Server, patience: float = 5.0, **options: object) -> HumanTeacher:
+    run = Run("run", "drawer-open", "open it", options=QueueOptions(settle_seconds=0.0, **options))
+    return HumanTeacher(server.client("trainer", patience=patience), run, ready=True)
+
+
+def say(client: QueueClient, choice: str, count: int) -> None:
+    for lease in client.lease("run", count):
+        client.answer(lease.lease, choice)  # type: ignore[arg-type]
+
+
+def test_answers_come_once_whenever_people_give_them(server: Server) -> None:
+    teacher, asked = teacher_of(server), queries(3)
+    teacher.ask(asked)
+    assert teacher.collect() == []
+    with server.client() as person:
+        say(person, "equal", 2)
+        found = [(answer.query_id, answer.choice) for answer in teacher.collect()]
+        assert found == [(key, "equal") for key in asked.ids[:2]]
+        assert teacher.collect() == []
+        say(person, "skip", 1)
+    [last] = teacher.collect()
+    assert (last.query_id, last.choice, last.annotator) == (asked.ids[2], "skip", "the annotator")
+
+
+def test_what_a_crash_caught_on_the_way_comes_again(server: Server) -> None:
+    asked = queries(2)
+    first = teacher_of(server)
+    first.ask(asked)
+    with server.client() as person:
+        say(person, "equal", 2)
+    assert len(first.collect()) == 2
+    second = teacher_of(server)  # of a process that was killed before it logged them
+    second.ask(asked)
+    assert {answer.query_id for answer in second.collect()} == set(asked.ids)
+
+
+@pytest.mark.parametrize("labels", ["majority", "soft"])
+def test_labels_of_several_people(server: Server, labels: str) -> None:
+    teacher, asked = teacher_of(server, overlap=3, min_answers=3, labels=labels), queries(1)
+    teacher.ask(asked)
+    for name, choice in (("anna", "equal"), ("ben", "equal"), ("cleo", "left")):
+        with QueueClient(server.url, server.accounts.add(name, "annotator")) as person:
+            [lease] = person.lease("run")
+            person.answer(lease.lease, choice)  # type: ignore[arg-type]
+    answers = teacher.collect()
+    [target] = labels_from(asked, answers).target
+    if labels == "majority":
+        assert (target, [answer.annotator for answer in answers]) == (0.5, ["anna+ben+cleo"])
+    else:
+        assert target in (np.float32(1 / 3), np.float32(2 / 3)), "which side cleo meant depends on what she was shown"
+
+
+def test_what_people_disagree_about_makes_no_label(server: Server) -> None:
+    teacher, asked = teacher_of(server, overlap=2, min_answers=2, max_answers=2, agreement=1.0), queries(1)
+    teacher.ask(asked)
+    for name, choice in (("anna", "equal"), ("ben", "skip")):
+        with QueueClient(server.url, server.accounts.add(name, "annotator")) as person:
+            say(person, choice, 1)
+    assert [answer.choice for answer in teacher.collect()] == ["skip"]
+
+
+def test_a_queue_that_is_away_holds_nothing_up(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Questions are put, and answers fetched, when it is back; one line says that it was away."""
+    teacher = teacher_of(server, patience=0.2)
+    server.stop()
+    teacher.ask(queries(1, session=0))
+    teacher.ask(queries(1, session=1))
+    assert teacher.collect() == teacher.collect() == []
+    assert len([record for record in caplog.records if "training goes on" in record.message]) == 1
+    server.start()
+    assert teacher.collect() == []
+    with server.client() as person:
+        say(person, "equal", 2)
+    server.stop()
+    assert teacher.collect() == []
+    threading.Timer(0.0, server.start).start()
+    found: list[str] = []
+    while len(found) < 2:
+        found += [answer.query_id for answer in teacher.collect()]
+    assert sorted(found) == ["run/00000/00000", "run/00001/00000"]
