@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from rayrlhf.preferences.answers import Choice
-from rayrlhf.preferences.store.records import Clip, Name, Question, Role
+from rayrlhf.preferences.store.records import AccountName, Clip, Name, Question, Role
 
 MOST_AT_ONCE = 1000
 """Questions, or ids, in one request."""
@@ -90,7 +90,7 @@ class Stored:
 class NewAccount(Body):
     """Who is to get a token."""
 
-    name: Annotated[str, StringConstraints(max_length=100)]
+    name: AccountName
     role: Role
 
 

@@ -74,7 +74,14 @@ class Queue:
 def build_app(settings: QueueSettings) -> FastAPI:
     """The application, with a connection to the store of its own."""
     queue = Queue(settings)
-    app = FastAPI(title="rayrlhf queue", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="rayrlhf queue",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        responses=_problems(400, 401, 403, 413, 422, 429, 503),
+    )
     # the last one is the outermost
     app.add_middleware(Gate, who=queue.accounts.who, rates=Rates(settings.requests_per_second, settings.burst))
     app.add_middleware(Bounds, at_once=settings.at_once, body_bytes=settings.body_bytes, uncounted="/events")
@@ -113,27 +120,27 @@ Admin = Annotated[Annotator, _caller()]
 def _add_asking(app: FastAPI, queue: Queue) -> None:
     store = queue.store
 
-    @app.post("/v1/runs", status_code=204, responses=_problems(422))
+    @app.post("/v1/runs", status_code=204)
     def register(run: Run, caller: Trainer) -> None:
         """Makes a run known, or what is written of it new."""
         store.register(run)
 
-    @app.put("/v1/runs/{run}/doing", status_code=204, responses=_problems(404, 422))
+    @app.put("/v1/runs/{run}/doing", status_code=204, responses=_problems(404))
     def note(run: RunName, doing: Doing, caller: Trainer) -> None:
         """Tells those who wait what training does."""
         store.note(run, doing.model_dump_json())
 
-    @app.post("/v1/runs/{run}/questions", status_code=204, responses=_problems(404, 409, 422))
+    @app.post("/v1/runs/{run}/questions", status_code=204, responses=_problems(404, 409))
     def enqueue(run: RunName, asked: Asked, caller: Trainer) -> None:
         """Puts questions; those that are there already stay, and their verdicts are handed over once more."""
         store.enqueue(run, asked.questions)
 
-    @app.post("/v1/clips", status_code=204, responses=_problems(422))
+    @app.post("/v1/clips", status_code=204)
     def clips_made(made: ClipsMade, caller: Trainer) -> None:
         """A question's clips are there: it can be shown."""
         store.clips_made(made.query_id, made.left_clip, made.right_clip)
 
-    @app.post("/v1/runs/{run}/decisions", responses=_problems(404, 422))
+    @app.post("/v1/runs/{run}/decisions", responses=_problems(404))
     def decisions(run: RunName, received: Received, caller: Trainer) -> list[Decision]:
         """What is decided for good; the same again until it is named as received."""
         return store.decisions(run, received.received)
@@ -148,12 +155,12 @@ def _add_answering(app: FastAPI, queue: Queue) -> None:
     def shown(lease: Lease) -> Shown:
         return Shown(lease.id, lease.left_clip, lease.right_clip, max(0.0, lease.expires_at - clock.now()))
 
-    @app.post("/v1/runs/{run}/leases", responses=_problems(404, 422))
+    @app.post("/v1/runs/{run}/leases", responses=_problems(404))
     def lease(run: RunName, wanted: Wanted, caller: Answerer) -> list[Shown]:
         """The questions that are the caller's, and new ones until there are `count`."""
         return [shown(one) for one in store.lease(run, caller.name, wanted.count)]
 
-    @app.post("/v1/answers", responses=_problems(404, 409, 422))
+    @app.post("/v1/answers", responses=_problems(404, 409))
     def answer(said: Said, caller: Answerer) -> Stored:
         """Stores an answer. A second call with the same key does nothing."""
         made = store.answer(
@@ -161,7 +168,7 @@ def _add_answering(app: FastAPI, queue: Queue) -> None:
         )
         return Stored(made.answer_id)
 
-    @app.delete("/v1/answers/{number}", responses=_problems(404, 410, 422))
+    @app.delete("/v1/answers/{number}", responses=_problems(404, 410))
     def undo(number: Annotated[int, Path(ge=1, lt=2**31)], caller: Answerer) -> Shown:
         """Takes an answer back: the question is the caller's again."""
         return shown(store.undo(caller.name, number))
@@ -183,22 +190,22 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         """Every run, the newest first."""
         return reports.runs(caller.name)
 
-    @app.get("/v1/runs/{run}/progress", responses=_problems(422))
+    @app.get("/v1/runs/{run}/progress")
     def progress(run: RunName, caller: Anyone) -> Progress:
         """Questions by what has become of them."""
         return reports.progress(run)
 
-    @app.get("/v1/runs/{run}/people", responses=_problems(422))
+    @app.get("/v1/runs/{run}/people")
     def people(run: RunName, caller: Anyone) -> list[Person]:
         """What each annotator has done; an annotator sees their own."""
         return [one for one in reports.people(run) if caller.role != "annotator" or one.name == caller.name]
 
-    @app.get("/v1/runs/{run}/agreement", responses=_problems(422))
+    @app.get("/v1/runs/{run}/agreement")
     def agreement(run: RunName, caller: Trainer) -> dict[str, float | None]:
         """Krippendorff's alpha of the votes."""
         return {"krippendorff_alpha": reports.agreement(run)}
 
-    @app.get("/v1/runs/{run}/answered", responses=_problems(422))
+    @app.get("/v1/runs/{run}/answered")
     def answered(
         run: RunName,
         caller: Trainer,
@@ -213,7 +220,7 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         place = None if before is None else (before, before_id)
         return reports.browse(run, annotator=annotator, statuses=status, disagreed=disagreed, before=place, limit=limit)
 
-    @app.get("/v1/runs/{run}/export", response_class=StreamingResponse, responses=_problems(422))
+    @app.get("/v1/runs/{run}/export", response_class=StreamingResponse)
     def export(run: RunName, caller: Trainer) -> StreamingResponse:
         """All answered questions with their votes, one JSON object a line, the newest first."""
         return StreamingResponse(_lines(reports, run), media_type="application/x-ndjson")
@@ -223,7 +230,7 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         """A clip, or the range of it that is asked for."""
         return queue.clips.response(clip, request.headers.get("range"))
 
-    @app.get("/v1/runs/{run}/events", response_class=StreamingResponse, responses=_problems(422))
+    @app.get("/v1/runs/{run}/events", response_class=StreamingResponse)
     def events(run: RunName, caller: Anyone) -> StreamingResponse:
         """Server-sent events: `news` whenever there is more, or less, to answer or training says something new."""
         return StreamingResponse(_news(reports, run, caller.name), media_type="text/event-stream")
@@ -261,7 +268,7 @@ async def _news(reports: Reports, run: str, annotator: str) -> AsyncIterator[str
 
 
 def _add_accounts(app: FastAPI, queue: Queue) -> None:
-    @app.post("/v1/accounts", status_code=201, responses=_problems(400, 422))
+    @app.post("/v1/accounts", status_code=201, responses=_problems(409))
     def add(account: NewAccount, caller: Admin) -> Token:
         """A new account; its token is shown this once."""
         return Token(queue.accounts.add(account.name, account.role))
@@ -271,7 +278,7 @@ def _add_accounts(app: FastAPI, queue: Queue) -> None:
         """All accounts."""
         return [{**asdict(account), "usable": usable} for account, usable in queue.accounts.all()]
 
-    @app.delete("/v1/accounts/{name}", status_code=204, responses=_problems(404, 422))
+    @app.delete("/v1/accounts/{name}", status_code=204, responses=_problems(404))
     def disable(name: Annotated[str, Path(max_length=100)], caller: Admin) -> None:
         """Ends an account's token; its answers stay."""
         queue.accounts.disable(name)
@@ -290,7 +297,7 @@ def _add_health(app: FastAPI, queue: Queue) -> None:
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem} for status in (400, 401, 403, 413, 429, 503, *statuses)}
+    return {status: {"model": Problem} for status in statuses}
 
 
 def _add_refusals(app: FastAPI) -> None:

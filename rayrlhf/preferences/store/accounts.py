@@ -13,7 +13,7 @@ from rayrlhf.preferences.store.database import Database
 from rayrlhf.preferences.store.records import Annotator, RefusedError, Role
 from rayrlhf.preferences.store.tables import annotators
 
-_NAME = re.compile(r"[\w][\w .@+-]{0,99}")
+_NAME = re.compile(r"\w[\w .@+-]{0,99}")
 _TOKEN_BYTES = 32
 
 
@@ -31,7 +31,8 @@ class Accounts:
         """A new account's token, which is shown this once.
 
         Raises:
-            UserError: `name` is no plain name, or taken.
+            UserError: `name` is no plain name.
+            RefusedError: it is taken.
         """
         if not _NAME.fullmatch(name):
             raise UserError(f"{name!r} is no name for an account: letters, digits, spaces and . @ + - _, at most 100")
@@ -41,7 +42,8 @@ class Accounts:
             with self._database.writing() as connection:
                 connection.execute(insert(annotators).values(row))
         except IntegrityError as error:
-            raise UserError(f"there is an account {name!r} already: renew its token, or choose another name") from error
+            message = f"there is an account {name!r} already: renew its token, or choose another name"
+            raise RefusedError("conflict", message) from error
         return token
 
     def renew(self, name: str) -> str:

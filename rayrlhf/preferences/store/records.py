@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.errors import UserError
@@ -15,8 +15,10 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pa
 """Of a run or a query. These bounds are checked where records come over the network."""
 Clip = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}\.mp4$")]
 """A clip's file: drawn at random, so that it tells nothing."""
+AccountName = Annotated[str, StringConstraints(pattern=r"^\w[\w .@+-]{0,99}$")]
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
+_CHECKED = ConfigDict(extra="forbid")
 Role = Literal["annotator", "trainer", "admin"]
 Purpose = Literal["vote", "gold", "repeat"]
 """Why an annotator is shown a question: for its label, to test them, or to see whether they say the same again."""
@@ -40,6 +42,8 @@ class Run:
     sentence: what the robot is to do, as the annotators read it
     """
 
+    __pydantic_config__ = _CHECKED
+
     name: Name
     task: Text
     sentence: Text
@@ -56,6 +60,8 @@ class Question:
     left_clip, right_clip:  names of its clips
     ready:                  it may be shown
     """
+
+    __pydantic_config__ = _CHECKED
 
     id: Name
     session: Number
