@@ -74,14 +74,9 @@ class Queue:
 def build_app(settings: QueueSettings) -> FastAPI:
     """The application, with a connection to the store of its own."""
     queue = Queue(settings)
-    app = FastAPI(
-        title="rayrlhf queue",
-        version=__version__,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        responses=_problems(400, 401, 403, 413, 422, 429, 503),
-    )
+    hidden: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}  # ours wants a token
+    refusals = _problems(400, 401, 403, 413, 422, 429, 503)
+    app = FastAPI(title="rayrlhf queue", version=__version__, responses=refusals, **hidden)
     # the last one is the outermost
     app.add_middleware(Gate, who=queue.accounts.who, rates=Rates(settings.requests_per_second, settings.burst))
     app.add_middleware(Bounds, at_once=settings.at_once, body_bytes=settings.body_bytes, uncounted="/events")
@@ -278,9 +273,11 @@ def _add_accounts(app: FastAPI, queue: Queue) -> None:
         """All accounts."""
         return [{**asdict(account), "usable": usable} for account, usable in queue.accounts.all()]
 
-    @app.delete("/v1/accounts/{name}", status_code=204, responses=_problems(404))
+    @app.delete("/v1/accounts/{name}", status_code=204, responses=_problems(404, 409))
     def disable(name: Annotated[str, Path(max_length=100)], caller: Admin) -> None:
-        """Ends an account's token; its answers stay."""
+        """Ends another account's token; its answers stay."""
+        if name == caller.name:
+            raise RefusedError("conflict", "an account cannot end itself")
         queue.accounts.disable(name)
 
 

@@ -96,7 +96,9 @@ def test_roles(server) -> None:
         assert len(admin.lease("run")) == 1
         with QueueClient(server.url, admin.add_account("ben", "annotator")) as ben:
             assert ben.me().name == "ben"
-            server.accounts.disable("ben")
+            headers = {"Authorization": f"Bearer {server.tokens['admin']}"}
+            assert httpx.delete(f"{server.url}/v1/accounts/the admin", headers=headers).status_code == 409
+            assert httpx.delete(f"{server.url}/v1/accounts/ben", headers=headers).status_code == 204
             with pytest.raises(UserError, match="401"):
                 ben.me()
 
