@@ -54,7 +54,9 @@ def check(url: str, folder: Path, questions: int) -> None:
     by_question = Counter(row.query for row in stored if row.counted)
     assert set(by_question) == {f"q{i}" for i in range(questions)}
     assert set(by_question.values()) == {OVERLAP}
-    decisions = PreferenceStore(database).decisions("run")
+    store, decisions = PreferenceStore(database), []
+    while page := store.decisions("run", [decision.query_id for decision in decisions]):
+        decisions += page
     assert len(decisions) == questions
     assert all(len({vote.annotator for vote in decision.votes}) == OVERLAP for decision in decisions)
 
