@@ -28,7 +28,7 @@ class Bounds:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].endswith(self._uncounted):
-            await self._app(scope, receive, send)
+            await self._app(scope, self._bounded(receive), send)
             return
         if self._running >= self._at_once:
             await problem(503, "busy", "too many requests at once; try again")(scope, receive, send)
