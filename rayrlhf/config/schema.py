@@ -8,6 +8,7 @@ from rayrlhf.errors import nearest
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
+Few = Annotated[int, Field(gt=0, le=1000)]
 Rate = Annotated[float, Field(gt=0.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -153,25 +154,25 @@ class QueryOptions(Options):
 class QueueOptions(Options):
     """How people's answers become labels, and how long a question is theirs."""
 
-    overlap: Positive = 1
+    overlap: Few = 1
     """Different people who are asked each question."""
-    min_answers: Positive = 1
+    min_answers: Few = 1
     """Answers without which a question makes no label; at most `overlap`."""
     agreement: Fraction = 0.6
     """Share of the answers that must say the same; where fewer do, more people are asked."""
-    max_answers: Positive = 5
+    max_answers: Few = 5
     """People who are asked at most; a question they still disagree about makes no label."""
     labels: Literal["majority", "soft"] = "majority"
     """A label is what most said, or the mean of what all said (left 0, equal 0.5, right 1)."""
-    lease_seconds: Rate = 300.0
+    lease_seconds: Annotated[float, Field(gt=0.0, le=1e7)] = 300.0
     """A question is kept for whoever was shown it for so long; then others are asked."""
-    settle_seconds: Annotated[float, Field(ge=0.0)] = 10.0
+    settle_seconds: Annotated[float, Field(ge=0.0, le=1e7)] = 10.0
     """An answer can be taken back for so long; then training learns from it."""
-    gold_every: NonNegative = 0
+    gold_every: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Every so many-th question of each annotator is one whose answer is known; 0: none."""
-    repeat_every: NonNegative = 0
+    repeat_every: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Every so many-th question of each annotator is one that they answered before; 0: none."""
-    keep_sessions: Positive = 3
+    keep_sessions: Annotated[int, Field(gt=0, le=10**6)] = 3
     """Sessions whose questions are asked, the newest first; open questions of older ones are dropped."""
 
     @model_validator(mode="after")

@@ -130,19 +130,23 @@ class QueueClient:
         return found["krippendorff_alpha"]
 
     def answered(self, run: str) -> Iterator[Answered]:
-        """All answered questions with their votes, the newest first."""
-        place: dict[str, Any] = {}
-        while page := self._call("GET", f"/v1/runs/{_part(run)}/answered", None, list[Answered], params=place):
+        """All answered questions with their votes, by id."""
+        last = {"after_id": ""}
+        while page := self._call("GET", f"/v1/runs/{_part(run)}/answered", None, list[Answered], params=last):
             yield from page
-            place = {"before": page[-1].answered_at, "before_id": page[-1].query_id}
+            last = {"after_id": page[-1].query_id}
 
     def clip(self, name: str) -> bytes:
         """The clip `name`, an MP4 file."""
         return self._send("GET", f"/v1/clips/{_part(name)}", None, {}).content
 
     def add_account(self, name: str, role: Role) -> str:
-        """A new account's token."""
+        """A new account's token; where it got lost on the way, `renew_token` gives another."""
         return self._call("POST", "/v1/accounts", _json(NewAccount(name=name, role=role)), Token).token
+
+    def renew_token(self, name: str) -> str:
+        """Another token for an account, which ends the one before."""
+        return self._call("POST", f"/v1/accounts/{_part(name)}/token", None, Token).token
 
     # --- over HTTP ---
 

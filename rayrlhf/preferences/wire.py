@@ -14,6 +14,7 @@ from rayrlhf.preferences.store.records import AccountName, Clip, Name, Question,
 MOST_AT_ONCE = 1000
 """Questions, or ids, in one request."""
 MOST_LEASES = 10
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 """Drawn by whoever answers, so that a call that is repeated answers once."""
 
@@ -64,9 +65,9 @@ class Doing(Body):
     """What a training run does just now, for whoever waits for questions."""
 
     phase: Annotated[str, StringConstraints(max_length=100)]
-    env_steps: Annotated[int, Field(ge=0)] = 0
-    total_steps: Annotated[int, Field(ge=0)] = 0
-    next_questions_at: Annotated[int, Field(ge=0)] | None = None
+    env_steps: Count = 0
+    total_steps: Count = 0
+    next_questions_at: Count | None = None
     """Environment steps at which the next ones are due."""
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+import pyarrow as pa
 from pyarrow import fs
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
@@ -10,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from rayrlhf.preferences.storage import locate
 
 _NAME = re.compile(r"[0-9a-f]{32}\.mp4")
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _CHUNK = 256 * 1024
 _FOR_EVER = "private, max-age=31536000, immutable"
 
@@ -24,12 +25,17 @@ class Clips:
     def response(self, name: str, wanted: str | None) -> Response:
         """The clip `name`; with a `Range` header `wanted`, that part of it. 404 and 416 otherwise."""
         path = f"{self._folder}/{name}"
-        info = self._filesystem.get_file_info(path) if _NAME.fullmatch(name) else None
+        try:
+            info = self._filesystem.get_file_info(path) if _NAME.fullmatch(name) else None
+        except (OSError, pa.ArrowException) as error:
+            raise HTTPException(503, "the clips cannot be reached; try again", {"Retry-After": "1"}) from error
         if info is None or info.type != fs.FileType.File:
             raise HTTPException(404, "there is no such clip")
         size = int(info.size)
         headers = {"Accept-Ranges": "bytes", "Cache-Control": _FOR_EVER}
         start, stop = 0, size
+        if wanted is not None and not wanted.startswith("bytes="):
+            wanted = None  # a unit that is not known is passed over (RFC 9110, section 14.2)
         if wanted is not None:
             start, stop = _range(wanted, size)
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"

@@ -5,6 +5,7 @@ Every request carries `Authorization: Bearer TOKEN`. Nothing is held here: any n
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -34,7 +35,7 @@ from rayrlhf.preferences.store import (
     RunInfo,
     UnavailableError,
 )
-from rayrlhf.preferences.store.records import Name, Role
+from rayrlhf.preferences.store.records import AccountName, Role, RunName
 from rayrlhf.preferences.store.reports import PAGE
 from rayrlhf.preferences.store.voting import Status
 from rayrlhf.preferences.wire import (
@@ -57,7 +58,11 @@ from rayrlhf.serving.settings import QueueSettings
 _REFUSALS = {"unknown": 404, "conflict": 409, "late": 410}
 _EVENT_SECONDS = 1.0
 """How often a stream of events looks whether anything is new."""
-RunName = Annotated[Name, Path()]
+_LOOKS = 600
+_STREAMS = 4
+"""Streams of events that one account may have open on a replica."""
+_PLAIN = r"^[^\x00]*$"
+InPath = Annotated[RunName, Path()]
 
 
 class Queue:
@@ -121,12 +126,12 @@ def _add_asking(app: FastAPI, queue: Queue) -> None:
         store.register(run)
 
     @app.put("/v1/runs/{run}/doing", status_code=204, responses=_problems(404))
-    def note(run: RunName, doing: Doing, caller: Trainer) -> None:
+    def note(run: InPath, doing: Doing, caller: Trainer) -> None:
         """Tells those who wait what training does."""
         store.note(run, doing.model_dump_json())
 
     @app.post("/v1/runs/{run}/questions", status_code=204, responses=_problems(404, 409))
-    def enqueue(run: RunName, asked: Asked, caller: Trainer) -> None:
+    def enqueue(run: InPath, asked: Asked, caller: Trainer) -> None:
         """Puts questions; those that are there already stay, and their verdicts are handed over once more."""
         store.enqueue(run, asked.questions)
 
@@ -136,7 +141,7 @@ def _add_asking(app: FastAPI, queue: Queue) -> None:
         store.clips_made(made.query_id, made.left_clip, made.right_clip)
 
     @app.post("/v1/runs/{run}/decisions", responses=_problems(404))
-    def decisions(run: RunName, received: Received, caller: Trainer) -> list[Decision]:
+    def decisions(run: InPath, received: Received, caller: Trainer) -> list[Decision]:
         """What is decided for good; the same again until it is named as received."""
         return store.decisions(run, received.received)
 
@@ -151,7 +156,7 @@ def _add_answering(app: FastAPI, queue: Queue) -> None:
         return Shown(lease.id, lease.left_clip, lease.right_clip, max(0.0, lease.expires_at - clock.now()))
 
     @app.post("/v1/runs/{run}/leases", responses=_problems(404))
-    def lease(run: RunName, wanted: Wanted, caller: Answerer) -> list[Shown]:
+    def lease(run: InPath, wanted: Wanted, caller: Answerer) -> list[Shown]:
         """The questions that are the caller's, and new ones until there are `count`."""
         return [shown(one) for one in store.lease(run, caller.name, wanted.count)]
 
@@ -186,38 +191,46 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         return reports.runs(caller.name)
 
     @app.get("/v1/runs/{run}/progress")
-    def progress(run: RunName, caller: Anyone) -> Progress:
+    def progress(run: InPath, caller: Anyone) -> Progress:
         """Questions by what has become of them."""
         return reports.progress(run)
 
     @app.get("/v1/runs/{run}/people")
-    def people(run: RunName, caller: Anyone) -> list[Person]:
-        """What each annotator has done; an annotator sees their own."""
-        return [one for one in reports.people(run) if caller.role != "annotator" or one.name == caller.name]
+    def people(run: InPath, caller: Anyone) -> list[Person]:
+        """What each annotator has done. An annotator sees their own, and not how they did where they were tested."""
+        if caller.role != "annotator":
+            return reports.people(run)
+        own = reports.people(run, only=caller.name)
+        return [Person(one.name, one.answers, one.skips, one.seconds) for one in own]
 
     @app.get("/v1/runs/{run}/agreement")
-    def agreement(run: RunName, caller: Trainer) -> dict[str, float | None]:
+    def agreement(run: InPath, caller: Trainer) -> dict[str, float | None]:
         """Krippendorff's alpha of the votes."""
         return {"krippendorff_alpha": reports.agreement(run)}
 
     @app.get("/v1/runs/{run}/answered")
     def answered(
-        run: RunName,
+        run: InPath,
         caller: Trainer,
-        annotator: Annotated[str | None, Query(max_length=100)] = None,
+        annotator: Annotated[AccountName | None, Query()] = None,
         status: Annotated[list[Status], Query(max_length=10)] = [],  # noqa: B006
         disagreed: bool = False,
         before: Annotated[float | None, Query(ge=0, le=1e12)] = None,
-        before_id: Annotated[str, Query(max_length=200)] = "",
+        before_id: Annotated[str, Query(max_length=200, pattern=_PLAIN)] = "",
+        after_id: Annotated[str | None, Query(max_length=200, pattern=_PLAIN)] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
     ) -> list[Answered]:
-        """Answered questions, the newest first; `before` and `before_id` are the last one's of the page before."""
+        """Answered questions, the newest first: `before` and `before_id` are the last one's of the page before.
+
+        By id with `after_id`, that one's: so none is missed while people answer.
+        """
         place = None if before is None else (before, before_id)
-        return reports.browse(run, annotator=annotator, statuses=status, disagreed=disagreed, before=place, limit=limit)
+        wanted = {"statuses": status, "before": place, "after_id": after_id, "limit": limit}
+        return reports.browse(run, annotator=annotator, disagreed=disagreed, **wanted)  # type: ignore[arg-type]
 
     @app.get("/v1/runs/{run}/export", response_class=StreamingResponse)
-    def export(run: RunName, caller: Trainer) -> StreamingResponse:
-        """All answered questions with their votes, one JSON object a line, the newest first."""
+    def export(run: InPath, caller: Trainer) -> StreamingResponse:
+        """All answered questions with their votes by id, one JSON object a line."""
         return StreamingResponse(_lines(reports, run), media_type="application/x-ndjson")
 
     @app.get("/v1/clips/{clip}", response_class=Response, responses=_problems(404, 416))
@@ -225,28 +238,43 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         """A clip, or the range of it that is asked for."""
         return queue.clips.response(clip, request.headers.get("range"))
 
-    @app.get("/v1/runs/{run}/events", response_class=StreamingResponse)
-    def events(run: RunName, caller: Anyone) -> StreamingResponse:
-        """Server-sent events: `news` whenever there is more, or less, to answer or training says something new."""
-        return StreamingResponse(_news(reports, run, caller.name), media_type="text/event-stream")
+    streams: Counter[str] = Counter()
+
+    @app.get("/v1/runs/{run}/events", response_class=StreamingResponse, responses=_problems(404))
+    async def events(run: InPath, caller: Anyone) -> StreamingResponse:
+        """Server-sent events for some minutes: `news` when what can be answered changes or training says something."""
+        if not await run_in_threadpool(reports.runs, caller.name, only=run):
+            raise RefusedError("unknown", f"there is no run {run!r} in the preference store")
+        if streams[caller.name] >= _STREAMS:
+            raise HTTPException(429, f"{_STREAMS} streams of events are open already", {"Retry-After": "5"})
+
+        async def counted() -> AsyncIterator[str]:
+            streams[caller.name] += 1
+            try:
+                async for line in _news(reports, run, caller.name):
+                    yield line
+            finally:
+                streams[caller.name] -= 1
+
+        return StreamingResponse(counted(), media_type="text/event-stream")
 
 
 def _lines(reports: Reports, run: str) -> Iterator[str]:
-    place = None
-    while page := reports.browse(run, before=place, limit=PAGE):
+    last = ""
+    while page := reports.browse(run, after_id=last, limit=PAGE):
         yield from (json.dumps(asdict(item)) + "\n" for item in page)
-        place = page[-1].place
+        last = page[-1].query_id
 
 
 async def _news(reports: Reports, run: str, annotator: str) -> AsyncIterator[str]:
     """What is new, when it is; a comment in between shows that the connection lives."""
 
     def look() -> dict[str, Any]:
-        found = next((asdict(info) for info in reports.runs(annotator) if info.name == run), {})
-        return {name: found.get(name) for name in ("open", "answers", "mine", "doing")}
+        found = asdict(reports.runs(annotator, only=run)[0])
+        return {name: found[name] for name in ("open", "answers", "mine", "doing")}
 
     last: dict[str, Any] | None = None
-    while True:
+    for _ in range(_LOOKS):  # whoever comes again shows their token again
         try:
             now = await run_in_threadpool(look)
         except UnavailableError:
@@ -268,13 +296,18 @@ def _add_accounts(app: FastAPI, queue: Queue) -> None:
         """A new account; its token is shown this once."""
         return Token(queue.accounts.add(account.name, account.role))
 
+    @app.post("/v1/accounts/{name}/token", responses=_problems(404))
+    def renew(name: Annotated[AccountName, Path()], caller: Admin) -> Token:
+        """Another token for an account, also for one that was ended."""
+        return Token(queue.accounts.renew(name))
+
     @app.get("/v1/accounts")
     def accounts(caller: Admin) -> list[dict[str, Any]]:
         """All accounts."""
         return [{**asdict(account), "usable": usable} for account, usable in queue.accounts.all()]
 
     @app.delete("/v1/accounts/{name}", status_code=204, responses=_problems(404, 409))
-    def disable(name: Annotated[str, Path(max_length=100)], caller: Admin) -> None:
+    def disable(name: Annotated[AccountName, Path()], caller: Admin) -> None:
         """Ends another account's token; its answers stay."""
         if name == caller.name:
             raise RefusedError("conflict", "an account cannot end itself")

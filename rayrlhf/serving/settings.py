@@ -15,7 +15,7 @@ class QueueSettings(Options):
     clips: str
     """Folder of the clips, here or on any filesystem of pyarrow's."""
     requests_per_second: Rate = 20.0
-    """Requests that one account may make in the long run; more get 429."""
+    """Requests that one account may make of a replica in the long run; more get 429."""
     burst: Positive = 60
     """Requests that one account may make at once."""
     at_once: Positive = 64

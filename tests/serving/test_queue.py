@@ -2,8 +2,10 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -19,18 +21,21 @@ CLIP = "0123456789abcdef" * 2 + ".mp4"
 
 
 def fill(client: QueueClient, count: int = 3, run: str = "run", **options: object) -> None:
-    client.register(Run(run, "drawer-open", "open the drawer", "be kind", QueueOptions(settle_seconds=0.0, **options)))
+    chosen = QueueOptions(**{"settle_seconds": 0.0, **options})
+    client.register(Run(run, "drawer-open", "open the drawer", "be kind", chosen))
     client.enqueue(run, [Question(f"{run}/0/{i}", 0, i) for i in range(count)])
 
 
 def test_from_a_question_to_its_label(server) -> None:
     with server.client("trainer") as trainer, server.client() as annotator:
-        fill(trainer)
+        fill(trainer, settle_seconds=1.0)
         [lease] = annotator.lease("run")
         assert 290 < lease.seconds_left <= 300
         stored = annotator.answer(lease.lease, "equal", seconds=2.5, replays=1)
         assert annotator.undo(stored.answer).lease == lease.lease
         annotator.answer(lease.lease, "skip")
+        assert trainer.decisions("run") == []
+        time.sleep(1.1)
         [decision] = trainer.decisions("run")
         assert (decision.query_id, decision.status, decision.votes[0].annotator) == ("run/0/0", "skip", "the annotator")
         assert trainer.decisions("run", ["run/0/0"]) == []
@@ -57,6 +62,12 @@ def test_annotators_learn_nothing_of_what_a_question_is_for(server) -> None:
     headers = {"Authorization": f"Bearer {server.tokens['annotator']}"}
     shown = httpx.post(f"{server.url}/v1/runs/run/leases", json={"count": 2}, headers=headers)
     assert len(shown.json()) == 2
+    with server.client() as annotator, server.client("trainer") as trainer:
+        for lease in shown.json():
+            annotator.answer(lease["lease"], "left")
+        [own] = annotator.people("run")
+        assert (own.answers, own.gold) == (2, (0, 0))
+        assert trainer.people("run")[0].gold[1] == 1
     assert {key for lease in shown.json() for key in lease} == {"lease", "left_clip", "right_clip", "seconds_left"}
 
 
@@ -101,6 +112,8 @@ def test_roles(server) -> None:
             assert httpx.delete(f"{server.url}/v1/accounts/ben", headers=headers).status_code == 204
             with pytest.raises(UserError, match="401"):
                 ben.me()
+        with QueueClient(server.url, admin.renew_token("ben")) as ben:
+            assert ben.me().name == "ben"
 
 
 def test_refusals_arrive_as_the_stores_own(server) -> None:
@@ -146,6 +159,13 @@ def test_refusals_arrive_as_the_stores_own(server) -> None:
         ("GET", "/v1/runs/run/answered?limit=1000000", None, 422),
         ("GET", "/v1/runs/run/answered?status=none", None, 422),
         ("GET", "/v1/runs/run/answered?before=nan", None, 422),
+        ("GET", "/v1/runs/run/answered?annotator=%00", None, 422),
+        ("GET", "/v1/runs/run/answered?before=1&before_id=%00", None, 422),
+        ("DELETE", "/v1/accounts/%00", None, 422),
+        ("POST", "/v1/runs", b'{"name": "a/b", "task": "", "sentence": ""}', 422),
+        ("POST", "/v1/runs", b'{"name": "..", "task": "", "sentence": ""}', 422),
+        ("POST", "/v1/runs", b'{"name": "a", "task": "x\\u0000", "sentence": ""}', 422),
+        ("POST", "/v1/runs", b'{"name": "a", "task": "", "sentence": "", "options": {"max_answers": 1e30}}', 422),
         ("PATCH", "/v1/answers", None, 405),
     ],
 )
@@ -187,9 +207,19 @@ def test_an_account_that_asks_too_often_waits(make_server: Callable[..., object]
 def test_more_at_once_than_it_can_work_on_come_again(make_server: Callable[..., object]) -> None:
     server = make_server(at_once=2)
     headers = {"Authorization": f"Bearer {server.tokens['annotator']}"}
-    with ThreadPoolExecutor(16) as people:
-        codes = list(people.map(lambda _: httpx.get(f"{server.url}/v1/runs", headers=headers).status_code, range(200)))
-    assert set(codes) <= {200, 503} and 200 in codes
+
+    def slowly():
+        for byte in b'{"count": 1}':
+            time.sleep(0.1)
+            yield bytes([byte])
+
+    with ThreadPoolExecutor(2) as slow:
+        url, as_json = f"{server.url}/v1/runs/none/leases", {**headers, "Content-Type": "application/json"}
+        sent = [slow.submit(httpx.post, url, content=slowly(), headers=as_json) for _ in range(2)]
+        time.sleep(0.5)
+        busy = httpx.get(f"{server.url}/v1/runs", headers=headers)
+        assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+        assert [one.result().status_code for one in sent] == [404, 404]
     with ThreadPoolExecutor(16) as people, server.client(patience=60) as client:
         assert all(run == [] for run in people.map(lambda _: client.runs(), range(100)))
 
@@ -225,10 +255,21 @@ def test_clips_whole_and_in_part(server, tmp_path: Path) -> None:
         assert part.status_code == 206
         assert part.content == content[start:stop]
         assert part.headers["content-range"] == f"bytes {start}-{stop - 1}/{size}"
-    for wanted in (f"bytes={size}-", "bytes=5-4", "bytes=-0", "bytes=a-b", "items=0-1", "bytes=0-1,3-4", "bytes=-"):
+    for wanted in (
+        f"bytes={size}-",
+        "bytes=5-4",
+        "bytes=-0",
+        "bytes=a-b",
+        f"bytes={10**30}-",
+        "bytes=" + "9" * 5000 + "-",
+        "bytes=0-1,3-4",
+        "bytes=-",
+    ):
         refused = httpx.get(f"{server.url}/v1/clips/{CLIP}", headers={**headers, "Range": wanted})
         assert refused.status_code == 416, wanted
         assert refused.headers["content-range"] == f"bytes */{size}"
+    other_unit = httpx.get(f"{server.url}/v1/clips/{CLIP}", headers={**headers, "Range": "items=0-1"})
+    assert (other_unit.status_code, other_unit.content) == (200, content)
     assert httpx.get(f"{server.url}/v1/clips/secret.mp4", headers=headers).status_code == 404
 
 
@@ -243,6 +284,18 @@ def test_news_come_by_themselves(server) -> None:
             assert next(news)["open"] == 2
             trainer.note("run", Doing(phase="learning"))
             assert next(news)["doing"]["phase"] == "learning"
+    assert httpx.get(f"{server.url}/v1/runs/none/events", headers=headers).status_code == 404
+
+
+def test_streams_of_events_are_few(server) -> None:
+    headers = {"Authorization": f"Bearer {server.tokens['annotator']}"}
+    with server.client("trainer") as trainer, ExitStack() as open_streams:
+        fill(trainer, 1)
+        url = f"{server.url}/v1/runs/run/events"
+        found = [open_streams.enter_context(httpx.stream("GET", url, headers=headers)) for _ in range(4)]
+        lines = [stream.iter_lines() for stream in found]
+        assert [next(each) for each in lines] == ["event: news"] * 4
+        assert httpx.get(url, headers=headers, timeout=5).status_code == 429
 
 
 def test_the_export_is_everything_answered(server) -> None:

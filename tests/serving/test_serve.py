@@ -45,11 +45,15 @@ def url(settings: QueueSettings) -> Iterator[str]:
 
 def replicas() -> list[int]:
     """Process ids of the queue's replicas."""
-    return [process.pid for process in psutil.process_iter(["cmdline"]) if "ServeReplica:queue" in _title(process)]
+    ours = psutil.Process().children(recursive=True)
+    return [process.pid for process in ours if process.is_running() and "ServeReplica:queue" in _title(process)]
 
 
 def _title(process: psutil.Process) -> str:
-    return " ".join(process.info["cmdline"] or [])
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""
 
 
 def test_replicas_killed_in_the_middle_of_answers(url: str, settings: QueueSettings) -> None:

@@ -71,7 +71,7 @@ def test_labels_of_several_people(server: Server, labels: str) -> None:
     answers = teacher.collect()
     [target] = labels_from(asked, answers).target
     if labels == "majority":
-        assert (target, [answer.annotator for answer in answers]) == (0.5, ["anna+ben+cleo"])
+        assert (target, [answer.annotator for answer in answers]) == (0.5, ["anna, ben, cleo"])
     else:
         assert target in (np.float32(1 / 3), np.float32(2 / 3)), "which side cleo meant depends on what she was shown"
 

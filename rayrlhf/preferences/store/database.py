@@ -37,11 +37,11 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self._wall, self._monotonic = time.time(), time.monotonic()
+        self._wall, self._since = time.time(), _ticks()
 
     def now(self) -> float:
         """The time."""
-        return self._wall + time.monotonic() - self._monotonic
+        return self._wall + _ticks() - self._since
 
     def resume_at(self, seen: float) -> None:
         """Goes on from `seen`, where an earlier process was, if the clock is behind it."""
@@ -54,6 +54,11 @@ class Clock:
                     behind,
                 )
             self._wall += behind
+
+
+def _ticks() -> float:
+    """Seconds of a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class Database:
@@ -96,6 +101,7 @@ class Database:
             options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         else:
             options["connect_args"] = {"connect_timeout": int(BUSY_SECONDS)}
+            options["isolation_level"] = "READ COMMITTED"  # each statement sees what others have done
         try:
             engine = create_engine(self.url, **options)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
@@ -153,8 +159,8 @@ def _require_folder(url: URL) -> None:
 
 
 def _shown(url: URL) -> str:
-    """The URL without its password."""
-    return url.render_as_string(hide_password=True)
+    """The URL without its password, wherever that stands."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

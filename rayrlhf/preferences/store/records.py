@@ -15,8 +15,11 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pa
 """Of a run or a query. These bounds are checked where records come over the network."""
 Clip = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}\.mp4$")]
 """A clip's file: drawn at random, so that it tells nothing."""
+_ONE_PART = r"^[^/\\.\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$"
+RunName = Annotated[str, StringConstraints(max_length=NAME_LENGTH, pattern=_ONE_PART)]
+"""A run's name is one part of a path, too."""
 AccountName = Annotated[str, StringConstraints(pattern=r"^\w[\w .@+-]{0,99}$")]
-Text = Annotated[str, StringConstraints(max_length=20_000)]
+Text = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
 _CHECKED = ConfigDict(extra="forbid")
 Role = Literal["annotator", "trainer", "admin"]
@@ -44,7 +47,7 @@ class Run:
 
     __pydantic_config__ = _CHECKED
 
-    name: Name
+    name: RunName
     task: Text
     sentence: Text
     guidelines: Text = ""

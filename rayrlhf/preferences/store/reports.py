@@ -95,8 +95,8 @@ class Reports:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def runs(self, annotator: str) -> list[RunInfo]:
-        """Every run, the newest first, with how many of its answers are `annotator`'s."""
+    def runs(self, annotator: str, *, only: str | None = None) -> list[RunInfo]:
+        """Every run, the newest first, or `only` the one of that name, with how many answers are `annotator`'s."""
         valid = and_(queries.c.run == runs.c.name, answers.c.undone_at.is_(None))
         given = select(func.count()).select_from(answers.join(leases).join(queries)).where(valid)
         asked = select(func.count()).where(queries.c.run == runs.c.name, queries.c.status == "open", queries.c.ready)
@@ -106,8 +106,9 @@ class Reports:
             "mine": given.where(leases.c.annotator == annotator),
         }
         columns = [count.correlate(runs).scalar_subquery().label(name) for name, count in counts.items()]
+        listed = select(runs, *columns).order_by(runs.c.created_at.desc(), runs.c.name)
         with self._database.reading() as connection:
-            rows = connection.execute(select(runs, *columns).order_by(runs.c.created_at.desc(), runs.c.name)).all()
+            rows = connection.execute(listed if only is None else listed.where(runs.c.name == only)).all()
         return [
             RunInfo(row.name, row.task, row.sentence, row.guidelines, json.loads(row.status), *row[-3:]) for row in rows
         ]
@@ -125,10 +126,10 @@ class Reports:
             said = connection.scalar(votes.where(ordinary, answers.c.counted, answers.c.undone_at.is_(None)))
         return Progress(**counts, answers=said or 0)
 
-    def people(self, run: str) -> list[Person]:
-        """Everybody who answered in the run, by name."""
+    def people(self, run: str, *, only: str | None = None) -> list[Person]:
+        """Everybody who answered in the run, by name; or `only` the one of that name."""
         found: dict[str, _Work] = {}
-        for row in self._said(run):
+        for row in self._said(run, annotator=only):
             found.setdefault(row.annotator, _Work(row.annotator)).take(row)
         return [found[name].person() for name in sorted(found)]
 
@@ -140,8 +141,8 @@ class Reports:
                 votes.setdefault(row.query, {})[row.annotator] = row.choice
         return agreement(list(votes.values()))
 
-    def _said(self, run: str) -> Sequence[Row[Any]]:
-        """Every answer in the run that was not taken back, in the order they came."""
+    def _said(self, run: str, *, annotator: str | None = None) -> Sequence[Row[Any]]:
+        """Every answer in the run, or one annotator's, that was not taken back, in the order they came."""
         columns = (leases.c.annotator, leases.c.query, leases.c.purpose, answers.c.choice, answers.c.seconds)
         of_query = (queries.c.gold, queries.c.status, queries.c.choice.label("label"))
         votes = (
@@ -153,7 +154,7 @@ class Reports:
         joined = select(*columns, *of_query, several.label("several")).select_from(answers.join(leases).join(queries))
         with self._database.reading() as connection:
             here = joined.where(queries.c.run == run, answers.c.undone_at.is_(None)).order_by(answers.c.id)
-            return connection.execute(here).all()
+            return connection.execute(here if annotator is None else here.where(leases.c.annotator == annotator)).all()
 
     def browse(
         self,
@@ -163,13 +164,15 @@ class Reports:
         statuses: Sequence[Status] = (),
         disagreed: bool = False,
         before: tuple[float, str] | None = None,
+        after_id: str | None = None,
         limit: int = 50,
     ) -> list[Answered]:
-        """Answered questions, the newest first.
+        """Questions with votes that count: the newest first, or by id.
 
         annotator: answered by this one   disagreed: not all said the same   before: the `place` to go on after
+        after_id: by id, those behind this one ("" is before all): so everything comes once, also while people answer
         """
-        counted = and_(leases.c.query == queries.c.id, leases.c.purpose == "vote", answers.c.undone_at.is_(None))
+        counted = and_(leases.c.query == queries.c.id, answers.c.counted, answers.c.undone_at.is_(None))
         votes = select(answers.c.id).select_from(answers.join(leases)).where(counted).correlate(queries)
         newest = select(func.max(answers.c.answered_at)).select_from(answers.join(leases)).where(counted)
         answered_at = newest.correlate(queries).scalar_subquery().label("answered_at")
@@ -183,7 +186,9 @@ class Reports:
             listed = listed.where(kinds.correlate(queries).scalar_subquery() > 1)
         page = listed.subquery()
         found = select(page).order_by(page.c.answered_at.desc(), page.c.id.desc()).limit(min(limit, PAGE))
-        if before is not None:
+        if after_id is not None:
+            found = select(page).where(page.c.id > after_id).order_by(page.c.id).limit(min(limit, PAGE))
+        elif before is not None:
             at, last = before
             found = found.where(or_(page.c.answered_at < at, and_(page.c.answered_at == at, page.c.id < last)))
         with self._database.reading() as connection:

@@ -7,7 +7,7 @@ database; an SQLite file belongs to the processes of one machine.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, and_, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rayrlhf.config import QueueOptions
@@ -22,6 +22,8 @@ _CHUNK = 500
 """Names in one statement: databases bound them."""
 _DECISIONS = 1000
 """Decisions handed over at once."""
+_LAST_SECONDS = 1.0
+"""Of a lease, in which it cannot be made longer."""
 _REPEAT_GAP = 5
 """Questions between an annotator's answer and the same question again."""
 Item = TypeVar("Item")
@@ -61,17 +63,16 @@ class PreferenceStore:
         Raises:
             RefusedError: the run is unknown, or an id is another run's.
         """
-        now = self._clock.now()
         with self._database.writing() as connection:
+            now = self._clock.now()
             options = _options(connection, run)
             for some in _chunks(asked):
                 ids = [question.id for question in some]
-                if connection.scalar(select(queries.c.id).where(queries.c.id.in_(ids), queries.c.run != run).limit(1)):
-                    raise RefusedError(
-                        "conflict", f"questions of {run} have ids of another run's: rename one of the two"
-                    )
                 rows = [_row(question, run, options, now) for question in some]
                 connection.execute(self._insert(queries).on_conflict_do_nothing(), rows)
+                if connection.scalar(select(queries.c.id).where(queries.c.id.in_(ids), queries.c.run != run).limit(1)):
+                    message = f"questions of {run} have ids of another run's: rename one of the two"
+                    raise RefusedError("conflict", message)
                 connection.execute(update(queries).where(queries.c.id.in_(ids)).values(received=False))
             _drop_old(connection, run, options)
 
@@ -79,12 +80,13 @@ class PreferenceStore:
         """The question's clips are there: it can be shown."""
         values = {"left_clip": left, "right_clip": right, "ready": True}
         with self._database.writing() as connection:
-            connection.execute(update(queries).where(queries.c.id == query_id).values(values))
+            if not connection.execute(update(queries).where(queries.c.id == query_id).values(values)).rowcount:
+                raise RefusedError("unknown", f"there is no question {query_id!r}")
 
     def decisions(self, run: str, received: Collection[str] = ()) -> list[Decision]:
         """What has been decided and can no longer be taken back; the same again until it is named in `received`."""
-        now = self._clock.now()
         with self._database.writing() as connection:
+            now = self._clock.now()
             options = _options(connection, run)
             for ids in _chunks(received):
                 mine = and_(queries.c.run == run, queries.c.id.in_(ids), queries.c.delivered_at.is_not(None))
@@ -98,8 +100,8 @@ class PreferenceStore:
                 settled,
             )
             # what is being taken back this moment is passed over
-            first = due.order_by(queries.c.decided_at, queries.c.id).limit(_DECISIONS).with_for_update(skip_locked=True)
-            rows = connection.execute(first).all()
+            first = due.order_by(queries.c.decided_at, queries.c.id).limit(_DECISIONS)
+            rows = connection.execute(first.with_for_update(key_share=True, skip_locked=True)).all()
             ids = [row.id for row in rows]
             for some in _chunks(ids):
                 fresh = and_(queries.c.id.in_(some), queries.c.delivered_at.is_(None))
@@ -111,18 +113,20 @@ class PreferenceStore:
 
     def lease(self, run: str, annotator: str, count: int = 1) -> list[Lease]:
         """Up to `count` questions for `annotator`: those that are theirs already, for longer, then new ones."""
-        now = self._clock.now()
         with self._database.writing() as connection:
+            now = self._clock.now()
             options = _options(connection, run)
             until = now + options.lease_seconds
             held = list(connection.scalars(_held(run, annotator, now).limit(count)))
-            connection.execute(update(leases).where(leases.c.id.in_(held)).values(expires_at=until))
             granted: list[int] = []
             while len(held) + len(granted) < count:
                 found = self._choose(connection, run, annotator, options, now, wait=not granted)
-                if found is None:
+                seat = None if found is None else self._seat(connection, *found, annotator, now, until)
+                if seat is None:
                     break
-                granted.append(self._seat(connection, *found, annotator, now, until))
+                granted.append(seat)
+            # last: who answers locks the question before its lease, and so does this
+            connection.execute(update(leases).where(leases.c.id.in_(held)).values(expires_at=until))
             return [_lease(connection, lease) for lease in held + granted]
 
     def answer(
@@ -135,48 +139,55 @@ class PreferenceStore:
         Raises:
             RefusedError: the lease is not the annotator's or is answered already, or `key` was used for another answer.
         """
-        now = self._clock.now()
         with self._database.writing() as connection:
+            now = self._clock.now()
             lease, query = _locked(connection, annotator, lease_id)
             own = _MIRRORED[choice] if lease.flipped else choice
             before = connection.execute(select(answers).where(answers.c.key == key)).one_or_none()
             if before is not None:
-                if (before.lease, before.choice) != (lease_id, own):
+                if (before.lease, before.choice, before.undone_at) != (lease_id, own, None):
                     raise RefusedError("conflict", "this key was used for another answer")
                 return Receipt(before.id, query.id, before.counted)
             if lease.answered:
                 raise RefusedError("conflict", f"{annotator} has answered this question already")
             counted = lease.purpose == "vote" and query.status in ("open", "expired")
             said = {"choice": own, "seconds": seconds, "replays": replays, "answered_at": now, "counted": counted}
-            made = connection.execute(insert(answers).values(lease=lease_id, key=key, **said))
+            statement = self._insert(answers).values(lease=lease_id, key=key, **said).on_conflict_do_nothing()
+            made = connection.scalar(statement.returning(answers.c.id))
+            if made is None:  # at this moment, for another question
+                raise RefusedError("conflict", "this key was used for another answer")
             connection.execute(update(leases).where(leases.c.id == lease_id).values(answered=True))
             if counted:
                 _count(connection, query, now)
-            assert made.inserted_primary_key is not None
-            return Receipt(int(made.inserted_primary_key[0]), query.id, counted)
+            return Receipt(int(made), query.id, counted)
 
     def undo(self, annotator: str, answer_id: int) -> Lease:
         """Takes an answer back; the question is the annotator's again. A second call does nothing more.
 
         Raises:
-            RefusedError: the answer is not the annotator's, or training has learnt from it.
+            RefusedError: the answer is not the annotator's, `settle_seconds` have gone by, or training has learnt from
+                it; or the question was answered anew since.
         """
-        now = self._clock.now()
         with self._database.writing() as connection:
+            now = self._clock.now()
             found = connection.execute(select(answers.c.lease).where(answers.c.id == answer_id)).one_or_none()
             if found is None:
                 raise RefusedError("unknown", f"{annotator} gave no such answer")
             lease, query = _locked(connection, annotator, found.lease)
             said = connection.execute(select(answers).where(answers.c.id == answer_id)).one()
             if said.undone_at is None:
-                if said.counted and query.delivered_at is not None:
-                    raise RefusedError("late", "training has learnt from this answer already")
-                until = now + _options(connection, query.run).lease_seconds
+                options = _options(connection, query.run)
+                # alike for every question, or it would tell what one is asked for
+                if query.delivered_at is not None or now > said.answered_at + options.settle_seconds:
+                    raise RefusedError("late", "it is too late to take this answer back: training learns from it")
+                until = now + options.lease_seconds
                 connection.execute(update(answers).where(answers.c.id == answer_id).values(undone_at=now))
                 again = {"answered": False, "expires_at": until}
                 connection.execute(update(leases).where(leases.c.id == lease.id).values(again))
                 if said.counted:
-                    _count(connection, query, now)
+                    _recount(connection, query, now)
+            elif lease.answered:
+                raise RefusedError("conflict", "this question was answered anew")
             return _lease(connection, lease.id)
 
     def _choose(
@@ -203,7 +214,7 @@ class PreferenceStore:
         wanted = _votes_wanted(run, annotator, now)
         passing_over = True
         while True:
-            choice = wanted.limit(1).with_for_update(of=queries, skip_locked=passing_over)
+            choice = wanted.limit(1).with_for_update(of=queries, key_share=True, skip_locked=passing_over)
             query = connection.scalar(choice)
             if query is None:
                 if not passing_over or not wait:
@@ -215,13 +226,15 @@ class PreferenceStore:
 
     def _seat(
         self, connection: Connection, query: str, purpose: Purpose, annotator: str, now: float, until: float
-    ) -> int:
-        """A lease's id; one that had run out is granted anew."""
+    ) -> int | None:
+        """A lease's id; one that had run out is granted anew. None where it was answered this moment."""
         key = {"query": query, "annotator": annotator, "purpose": purpose}
-        fresh = {"granted_at": now, "expires_at": until, "answered": False}
-        statement = self._insert(leases).values(**key, **fresh, flipped=_flipped(query, annotator))
-        again = statement.on_conflict_do_update(index_elements=list(key), set_=fresh).returning(leases.c.id)
-        return int(connection.execute(again).scalar_one())
+        fresh = {"granted_at": now, "expires_at": until}
+        statement = self._insert(leases).values(**key, **fresh, answered=False, flipped=_flipped(query, annotator))
+        open_still = ~leases.c.answered
+        again = statement.on_conflict_do_update(index_elements=list(key), set_=fresh, where=open_still)
+        found: int | None = connection.scalar(again.returning(leases.c.id))
+        return found
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -286,6 +299,14 @@ def _drop_old(connection: Connection, run: str, options: QueueOptions) -> None:
     connection.execute(update(queries).where(dropped).values(status="expired"))
 
 
+def _recount(connection: Connection, query: Row[Any], now: float) -> None:
+    """After a vote was taken back: those that came too late before are wanted now."""
+    votes = select(leases.c.id).where(leases.c.query == query.id, leases.c.purpose == "vote")
+    kept = and_(answers.c.lease.in_(votes), answers.c.undone_at.is_(None))
+    connection.execute(update(answers).where(kept).values(counted=True))
+    _count(connection, query, now)
+
+
 def _count(connection: Connection, query: Row[Any], now: float) -> None:
     """Brings the status of a locked query to what its votes say."""
     options = _options(connection, query.run)
@@ -309,7 +330,7 @@ def _locked(connection: Connection, annotator: str, lease_id: int) -> tuple[Row[
     lease = connection.execute(mine).one_or_none()
     if lease is None:
         raise RefusedError("unknown", f"{annotator} was not asked this")
-    query = connection.execute(select(queries).where(queries.c.id == lease.query).with_for_update()).one()
+    query = connection.execute(select(queries).where(queries.c.id == lease.query).with_for_update(key_share=True)).one()
     return connection.execute(mine).one(), query
 
 
@@ -336,7 +357,8 @@ def _taken(now: float) -> Any:
 def _held(run: str, annotator: str, now: float) -> Select[Any]:
     """Leases of `annotator`'s that can still be answered, oldest first."""
     usable = or_(leases.c.purpose != "vote", queries.c.status == "open")
-    mine = and_(leases.c.annotator == annotator, ~leases.c.answered, leases.c.expires_at > now)
+    # not in its last moment, when another may sit down
+    mine = and_(leases.c.annotator == annotator, ~leases.c.answered, leases.c.expires_at > now + _LAST_SECONDS)
     joined = select(leases.c.id).join_from(leases, queries).where(queries.c.run == run, mine, usable)
     return joined.order_by(leases.c.granted_at, leases.c.id)
 
@@ -366,7 +388,11 @@ def _repeats(run: str, annotator: str) -> Select[Any]:
     """Questions that `annotator` answered some while ago and once, in the order of answering."""
     newer = leases.alias()
     mine = and_(leases.c.annotator == annotator, leases.c.purpose == "vote", leases.c.answered, queries.c.run == run)
-    after = select(func.count()).where(newer.c.annotator == annotator, newer.c.id > leases.c.id).scalar_subquery()
+    asked = queries.alias()
+    here = and_(newer.c.annotator == annotator, newer.c.id > leases.c.id, asked.c.run == run)
+    after = (
+        select(func.count()).select_from(newer.join(asked, newer.c.query == asked.c.id)).where(here).scalar_subquery()
+    )
     again = leases.alias()
     repeated = exists().where(
         again.c.query == leases.c.query, again.c.annotator == annotator, again.c.purpose == "repeat"

@@ -20,10 +20,10 @@ PROGRAM = Path(__file__).with_name("answering.py")
 OVERLAP = 3
 
 
-def filled(url: str, questions: int) -> PreferenceStore:
-    """A store in which each question is asked of three people, for two seconds each."""
+def filled(url: str, questions: int, lease_seconds: float = 2.0) -> PreferenceStore:
+    """A store in which each question is asked of three people."""
     store = PreferenceStore(Database(url))
-    options = QueueOptions(overlap=OVERLAP, min_answers=OVERLAP, lease_seconds=2.0, settle_seconds=0.0)
+    options = QueueOptions(overlap=OVERLAP, min_answers=OVERLAP, lease_seconds=lease_seconds, settle_seconds=0.0)
     store.register(Run("run", "t", "s", options=options))
     store.enqueue("run", [Question(f"q{i}", 0, i) for i in range(questions)])
     return store
@@ -42,8 +42,6 @@ def check(url: str, folder: Path, questions: int) -> None:
         stored = connection.execute(
             select(answers.c.key, answers.c.counted, leases.c.annotator, leases.c.query).join_from(answers, leases)
         ).all()
-        twice = connection.scalar(select(func.count()).where(answers.c.undone_at.is_not(None)))
-    assert twice == 0
     there = Counter((row.key, row.annotator, row.query) for row in stored)
     acknowledged = [
         tuple(line.split()) for file in folder.glob("acknowledged*") for line in file.read_text().splitlines()
@@ -62,10 +60,14 @@ def check(url: str, folder: Path, questions: int) -> None:
 
 
 def test_two_processes_of_five_people_each(url: str, tmp_path: Path) -> None:
-    filled(url, 60)
+    """No seat is taken twice: no lease ends while they answer, so there is not one answer too many."""
+    filled(url, 60, lease_seconds=600.0)
     for process in [start(url, tmp_path, number, 5) for number in range(2)]:
         assert process.wait(120) == 0
     check(url, tmp_path, 60)
+    with Database(url).reading() as connection:
+        assert connection.scalar(select(func.count()).select_from(answers)) == 60 * OVERLAP
+        assert connection.scalar(select(func.count()).select_from(leases)) == 60 * OVERLAP
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])

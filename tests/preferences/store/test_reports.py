@@ -5,6 +5,7 @@ from sqlalchemy import select
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.errors import UserError
+from rayrlhf.preferences.agreement import agreement
 from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.store import (
     Accounts,
@@ -76,8 +77,9 @@ def test_agreement_is_of_what_several_said(reports: Reports, store: PreferenceSt
             [lease] = store.lease("other", annotator)
             flipped = store.answer(annotator, lease.id, "left", key=f"o/{annotator}/{number}")
             assert flipped.counted
-    alpha = reports.agreement("other")
-    assert alpha is not None and -1 <= alpha <= 1
+    votes = [{vote.annotator: vote.choice for vote in item.votes} for item in reports.browse("other")]
+    assert len(votes) == 5 and {choice for said in votes for choice in said.values()} == {"left", "right"}
+    assert reports.agreement("other") == agreement(votes)
 
 
 def test_known_answers_measure_people(database: Database, store: PreferenceStore) -> None:
@@ -104,6 +106,15 @@ def test_browsing_page_by_page(reports: Reports) -> None:
         pages.append(page)
         before = page[-1].place
     assert [item for page in pages for item in page] == everything
+
+
+def test_all_by_id_while_people_answer(reports: Reports, store: PreferenceStore) -> None:
+    first = reports.browse("run", after_id="", limit=3)
+    answer(store, "ben", 0)
+    [lease] = store.lease("run", "dan")
+    store.answer("dan", lease.id, "equal", key="dan")
+    rest = reports.browse("run", after_id=first[-1].query_id)
+    assert [item.query_id for item in first + rest] == [f"q{i}" for i in range(6)]
 
 
 def test_browsing_what_is_wanted(reports: Reports) -> None:

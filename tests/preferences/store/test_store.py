@@ -8,7 +8,8 @@ from rayrlhf.preferences.store import Database, PreferenceStore, Question, Refus
 
 
 def fill(store: PreferenceStore, count: int = 3, session: int = 0, run: str = "run", **options: object) -> None:
-    store.register(Run(run, "drawer-open", "open the drawer", options=QueueOptions(settle_seconds=0.0, **options)))
+    chosen = QueueOptions(**{"settle_seconds": 0.0, **options})
+    store.register(Run(run, "drawer-open", "open the drawer", options=chosen))
     store.enqueue(run, [Question(f"{run}/{session}/{i}", session, i) for i in range(count)])
 
 
@@ -129,15 +130,70 @@ def test_nobody_answers_for_another(store: PreferenceStore) -> None:
         assert refused.value.why == "unknown"
 
 
-def test_what_is_taken_back_is_asked_again(store: PreferenceStore) -> None:
-    fill(store, 2)
+def test_what_is_taken_back_is_asked_again(store: PreferenceStore, database: Database) -> None:
+    fill(store, 2, settle_seconds=10.0)
     answer = say(store, "anna", "equal")
     lease = store.undo("anna", answer)
     assert lease == store.undo("anna", answer), "a second call does nothing more"
     assert choices(store) == {}
     assert asked(store, "anna", 1) == ["run/0/0"]
-    assert store.answer("anna", lease.id, "skip", key="again").counted
+    again = store.answer("anna", lease.id, "skip", key="again")
+    assert again.counted
+    for call in (
+        lambda: store.undo("anna", answer),
+        lambda: store.answer("anna", lease.id, "equal", key=f"anna/{lease.id}"),
+        lambda: store.answer("anna", lease.id, "skip", key="a third"),
+    ):
+        with pytest.raises(RefusedError) as refused:
+            call()
+        assert refused.value.why == "conflict"
+    later(database, 11)
     assert choices(store) == {"run/0/0": ("skip", None)}
+
+
+def test_a_key_is_not_good_for_an_answer_that_was_taken_back(store: PreferenceStore) -> None:
+    """Or that answer would be acknowledged, and be nowhere."""
+    fill(store, 1, settle_seconds=10.0)
+    [lease] = store.lease("run", "anna")
+    store.undo("anna", store.answer("anna", lease.id, "left", key="key").answer_id)
+    with pytest.raises(RefusedError, match="key"):
+        store.answer("anna", lease.id, "left", key="key")
+
+
+def test_a_vote_that_was_too_late_counts_when_another_is_taken_back(store: PreferenceStore, database: Database) -> None:
+    fill(store, 1, lease_seconds=60.0, settle_seconds=10.0)
+    [annas] = store.lease("run", "anna")
+    later(database, 61)
+    [bens] = store.lease("run", "ben")
+    first = store.answer("anna", annas.id, "equal", key="a")
+    assert not store.answer("ben", bens.id, "skip", key="b").counted
+    store.undo("anna", first.answer_id)
+    later(database, 61)
+    assert choices(store) == {"run/0/0": ("skip", None)}
+    assert asked(store, "cleo") == []
+
+
+@pytest.mark.parametrize("gold", [None, "left"])
+def test_taking_back_does_not_tell_what_a_question_is_for(
+    store: PreferenceStore, database: Database, gold: Choice | None
+) -> None:
+    fill(store, 0, settle_seconds=10.0, gold_every=1)
+    store.enqueue("run", [Question("q", 0, 0, gold=gold)])
+    answer = say(store, "anna", "equal")
+    later(database, 11)
+    with pytest.raises(RefusedError) as refused:
+        store.undo("anna", answer)
+    assert refused.value.why == "late"
+
+
+def test_a_lease_in_its_last_moment_is_not_made_longer(store: PreferenceStore, database: Database) -> None:
+    """Another could sit down in it."""
+    fill(store, 1, lease_seconds=60.0)
+    store.lease("run", "anna")
+    later(database, 59.5)
+    assert asked(store, "anna") == []
+    later(database, 1)
+    assert asked(store, "ben") == ["run/0/0"]
 
 
 def test_what_training_has_learnt_from_cannot_be_taken_back(store: PreferenceStore, database: Database) -> None:
@@ -147,7 +203,7 @@ def test_what_training_has_learnt_from_cannot_be_taken_back(store: PreferenceSto
     assert store.decisions("run") == [], "there is some time to take it back"
     later(database, 11)
     assert len(store.decisions("run")) == 1
-    with pytest.raises(RefusedError, match="learnt"):
+    with pytest.raises(RefusedError, match="too late"):
         store.undo("anna", answer)
 
 
@@ -180,6 +236,8 @@ def test_a_question_is_asked_once_it_can_be_shown(store: PreferenceStore) -> Non
     store.enqueue("run", [Question("a", 0, 0, ready=False), Question("b", 0, 1, ready=False)])
     assert asked(store, "anna") == []
     store.clips_made("b", "left.mp4", "right.mp4")
+    with pytest.raises(RefusedError):
+        store.clips_made("none", "left.mp4", "right.mp4")
     [lease] = store.lease("run", "anna", 2)
     assert {lease.left_clip, lease.right_clip} == {"left.mp4", "right.mp4"}
 
