@@ -135,7 +135,7 @@ def _add_asking(app: FastAPI, queue: Queue) -> None:
         """Puts questions; those that are there already stay, and their verdicts are handed over once more."""
         store.enqueue(run, asked.questions)
 
-    @app.post("/v1/clips", status_code=204)
+    @app.post("/v1/clips", status_code=204, responses=_problems(404))
     def clips_made(made: ClipsMade, caller: Trainer) -> None:
         """A question's clips are there: it can be shown."""
         store.clips_made(made.query_id, made.left_clip, made.right_clip)
