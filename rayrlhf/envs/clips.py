@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayrlhf.config.schema import EnvOptions
-from rayrlhf.envs.draws import Draws
-from rayrlhf.envs.make import make_env
+from rayrlhf.envs.make import draws_of, make_env
 from rayrlhf.envs.video import write_video
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.fragments import Floats
@@ -43,8 +42,7 @@ class Stage:
 
     def frames(self, environment: int, episode: int, moments: Floats) -> Iterator[NDArray[np.uint8]]:
         """A frame `[H, W, 3]` of each of `moments` `[T, M]` of the `episode`-th episode of an environment."""
-        draws = Draws(self._seed, "environment", (environment,), fixed_start=not self._options.random_start)
-        start = draws.seed_of(0, episode)
+        start = draws_of(self._options, self._seed, (environment,)).seed_of(0, episode)
         for moment in moments:
             self._env.recall(0, start, moment)
             yield self._env.render(0, width=self._size, height=self._size)

@@ -104,8 +104,8 @@ class GymnasiumEnv:
         return self.mujoco() is not None and callable(getattr(self._env.unwrapped, "set_state", None))
 
     def moment(self) -> NDArray[Any]:
-        simulation = self.mujoco() if self.recalls else None
-        return np.empty(0) if simulation is None else simulation[1].qpos.copy()
+        raw: Any = self._env.unwrapped
+        return cast(NDArray[Any], raw.data.qpos.copy())
 
     def recall(self, moment: Floats) -> None:
         raw: Any = self._env.unwrapped

@@ -40,7 +40,7 @@ class SingleEnv(Protocol):
         ...
 
     def moment(self) -> NDArray[Any]:
-        """What it takes, beside the episode's seed, to draw the environment as it is now `[M]`; M may be 0."""
+        """What it takes, beside the episode's seed, to draw the environment as it is now `[M]`; where `recalls`."""
         ...
 
     def recall(self, moment: Floats) -> None:

@@ -47,7 +47,12 @@ def make_env(
     if num_envs < 1 or len(numbers) != num_envs:
         raise ValueError(f"{num_envs} environments with {len(numbers)} indices")
     suite = _checked_suite(options)
-    return suite.make(options, num_envs, Draws(seed, stream, numbers, fixed_start=not options.random_start))
+    return suite.make(options, num_envs, draws_of(options, seed, numbers, stream))
+
+
+def draws_of(options: EnvOptions, seed: int, indices: tuple[int, ...], stream: str = "environment") -> Draws:
+    """From what the environments with these global indices start their episodes."""
+    return Draws(seed, stream, indices, fixed_start=not options.random_start)
 
 
 def task_names(suite: str, backend: str = "python") -> list[str]:

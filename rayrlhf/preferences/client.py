@@ -18,6 +18,7 @@ from rayrlhf.preferences.store.records import Annotator, Decision, Question, Ref
 from rayrlhf.preferences.store.reports import Answered, Person, Progress, RunInfo
 from rayrlhf.preferences.wire import (
     MOST_AT_ONCE,
+    REFUSAL_STATUS,
     Asked,
     Body,
     ClipsMade,
@@ -35,7 +36,7 @@ Result = TypeVar("Result")
 _NOTHING = type(None)
 _AGAIN = (429, 500, 502, 503, 504)
 """Statuses of which a later call may be free; 500 is what Ray Serve says for a replica that died under a request."""
-_WHY = {404: "unknown", 409: "conflict", 410: "late"}
+_WHY = {status: why for why, status in REFUSAL_STATUS.items()}
 _LONGEST_PAUSE = 5.0
 
 

@@ -14,6 +14,8 @@ from rayrlhf.preferences.store.records import AccountName, Clip, Name, Question,
 MOST_AT_ONCE = 1000
 """Questions, or ids, in one request."""
 MOST_LEASES = 10
+REFUSAL_STATUS = {"unknown": 404, "conflict": 409, "late": 410}
+"""HTTP's status by why a call is refused."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 """Drawn by whoever answers, so that a call that is repeated answers once."""

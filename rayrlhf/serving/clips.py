@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from rayrlhf.preferences.storage import locate
+from rayrlhf.preferences.store.records import CLIP_PATTERN
 
-_NAME = re.compile(r"[0-9a-f]{32}\.mp4")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _CHUNK = 256 * 1024
 _FOR_EVER = "private, max-age=31536000, immutable"
@@ -26,7 +26,7 @@ class Clips:
         """The clip `name`; with a `Range` header `wanted`, that part of it. 404 and 416 otherwise."""
         path = f"{self._folder}/{name}"
         try:
-            info = self._filesystem.get_file_info(path) if _NAME.fullmatch(name) else None
+            info = self._filesystem.get_file_info(path) if re.fullmatch(CLIP_PATTERN, name) else None
         except (OSError, pa.ArrowException) as error:
             raise HTTPException(503, "the clips cannot be reached; try again", {"Retry-After": "1"}) from error
         if info is None or info.type != fs.FileType.File:

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rayrlhf.preferences.store import Annotator, UnavailableError
+from rayrlhf.serving.refusals import no_store, problem
 
-RETRY_SECONDS = 1
 _FORGET_SECONDS = 600.0
 
 
@@ -74,7 +74,7 @@ class Gate:
         try:
             caller = await run_in_threadpool(self._who, token) if scheme.lower() == "bearer" else None
         except UnavailableError:
-            return problem(503, "unavailable", "the preference store does not answer; try again")
+            return no_store()
         if caller is None:
             refused = problem(401, "token", "no valid token")
             refused.headers["WWW-Authenticate"] = "Bearer"
@@ -112,9 +112,3 @@ class Rates:
             full = max(_FORGET_SECONDS, self._burst / self._per_second)
             self._held = {name: (level, at) for name, (level, at) in self._held.items() if now - at < full}
             self._swept = now
-
-
-def problem(status: int, why: str, detail: str, retry: float = RETRY_SECONDS) -> JSONResponse:
-    """A refusal as all of them look; with 429 and 503, when to come again."""
-    headers = {"Retry-After": str(max(1, round(retry)))} if status in (429, 503) else {}
-    return JSONResponse({"why": why, "detail": detail}, status, headers)

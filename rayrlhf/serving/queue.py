@@ -6,19 +6,17 @@ Every request carries `Authorization: Bearer TOKEN`. Nothing is held here: any n
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from rayrlhf import __version__
-from rayrlhf.errors import UserError
 from rayrlhf.preferences.store import (
     Accounts,
     Annotator,
@@ -35,7 +33,7 @@ from rayrlhf.preferences.store import (
     RunInfo,
     UnavailableError,
 )
-from rayrlhf.preferences.store.records import AccountName, Role, RunName
+from rayrlhf.preferences.store.records import NO_NUL, AccountName, Role, RunName, unknown_run
 from rayrlhf.preferences.store.reports import PAGE
 from rayrlhf.preferences.store.voting import Status
 from rayrlhf.preferences.wire import (
@@ -43,7 +41,6 @@ from rayrlhf.preferences.wire import (
     ClipsMade,
     Doing,
     NewAccount,
-    Problem,
     Received,
     Said,
     Shown,
@@ -52,16 +49,15 @@ from rayrlhf.preferences.wire import (
     Wanted,
 )
 from rayrlhf.serving.clips import Clips
-from rayrlhf.serving.guard import Bounds, Gate, Rates, problem
+from rayrlhf.serving.guard import Bounds, Gate, Rates
+from rayrlhf.serving.refusals import add_refusals, problems
 from rayrlhf.serving.settings import QueueSettings
 
-_REFUSALS = {"unknown": 404, "conflict": 409, "late": 410}
 _EVENT_SECONDS = 1.0
 """How often a stream of events looks whether anything is new."""
 _LOOKS = 600
 _STREAMS = 4
 """Streams of events that one account may have open on a replica."""
-_PLAIN = r"^[^\x00]*$"
 InPath = Annotated[RunName, Path()]
 
 
@@ -80,12 +76,12 @@ def build_app(settings: QueueSettings) -> FastAPI:
     """The application, with a connection to the store of its own."""
     queue = Queue(settings)
     hidden: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}  # ours wants a token
-    refusals = _problems(400, 401, 403, 413, 422, 429, 503)
+    refusals = problems(400, 401, 403, 413, 422, 429, 503)
     app = FastAPI(title="rayrlhf queue", version=__version__, responses=refusals, **hidden)
     # the last one is the outermost
     app.add_middleware(Gate, who=queue.accounts.who, rates=Rates(settings.requests_per_second, settings.burst))
     app.add_middleware(Bounds, at_once=settings.at_once, body_bytes=settings.body_bytes, uncounted="/events")
-    _add_refusals(app)
+    add_refusals(app)
     for add in (_add_asking, _add_answering, _add_looking, _add_accounts, _add_health):
         add(app, queue)
     return app
@@ -125,22 +121,22 @@ def _add_asking(app: FastAPI, queue: Queue) -> None:
         """Makes a run known, or what is written of it new."""
         store.register(run)
 
-    @app.put("/v1/runs/{run}/doing", status_code=204, responses=_problems(404))
+    @app.put("/v1/runs/{run}/doing", status_code=204, responses=problems(404))
     def note(run: InPath, doing: Doing, caller: Trainer) -> None:
         """Tells those who wait what training does."""
         store.note(run, doing.model_dump_json())
 
-    @app.post("/v1/runs/{run}/questions", status_code=204, responses=_problems(404, 409))
+    @app.post("/v1/runs/{run}/questions", status_code=204, responses=problems(404, 409))
     def enqueue(run: InPath, asked: Asked, caller: Trainer) -> None:
         """Puts questions; those that are there already stay, and their verdicts are handed over once more."""
         store.enqueue(run, asked.questions)
 
-    @app.post("/v1/clips", status_code=204, responses=_problems(404))
+    @app.post("/v1/clips", status_code=204, responses=problems(404))
     def clips_made(made: ClipsMade, caller: Trainer) -> None:
         """A question's clips are there: it can be shown."""
         store.clips_made(made.query_id, made.left_clip, made.right_clip)
 
-    @app.post("/v1/runs/{run}/decisions", responses=_problems(404))
+    @app.post("/v1/runs/{run}/decisions", responses=problems(404))
     def decisions(run: InPath, received: Received, caller: Trainer) -> list[Decision]:
         """What is decided for good; the same again until it is named as received."""
         return store.decisions(run, received.received)
@@ -155,12 +151,12 @@ def _add_answering(app: FastAPI, queue: Queue) -> None:
     def shown(lease: Lease) -> Shown:
         return Shown(lease.id, lease.left_clip, lease.right_clip, max(0.0, lease.expires_at - clock.now()))
 
-    @app.post("/v1/runs/{run}/leases", responses=_problems(404))
+    @app.post("/v1/runs/{run}/leases", responses=problems(404))
     def lease(run: InPath, wanted: Wanted, caller: Answerer) -> list[Shown]:
         """The questions that are the caller's, and new ones until there are `count`."""
         return [shown(one) for one in store.lease(run, caller.name, wanted.count)]
 
-    @app.post("/v1/answers", responses=_problems(404, 409))
+    @app.post("/v1/answers", responses=problems(404, 409))
     def answer(said: Said, caller: Answerer) -> Stored:
         """Stores an answer. A second call with the same key does nothing."""
         made = store.answer(
@@ -168,7 +164,7 @@ def _add_answering(app: FastAPI, queue: Queue) -> None:
         )
         return Stored(made.answer_id)
 
-    @app.delete("/v1/answers/{number}", responses=_problems(404, 410))
+    @app.delete("/v1/answers/{number}", responses=problems(404, 410))
     def undo(number: Annotated[int, Path(ge=1, lt=2**31)], caller: Answerer) -> Shown:
         """Takes an answer back: the question is the caller's again."""
         return shown(store.undo(caller.name, number))
@@ -216,8 +212,8 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         status: Annotated[list[Status], Query(max_length=10)] = [],  # noqa: B006
         disagreed: bool = False,
         before: Annotated[float | None, Query(ge=0, le=1e12)] = None,
-        before_id: Annotated[str, Query(max_length=200, pattern=_PLAIN)] = "",
-        after_id: Annotated[str | None, Query(max_length=200, pattern=_PLAIN)] = None,
+        before_id: Annotated[str, Query(max_length=200, pattern=NO_NUL)] = "",
+        after_id: Annotated[str | None, Query(max_length=200, pattern=NO_NUL)] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
     ) -> list[Answered]:
         """Answered questions, the newest first: `before` and `before_id` are the last one's of the page before.
@@ -233,18 +229,18 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         """All answered questions with their votes by id, one JSON object a line."""
         return StreamingResponse(_lines(reports, run), media_type="application/x-ndjson")
 
-    @app.get("/v1/clips/{clip}", response_class=Response, responses=_problems(404, 416))
+    @app.get("/v1/clips/{clip}", response_class=Response, responses=problems(404, 416))
     def clip(clip: str, request: Request, caller: Anyone) -> Response:
         """A clip, or the range of it that is asked for."""
         return queue.clips.response(clip, request.headers.get("range"))
 
     streams: Counter[str] = Counter()
 
-    @app.get("/v1/runs/{run}/events", response_class=StreamingResponse, responses=_problems(404))
+    @app.get("/v1/runs/{run}/events", response_class=StreamingResponse, responses=problems(404))
     async def events(run: InPath, caller: Anyone) -> StreamingResponse:
         """Server-sent events for some minutes: `news` when what can be answered changes or training says something."""
         if not await run_in_threadpool(reports.runs, caller.name, only=run):
-            raise RefusedError("unknown", f"there is no run {run!r} in the preference store")
+            raise unknown_run(run)
         if streams[caller.name] >= _STREAMS:
             raise HTTPException(429, f"{_STREAMS} streams of events are open already", {"Retry-After": "5"})
 
@@ -287,16 +283,16 @@ async def _news(reports: Reports, run: str, annotator: str) -> AsyncIterator[str
         await asyncio.sleep(_EVENT_SECONDS)
 
 
-# --- accounts, health, refusals ---
+# --- accounts, health ---
 
 
 def _add_accounts(app: FastAPI, queue: Queue) -> None:
-    @app.post("/v1/accounts", status_code=201, responses=_problems(409))
+    @app.post("/v1/accounts", status_code=201, responses=problems(409))
     def add(account: NewAccount, caller: Admin) -> Token:
         """A new account; its token is shown this once."""
         return Token(queue.accounts.add(account.name, account.role))
 
-    @app.post("/v1/accounts/{name}/token", responses=_problems(404))
+    @app.post("/v1/accounts/{name}/token", responses=problems(404))
     def renew(name: Annotated[AccountName, Path()], caller: Admin) -> Token:
         """Another token for an account, also for one that was ended."""
         return Token(queue.accounts.renew(name))
@@ -306,7 +302,7 @@ def _add_accounts(app: FastAPI, queue: Queue) -> None:
         """All accounts."""
         return [{**asdict(account), "usable": usable} for account, usable in queue.accounts.all()]
 
-    @app.delete("/v1/accounts/{name}", status_code=204, responses=_problems(404, 409))
+    @app.delete("/v1/accounts/{name}", status_code=204, responses=problems(404, 409))
     def disable(name: Annotated[AccountName, Path()], caller: Admin) -> None:
         """Ends another account's token; its answers stay."""
         if name == caller.name:
@@ -324,46 +320,3 @@ def _add_health(app: FastAPI, queue: Queue) -> None:
     def openapi(caller: Anyone) -> dict[str, Any]:
         """What this is."""
         return app.openapi()
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem} for status in statuses}
-
-
-def _add_refusals(app: FastAPI) -> None:
-    """Every refusal is one `Problem`."""
-
-    def refused(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RefusedError)
-        return problem(_REFUSALS[error.why], error.why, str(error))
-
-    def unavailable(_: Request, error: Exception) -> JSONResponse:
-        return problem(503, "unavailable", "the preference store does not answer; try again")
-
-    def invalid(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return problem(422, "invalid", f"{place}: {first['msg']}")
-
-    def plain(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        found = problem(error.status_code, _WORDS.get(error.status_code, "refused"), str(error.detail))
-        found.headers.update(error.headers or {})
-        return found
-
-    def by_user(_: Request, error: Exception) -> JSONResponse:
-        return problem(400, "invalid", str(error))
-
-    handlers: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
-        RefusedError: refused,
-        UnavailableError: unavailable,
-        RequestValidationError: invalid,
-        HTTPException: plain,
-        UserError: by_user,
-    }
-    for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)
-
-
-_WORDS = {403: "role", 404: "unknown", 413: "size", 416: "range"}

@@ -9,10 +9,9 @@ from sqlalchemy.exc import IntegrityError
 
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.store.database import Database
-from rayrlhf.preferences.store.records import Annotator, RefusedError, Role
+from rayrlhf.preferences.store.records import ACCOUNT_PATTERN, Annotator, RefusedError, Role
 from rayrlhf.preferences.store.tables import annotators
 
-_NAME = re.compile(r"\w[\w .@+-]{0,99}")
 _TOKEN_BYTES = 32
 
 
@@ -33,7 +32,7 @@ class Accounts:
             UserError: `name` is no plain name.
             RefusedError: it is taken.
         """
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(ACCOUNT_PATTERN, name):
             raise UserError(f"{name!r} is no name for an account: letters, digits, spaces and . @ + - _, at most 100")
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         row = {"name": name, "role": role, "token_digest": _digest(token), "created_at": self._database.clock.now()}

@@ -13,13 +13,17 @@ from rayrlhf.preferences.store.voting import Status
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """Of a run or a query. These bounds are checked where records come over the network."""
-Clip = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}\.mp4$")]
+CLIP_PATTERN = r"^[0-9a-f]{32}\.mp4$"
+Clip = Annotated[str, StringConstraints(pattern=CLIP_PATTERN)]
 """A clip's file: drawn at random, so that it tells nothing."""
 _ONE_PART = r"^[^/\\.\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$"
 RunName = Annotated[str, StringConstraints(max_length=NAME_LENGTH, pattern=_ONE_PART)]
 """A run's name is one part of a path, too."""
-AccountName = Annotated[str, StringConstraints(pattern=r"^\w[\w .@+-]{0,99}$")]
-Text = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
+ACCOUNT_PATTERN = r"^\w[\w .@+-]{0,99}$"
+AccountName = Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)]
+NO_NUL = r"^[^\x00]*$"
+"""PostgreSQL's texts hold none."""
+Text = Annotated[str, StringConstraints(max_length=20_000, pattern=NO_NUL)]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
 _CHECKED = ConfigDict(extra="forbid")
 Role = Literal["annotator", "trainer", "admin"]
@@ -36,6 +40,11 @@ class RefusedError(UserError):
     def __init__(self, why: Literal["unknown", "conflict", "late"], message: str) -> None:
         super().__init__(message)
         self.why = why
+
+
+def unknown_run(run: str) -> RefusedError:
+    """What is said of a run that is not in the store."""
+    return RefusedError("unknown", f"there is no run {run!r} in the preference store")
 
 
 @dataclass(frozen=True)

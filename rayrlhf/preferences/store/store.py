@@ -7,13 +7,24 @@ database; an SQLite file belongs to the processes of one machine.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, and_, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.answers import Choice
+from rayrlhf.preferences.store.choosing import golds, held, leases_in, repeats, votes_wanted
 from rayrlhf.preferences.store.database import Database
-from rayrlhf.preferences.store.records import Decision, Lease, Purpose, Question, Receipt, RefusedError, Run, Vote
+from rayrlhf.preferences.store.records import (
+    Decision,
+    Lease,
+    Purpose,
+    Question,
+    Receipt,
+    RefusedError,
+    Run,
+    Vote,
+    unknown_run,
+)
 from rayrlhf.preferences.store.tables import answers, leases, queries, runs
 from rayrlhf.preferences.store.voting import decide
 from rayrlhf.seeding import generator
@@ -22,10 +33,6 @@ _CHUNK = 500
 """Names in one statement: databases bound them."""
 _DECISIONS = 1000
 """Decisions handed over at once."""
-_LAST_SECONDS = 1.0
-"""Of a lease, in which it cannot be made longer."""
-_REPEAT_GAP = 5
-"""Questions between an annotator's answer and the same question again."""
 Item = TypeVar("Item")
 _MIRRORED: dict[Choice, Choice] = {"left": "right", "right": "left", "equal": "equal", "skip": "skip"}
 
@@ -53,7 +60,7 @@ class PreferenceStore:
         """Keeps what the run does just now, as JSON."""
         with self._database.writing() as connection:
             if not connection.execute(update(runs).where(runs.c.name == run).values(status=doing)).rowcount:
-                raise _unknown(run)
+                raise unknown_run(run)
 
     def enqueue(self, run: str, asked: Sequence[Question]) -> None:
         """Puts questions. One that is there already stays as it is, and its verdict is handed over once more.
@@ -117,17 +124,17 @@ class PreferenceStore:
             now = self._clock.now()
             options = _options(connection, run)
             until = now + options.lease_seconds
-            held = list(connection.scalars(_held(run, annotator, now).limit(count)))
+            kept = list(connection.scalars(held(run, annotator, now).limit(count)))
             granted: list[int] = []
-            while len(held) + len(granted) < count:
+            while len(kept) + len(granted) < count:
                 found = self._choose(connection, run, annotator, options, now, wait=not granted)
                 seat = None if found is None else self._seat(connection, *found, annotator, now, until)
                 if seat is None:
                     break
                 granted.append(seat)
             # last: who answers locks the question before its lease, and so does this
-            connection.execute(update(leases).where(leases.c.id.in_(held)).values(expires_at=until))
-            return [_lease(connection, lease) for lease in held + granted]
+            connection.execute(update(leases).where(leases.c.id.in_(kept)).values(expires_at=until))
+            return [_lease(connection, lease) for lease in kept + granted]
 
     def answer(
         self, annotator: str, lease_id: int, choice: Choice, *, key: str, seconds: float = 0.0, replays: int = 0
@@ -194,10 +201,10 @@ class PreferenceStore:
         self, connection: Connection, run: str, annotator: str, options: QueueOptions, now: float, *, wait: bool
     ) -> tuple[str, Purpose] | None:
         """What `annotator` is asked next, and why; none where there is nothing."""
-        number = 1 + (connection.scalar(_leases_in(run, annotator)) or 0)
+        number = 1 + (connection.scalar(leases_in(run, annotator)) or 0)
         tests: list[tuple[Purpose, int, Select[Any]]] = [
-            ("gold", options.gold_every, _golds(run, annotator)),
-            ("repeat", options.repeat_every, _repeats(run, annotator)),
+            ("gold", options.gold_every, golds(run, annotator)),
+            ("repeat", options.repeat_every, repeats(run, annotator)),
         ]
         for purpose, every, choice in tests:
             if every and number % every == 0 and (query := connection.scalar(choice.limit(1))) is not None:
@@ -211,7 +218,7 @@ class PreferenceStore:
         Those that others have locked this moment are passed over; where only such are left they are waited for, unless
         this transaction holds locks that others may wait for.
         """
-        wanted = _votes_wanted(run, annotator, now)
+        wanted = votes_wanted(run, annotator, now)
         passing_over = True
         while True:
             choice = wanted.limit(1).with_for_update(of=queries, key_share=True, skip_locked=passing_over)
@@ -258,14 +265,10 @@ def _votes() -> Select[Any]:
     return joined.where(answers.c.counted, answers.c.undone_at.is_(None)).order_by(answers.c.id)
 
 
-def _unknown(run: str) -> RefusedError:
-    return RefusedError("unknown", f"there is no run {run!r} in the preference store")
-
-
 def _options(connection: Connection, run: str) -> QueueOptions:
     found = connection.scalar(select(runs.c.options).where(runs.c.name == run))
     if found is None:
-        raise _unknown(run)
+        raise unknown_run(run)
     return QueueOptions.model_validate_json(found)
 
 
@@ -311,15 +314,14 @@ def _count(connection: Connection, query: Row[Any], now: float) -> None:
     """Brings the status of a locked query to what its votes say."""
     options = _options(connection, query.run)
     verdict = decide([vote.choice for vote in votes_of(connection, [query.id])[query.id]], options)
-    status, decided_at = verdict.status, now
-    if status == "open":
-        status = "open" if query.session >= _oldest_session(connection, query.run, options) else "expired"
+    is_open = verdict.status == "open"
+    is_old = is_open and query.session < _oldest_session(connection, query.run, options)
     values = {
-        "status": status,
+        "status": "expired" if is_old else verdict.status,
         "wanted": verdict.wanted,
         "choice": verdict.choice,
         "target": verdict.target,
-        "decided_at": None if verdict.status == "open" else decided_at,
+        "decided_at": None if is_open else now,
     }
     connection.execute(update(queries).where(queries.c.id == query.id).values(values))
 
@@ -344,58 +346,3 @@ def _lease(connection: Connection, lease_id: int) -> Lease:
 def _flipped(query: str, annotator: str) -> bool:
     """Whether `annotator` is shown `query` the other way round: drawn once for the two, whatever happens."""
     return bool(generator(0, "flipped", query, annotator).integers(2))
-
-
-# --- which leases, which questions ---
-
-
-def _taken(now: float) -> Any:
-    """A vote's seat that is answered, or kept for somebody."""
-    return and_(leases.c.purpose == "vote", or_(leases.c.answered, leases.c.expires_at > now))
-
-
-def _held(run: str, annotator: str, now: float) -> Select[Any]:
-    """Leases of `annotator`'s that can still be answered, oldest first."""
-    usable = or_(leases.c.purpose != "vote", queries.c.status == "open")
-    # not in its last moment, when another may sit down
-    mine = and_(leases.c.annotator == annotator, ~leases.c.answered, leases.c.expires_at > now + _LAST_SECONDS)
-    joined = select(leases.c.id).join_from(leases, queries).where(queries.c.run == run, mine, usable)
-    return joined.order_by(leases.c.granted_at, leases.c.id)
-
-
-def _leases_in(run: str, annotator: str) -> Select[Any]:
-    joined = select(func.count()).select_from(leases.join(queries))
-    return joined.where(queries.c.run == run, leases.c.annotator == annotator)
-
-
-def _votes_wanted(run: str, annotator: str, now: float) -> Select[Any]:
-    """Open questions with a free seat that `annotator` has none of; the newest session's first."""
-    seats = select(func.count()).where(leases.c.query == queries.c.id, _taken(now)).scalar_subquery()
-    own = exists().where(leases.c.query == queries.c.id, leases.c.annotator == annotator, _taken(now))
-    askable = and_(queries.c.run == run, queries.c.status == "open", queries.c.ready, queries.c.gold.is_(None))
-    found = select(queries.c.id).where(askable, ~own, seats < queries.c.wanted)
-    return found.order_by(queries.c.session.desc(), queries.c.position, queries.c.id)
-
-
-def _golds(run: str, annotator: str) -> Select[Any]:
-    """Questions with a known answer that `annotator` was not shown, in their order."""
-    shown = exists().where(leases.c.query == queries.c.id, leases.c.annotator == annotator)
-    known = and_(queries.c.run == run, queries.c.gold.is_not(None), queries.c.ready)
-    return select(queries.c.id).where(known, ~shown).order_by(queries.c.session, queries.c.position, queries.c.id)
-
-
-def _repeats(run: str, annotator: str) -> Select[Any]:
-    """Questions that `annotator` answered some while ago and once, in the order of answering."""
-    newer = leases.alias()
-    mine = and_(leases.c.annotator == annotator, leases.c.purpose == "vote", leases.c.answered, queries.c.run == run)
-    asked = queries.alias()
-    here = and_(newer.c.annotator == annotator, newer.c.id > leases.c.id, asked.c.run == run)
-    after = (
-        select(func.count()).select_from(newer.join(asked, newer.c.query == asked.c.id)).where(here).scalar_subquery()
-    )
-    again = leases.alias()
-    repeated = exists().where(
-        again.c.query == leases.c.query, again.c.annotator == annotator, again.c.purpose == "repeat"
-    )
-    joined = select(leases.c.query).join_from(leases, queries).where(mine, ~repeated, after >= _REPEAT_GAP)
-    return joined.order_by(leases.c.id)
