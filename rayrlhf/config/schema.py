@@ -174,6 +174,8 @@ class QueueOptions(Options):
     """Every so many-th question of each annotator is one that they answered before; 0: none."""
     keep_sessions: Annotated[int, Field(gt=0, le=10**6)] = 3
     """Sessions whose questions are asked, the newest first; open questions of older ones are dropped."""
+    play_once: bool = False
+    """The page takes an answer only after both clips have been played once."""
 
     @model_validator(mode="after")
     def _in_order(self) -> "QueueOptions":

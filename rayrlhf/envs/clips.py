@@ -1,7 +1,6 @@
 """Clips of what happened in training, drawn afterwards from recorded moments."""
 
-import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +12,6 @@ from rayrlhf.envs.make import draws_of, make_env
 from rayrlhf.envs.video import write_video
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.fragments import Floats
-from rayrlhf.preferences.storage import locate, whole_file
 
 CLIP_SECONDS = 2.0
 """People want one to two seconds (Christiano et al. 2017, appendix A.2)."""
@@ -57,17 +55,3 @@ class Stage:
     def close(self) -> None:
         """Frees the simulator."""
         self._env.close()
-
-
-def store_clips(folder: str, clips: Sequence[bytes]) -> list[str]:
-    """Writes clips into `folder`, here or on any filesystem of pyarrow's; their names are drawn at random.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written.
-    """
-    filesystem, place = locate(folder)
-    names = [f"{secrets.token_hex(16)}.mp4" for _ in clips]
-    for name, content in zip(names, clips, strict=True):
-        with whole_file(filesystem, f"{place}/{name}") as stream:
-            stream.write(content)
-    return names

@@ -14,15 +14,17 @@ from pydantic import TypeAdapter, ValidationError
 from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.store.database import UnavailableError
-from rayrlhf.preferences.store.records import Annotator, Decision, Question, RefusedError, Role, Run
+from rayrlhf.preferences.store.records import Annotator, Curves, Decision, Question, RefusedError, Role, Run, clip_name
 from rayrlhf.preferences.store.reports import Answered, Person, Progress, RunInfo
 from rayrlhf.preferences.wire import (
     MOST_AT_ONCE,
+    MOST_CURVES,
     REFUSAL_STATUS,
     Asked,
     Body,
     ClipsMade,
     Doing,
+    Drawn,
     NewAccount,
     Received,
     Said,
@@ -75,15 +77,32 @@ class QueueClient:
         """Tells those who wait what training does."""
         self._call("PUT", f"/v1/runs/{_part(run)}/doing", _json(doing))
 
-    def enqueue(self, run: str, questions: Sequence[Question]) -> None:
-        """Puts questions; those that are there already stay, and their verdicts are handed over once more."""
+    def enqueue(self, run: str, questions: Sequence[Question]) -> list[str]:
+        """Puts questions; the ids of those among them whose clips are still to be made.
+
+        Those that are there already stay, and their verdicts are handed over once more.
+        """
+        unready: list[str] = []
         for start in range(0, len(questions), MOST_AT_ONCE):
             asked = Asked(questions=list(questions[start : start + MOST_AT_ONCE]))
-            self._call("POST", f"/v1/runs/{_part(run)}/questions", _json(asked))
+            unready += self._call("POST", f"/v1/runs/{_part(run)}/questions", _json(asked), list[str])
+        return unready
+
+    def store_clip(self, content: bytes) -> str:
+        """Stores an MP4 file; its name, which follows from its content."""
+        name = clip_name(content)
+        self._send("PUT", f"/v1/clips/{name}", content, {}, kind="video/mp4")
+        return name
 
     def clips_made(self, query_id: str, left: str, right: str) -> None:
         """The question's clips are there: it can be shown."""
         self._call("POST", "/v1/clips", _json(ClipsMade(query_id=query_id, left_clip=left, right_clip=right)))
+
+    def keep_curves(self, run: str, curves: Sequence[Curves]) -> None:
+        """The learned reward along segments of the run's, for whoever looks."""
+        for start in range(0, len(curves), MOST_CURVES):
+            drawn = Drawn(curves=list(curves[start : start + MOST_CURVES]))
+            self._call("PUT", f"/v1/runs/{_part(run)}/curves", _json(drawn))
 
     def decisions(self, run: str, received: Sequence[str] = ()) -> list[Decision]:
         """What is decided for good; the same again until it is named as `received`."""
@@ -168,8 +187,10 @@ class QueueClient:
         except ValidationError as error:
             raise UserError(f"{self._url} is no queue of this rayrlhf: {in_one_line(error)}") from error
 
-    def _send(self, method: str, path: str, body: bytes | None, params: dict[str, Any]) -> httpx.Response:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+    def _send(
+        self, method: str, path: str, body: bytes | None, params: dict[str, Any], *, kind: str = "application/json"
+    ) -> httpx.Response:
+        headers = {"Content-Type": kind} if body is not None else {}
         end, pause = time.monotonic() + self._patience, 0.05
         while True:
             try:

@@ -9,10 +9,11 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from rayrlhf.preferences.answers import Choice
-from rayrlhf.preferences.store.records import AccountName, Clip, Name, Question, Role
+from rayrlhf.preferences.store.records import AccountName, Clip, Curves, Name, Question, Role
 
 MOST_AT_ONCE = 1000
 """Questions, or ids, in one request."""
+MOST_CURVES = 100
 MOST_LEASES = 10
 REFUSAL_STATUS = {"unknown": 404, "conflict": 409, "late": 410}
 """HTTP's status by why a call is refused."""
@@ -39,6 +40,12 @@ class ClipsMade(Body):
     query_id: Name
     left_clip: Clip
     right_clip: Clip
+
+
+class Drawn(Body):
+    """The learned reward along segments."""
+
+    curves: Annotated[list[Curves], Field(max_length=MOST_CURVES)]
 
 
 class Received(Body):
@@ -69,6 +76,8 @@ class Doing(Body):
     phase: Annotated[str, StringConstraints(max_length=100)]
     env_steps: Count = 0
     total_steps: Count = 0
+    labels: Count = 0
+    budget: Count = 0
     next_questions_at: Count | None = None
     """Environment steps at which the next ones are due."""
 

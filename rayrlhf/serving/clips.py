@@ -1,4 +1,4 @@
-"""Clips over HTTP, whole or in part. Only names that we draw ourselves reach the file system."""
+"""Clips over HTTP, whole or in part. Only names that are hashes reach the file system."""
 
 import re
 from collections.abc import Iterator
@@ -8,8 +8,9 @@ from pyarrow import fs
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
-from rayrlhf.preferences.storage import locate
-from rayrlhf.preferences.store.records import CLIP_PATTERN
+from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.preferences.storage import locate, whole_file
+from rayrlhf.preferences.store.records import CLIP_PATTERN, clip_name
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _CHUNK = 256 * 1024
@@ -42,6 +43,22 @@ class Clips:
         headers["Content-Length"] = str(stop - start)
         status = 200 if wanted is None else 206
         return StreamingResponse(self._read(path, start, stop), status, headers, media_type="video/mp4")
+
+    def store(self, name: str, content: bytes) -> None:
+        """Keeps an MP4 file under the name that its content has; a second time nothing happens.
+
+        422 for anything else, 503 where the folder cannot be written.
+        """
+        if name != clip_name(content) or content[4:8] != b"ftyp":
+            raise HTTPException(422, "wanted an MP4 file under the name that follows from its content")
+        path = f"{self._folder}/{name}"
+        try:
+            if self._filesystem.get_file_info(path).type == fs.FileType.File:
+                return
+            with whole_file(self._filesystem, path) as stream:
+                stream.write(content)
+        except (OSError, pa.ArrowException, UserError) as error:
+            raise HTTPException(503, in_one_line(error), {"Retry-After": "5"}) from error
 
     def _read(self, path: str, start: int, stop: int) -> Iterator[bytes]:
         with self._filesystem.open_input_file(path) as file:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi import Body, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
@@ -40,6 +40,7 @@ from rayrlhf.preferences.wire import (
     Asked,
     ClipsMade,
     Doing,
+    Drawn,
     NewAccount,
     Received,
     Said,
@@ -126,10 +127,23 @@ def _add_asking(app: FastAPI, queue: Queue) -> None:
         """Tells those who wait what training does."""
         store.note(run, doing.model_dump_json())
 
-    @app.post("/v1/runs/{run}/questions", status_code=204, responses=problems(404, 409))
-    def enqueue(run: InPath, asked: Asked, caller: Trainer) -> None:
-        """Puts questions; those that are there already stay, and their verdicts are handed over once more."""
-        store.enqueue(run, asked.questions)
+    @app.post("/v1/runs/{run}/questions", responses=problems(404, 409))
+    def enqueue(run: InPath, asked: Asked, caller: Trainer) -> list[str]:
+        """Puts questions; the ids of those among them whose clips are still to be made.
+
+        Those that are there already stay, and their verdicts are handed over once more.
+        """
+        return store.enqueue(run, asked.questions)
+
+    @app.put("/v1/clips/{clip}", status_code=204)
+    def store_clip(clip: str, content: Annotated[bytes, Body(media_type="video/mp4")], caller: Trainer) -> None:
+        """Stores an MP4 file, named by the hash of its content (BLAKE2b of 16 bytes, in hexadecimal digits)."""
+        queue.clips.store(clip, content)
+
+    @app.put("/v1/runs/{run}/curves", status_code=204)
+    def keep_curves(run: InPath, drawn: Drawn, caller: Trainer) -> None:
+        """The learned reward along segments, for whoever looks at them."""
+        store.keep_curves(run, drawn.curves)
 
     @app.post("/v1/clips", status_code=204, responses=problems(404))
     def clips_made(made: ClipsMade, caller: Trainer) -> None:
@@ -211,6 +225,7 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         annotator: Annotated[AccountName | None, Query()] = None,
         status: Annotated[list[Status], Query(max_length=10)] = [],  # noqa: B006
         disagreed: bool = False,
+        since: Annotated[float | None, Query(ge=0, le=1e12)] = None,
         before: Annotated[float | None, Query(ge=0, le=1e12)] = None,
         before_id: Annotated[str, Query(max_length=200, pattern=NO_NUL)] = "",
         after_id: Annotated[str | None, Query(max_length=200, pattern=NO_NUL)] = None,
@@ -222,7 +237,7 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         """
         place = None if before is None else (before, before_id)
         wanted = {"statuses": status, "before": place, "after_id": after_id, "limit": limit}
-        return reports.browse(run, annotator=annotator, disagreed=disagreed, **wanted)  # type: ignore[arg-type]
+        return reports.browse(run, annotator=annotator, disagreed=disagreed, since=since, **wanted)  # type: ignore[arg-type]
 
     @app.get("/v1/runs/{run}/export", response_class=StreamingResponse)
     def export(run: InPath, caller: Trainer) -> StreamingResponse:

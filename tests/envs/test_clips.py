@@ -1,7 +1,6 @@
 """Clips that are drawn afterwards show what happened."""
 
 import io
-from pathlib import Path
 
 import av
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 
 from rayrlhf.config import EnvOptions
 from rayrlhf.envs import make_env
-from rayrlhf.envs.clips import Stage, clip_fps, store_clips
+from rayrlhf.envs.clips import Stage, clip_fps
 from rayrlhf.envs.gl import rendering_problem
 from rayrlhf.errors import UserError
 
@@ -55,14 +54,6 @@ def test_a_clip_shows_a_training_episode(options: EnvOptions) -> None:
 @pytest.mark.parametrize(("steps", "fps"), [(2, 5), (10, 5), (20, 10), (50, 25), (200, 30)])
 def test_clips_last_as_long_as_people_want(steps: int, fps: float) -> None:
     assert clip_fps(steps) == fps
-
-
-def test_clips_are_stored_under_names_that_tell_nothing(tmp_path: Path) -> None:
-    names = store_clips(str(tmp_path / "clips"), [b"one", b"two"])
-    assert [(tmp_path / "clips" / name).read_bytes() for name in names] == [b"one", b"two"]
-    assert all(len(name) == 36 and name.endswith(".mp4") for name in names)
-    with pytest.raises(UserError, match="cannot write"):
-        store_clips("/proc/none", [b"one"])
 
 
 def test_what_cannot_be_shown_is_refused_before_anything_is_asked() -> None:

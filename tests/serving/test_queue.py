@@ -14,7 +14,7 @@ import pytest
 from rayrlhf.config import QueueOptions
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.client import QueueClient
-from rayrlhf.preferences.store import Question, RefusedError, Run, UnavailableError
+from rayrlhf.preferences.store import Curves, Question, RefusedError, Run, UnavailableError
 from rayrlhf.preferences.wire import Doing
 
 CLIP = "0123456789abcdef" * 2 + ".mp4"
@@ -314,3 +314,48 @@ def _answered(annotator: QueueClient) -> list[int]:
     for lease in leases:
         annotator.answer(lease, "equal")
     return leases
+
+
+def test_a_clip_is_stored_under_the_hash_of_its_content(server, tmp_path: Path) -> None:
+    content = b"\0\0\0\x18ftypisom" + bytes(range(256)) * 100
+    with server.client("trainer") as trainer, server.client() as annotator:
+        name = trainer.store_clip(content)
+        assert trainer.store_clip(content) == name
+        assert annotator.clip(name) == content
+        assert [path.name for path in (tmp_path / "clips").iterdir()] == [name]
+        with pytest.raises(UserError, match="403"):
+            annotator.store_clip(content)
+        with pytest.raises(UserError, match="MP4"):
+            trainer.store_clip(b"<script>")
+        headers = {"Authorization": f"Bearer {server.tokens['trainer']}", "Content-Type": "video/mp4"}
+        for wrong in (CLIP, "..%2F..%2Fetc%2Fpasswd", "%00", name.replace(".mp4", "")):
+            refused = httpx.put(f"{server.url}/v1/clips/{wrong}", content=content, headers=headers)
+            assert refused.status_code in (404, 422), wrong
+        assert [path.name for path in (tmp_path / "clips").iterdir()] == [name]
+
+
+def test_a_folder_that_cannot_be_written_is_for_later(make_server: Callable[..., object]) -> None:
+    server = make_server(clips="/proc/none")
+    with server.client("trainer", patience=0.1) as trainer, pytest.raises(UnavailableError, match="cannot write"):
+        trainer.store_clip(b"\0\0\0\x18ftypisom")
+
+
+def test_the_learned_reward_goes_with_what_is_answered(server) -> None:
+    with server.client("trainer") as trainer, server.client() as annotator:
+        fill(trainer, 2)
+        drawn = Curves("run/0/0", 3, (0.5, -1.0), (0.25, 2.0))
+        trainer.keep_curves("run", [drawn, Curves("nobody knows", 1, (0.0,), (0.0,))])
+        _answered(annotator)
+        found = {item.query_id: item.curves for item in trainer.answered("run")}
+        assert found == {"run/0/0": drawn, "run/0/1": None}
+        with pytest.raises(UserError, match="403"):
+            annotator.keep_curves("run", [drawn])
+
+
+def test_which_clips_are_wanted_is_said_until_they_are_there(server) -> None:
+    questions = [Question(f"q{i}", 0, i, ready=i > 1) for i in range(3)]
+    with server.client("trainer") as trainer:
+        fill(trainer, 0)
+        assert trainer.enqueue("run", questions) == ["q0", "q1"]
+        trainer.clips_made("q0", CLIP, CLIP)
+        assert trainer.enqueue("run", questions) == ["q1"]

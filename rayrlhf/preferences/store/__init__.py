@@ -2,7 +2,17 @@
 
 from rayrlhf.preferences.store.accounts import Accounts
 from rayrlhf.preferences.store.database import Database, UnavailableError
-from rayrlhf.preferences.store.records import Annotator, Decision, Lease, Question, Receipt, RefusedError, Run, Vote
+from rayrlhf.preferences.store.records import (
+    Annotator,
+    Curves,
+    Decision,
+    Lease,
+    Question,
+    Receipt,
+    RefusedError,
+    Run,
+    Vote,
+)
 from rayrlhf.preferences.store.reports import Answered, Person, Progress, Reports, RunInfo
 from rayrlhf.preferences.store.store import PreferenceStore
 from rayrlhf.preferences.store.voting import Verdict, decide
@@ -11,6 +21,7 @@ __all__ = [
     "Accounts",
     "Annotator",
     "Answered",
+    "Curves",
     "Database",
     "Decision",
     "Lease",

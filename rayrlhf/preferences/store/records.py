@@ -1,5 +1,6 @@
 """What the preference store takes and gives."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -15,7 +16,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pa
 """Of a run or a query. These bounds are checked where records come over the network."""
 CLIP_PATTERN = r"^[0-9a-f]{32}\.mp4$"
 Clip = Annotated[str, StringConstraints(pattern=CLIP_PATTERN)]
-"""A clip's file: drawn at random, so that it tells nothing."""
+"""A clip's file, named by the hash of its content."""
 _ONE_PART = r"^[^/\\.\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$"
 RunName = Annotated[str, StringConstraints(max_length=NAME_LENGTH, pattern=_ONE_PART)]
 """A run's name is one part of a path, too."""
@@ -25,10 +26,16 @@ NO_NUL = r"^[^\x00]*$"
 """PostgreSQL's texts hold none."""
 Text = Annotated[str, StringConstraints(max_length=20_000, pattern=NO_NUL)]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
-_CHECKED = ConfigDict(extra="forbid")
+Steps = Annotated[tuple[float, ...], Field(max_length=10_000)]
+_CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 Role = Literal["annotator", "trainer", "admin"]
 Purpose = Literal["vote", "gold", "repeat"]
 """Why an annotator is shown a question: for its label, to test them, or to see whether they say the same again."""
+
+
+def clip_name(content: bytes) -> str:
+    """The name of the MP4 file `content`: the same again when it is stored again."""
+    return f"{hashlib.blake2b(content, digest_size=16).hexdigest()}.mp4"
 
 
 class RefusedError(UserError):
@@ -82,6 +89,18 @@ class Question:
     left_clip: Clip | None = None
     right_clip: Clip | None = None
     ready: bool = True
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The learned reward along a query's two segments, a number a step, by the reward model of `version`."""
+
+    __pydantic_config__ = _CHECKED
+
+    query_id: Name
+    version: Number
+    left: Steps
+    right: Steps
 
 
 @dataclass(frozen=True)

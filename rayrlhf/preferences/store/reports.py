@@ -2,22 +2,25 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import Row, and_, func, or_, select
 
+from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.agreement import agreement
 from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.store.database import Database
-from rayrlhf.preferences.store.records import Vote
+from rayrlhf.preferences.store.records import Curves, Vote
 from rayrlhf.preferences.store.store import votes_of
 from rayrlhf.preferences.store.tables import answers, leases, queries, runs
 from rayrlhf.preferences.store.voting import Status
 
 PAGE = 200
 """Most questions of one call of `browse`."""
+_CURVES = TypeAdapter(Curves)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run as those who answer see it. doing: what training does, as it said last; `mine`: answers of one's own."""
+    """A run as those who answer see it.
+
+    doing: what training does, as it said last   open: questions that can be shown   mine: answers of one's own
+    settle_seconds: an answer can be taken back for so long   play_once: both clips are to be seen before an answer
+    """
 
     name: str
     task: str
@@ -48,6 +55,8 @@ class RunInfo:
     open: int
     answers: int
     mine: int
+    settle_seconds: float
+    play_once: bool
 
 
 @dataclass
@@ -81,7 +90,8 @@ class Answered:
     left_clip: str | None
     right_clip: str | None
     answered_at: float
-    votes: tuple[Vote, ...] = field(default=())
+    votes: tuple[Vote, ...] = ()
+    curves: Curves | None = None
 
     @property
     def place(self) -> tuple[float, str]:
@@ -109,9 +119,7 @@ class Reports:
         listed = select(runs, *columns).order_by(runs.c.created_at.desc(), runs.c.name)
         with self._database.reading() as connection:
             rows = connection.execute(listed if only is None else listed.where(runs.c.name == only)).all()
-        return [
-            RunInfo(row.name, row.task, row.sentence, row.guidelines, json.loads(row.status), *row[-3:]) for row in rows
-        ]
+        return [_run_info(row) for row in rows]
 
     def progress(self, run: str) -> Progress:
         """How far the run's questions are."""
@@ -163,13 +171,15 @@ class Reports:
         annotator: str | None = None,
         statuses: Sequence[Status] = (),
         disagreed: bool = False,
+        since: float | None = None,
         before: tuple[float, str] | None = None,
         after_id: str | None = None,
         limit: int = 50,
     ) -> list[Answered]:
         """Questions with votes that count: the newest first, or by id.
 
-        annotator: answered by this one   disagreed: not all said the same   before: the `place` to go on after
+        annotator: answered by this one   disagreed: not all said the same   since: the newest answer is not older
+        before: the `place` to go on after
         after_id: by id, those behind this one ("" is before all): so everything comes once, also while people answer
         """
         counted = and_(leases.c.query == queries.c.id, answers.c.counted, answers.c.undone_at.is_(None))
@@ -185,7 +195,8 @@ class Reports:
             kinds = select(func.count(answers.c.choice.distinct())).select_from(answers.join(leases)).where(counted)
             listed = listed.where(kinds.correlate(queries).scalar_subquery() > 1)
         page = listed.subquery()
-        found = select(page).order_by(page.c.answered_at.desc(), page.c.id.desc()).limit(min(limit, PAGE))
+        recent = page.c.answered_at >= (since or 0.0)
+        found = select(page).where(recent).order_by(page.c.answered_at.desc(), page.c.id.desc()).limit(min(limit, PAGE))
         if after_id is not None:
             found = select(page).where(page.c.id > after_id).order_by(page.c.id).limit(min(limit, PAGE))
         elif before is not None:
@@ -197,10 +208,16 @@ class Reports:
         return [
             Answered(
                 row.id, row.session, row.status, row.choice, row.target, row.left_clip, row.right_clip, row.answered_at,
-                said[row.id],
+                said[row.id], _CURVES.validate_json(row.curves) if row.curves else None,
             )
             for row in rows
         ]  # fmt: skip
+
+
+def _run_info(row: Row[Any]) -> RunInfo:
+    options = QueueOptions.model_validate_json(row.options)
+    said = row.name, row.task, row.sentence, row.guidelines, json.loads(row.status)
+    return RunInfo(*said, row.open, row.answers, row.mine, options.settle_seconds, options.play_once)
 
 
 class _Work:

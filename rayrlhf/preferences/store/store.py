@@ -4,7 +4,9 @@ Every method is one transaction: what it returns is on the disk. Any number of p
 database; an SQLite file belongs to the processes of one machine.
 """
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select, update
@@ -15,6 +17,7 @@ from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.store.choosing import golds, held, leases_in, repeats, votes_wanted
 from rayrlhf.preferences.store.database import Database
 from rayrlhf.preferences.store.records import (
+    Curves,
     Decision,
     Lease,
     Purpose,
@@ -62,10 +65,11 @@ class PreferenceStore:
             if not connection.execute(update(runs).where(runs.c.name == run).values(status=doing)).rowcount:
                 raise unknown_run(run)
 
-    def enqueue(self, run: str, asked: Sequence[Question]) -> None:
-        """Puts questions. One that is there already stays as it is, and its verdict is handed over once more.
+    def enqueue(self, run: str, asked: Sequence[Question]) -> list[str]:
+        """Puts questions; the ids of those among them that are open and whose clips are still to be made.
 
-        Open questions of sessions that are too old now are dropped.
+        One that is there already stays as it is, and its verdict is handed over once more. Open questions of sessions
+        that are too old now are dropped.
 
         Raises:
             RefusedError: the run is unknown, or an id is another run's.
@@ -82,6 +86,11 @@ class PreferenceStore:
                     raise RefusedError("conflict", message)
                 connection.execute(update(queries).where(queries.c.id.in_(ids)).values(received=False))
             _drop_old(connection, run, options)
+            unready = select(queries.c.id).where(queries.c.status == "open", ~queries.c.ready)
+            found: set[str] = set()
+            for some in _chunks(asked):
+                found.update(connection.scalars(unready.where(queries.c.id.in_([question.id for question in some]))))
+        return [question.id for question in asked if question.id in found]
 
     def clips_made(self, query_id: str, left: str, right: str) -> None:
         """The question's clips are there: it can be shown."""
@@ -89,6 +98,13 @@ class PreferenceStore:
         with self._database.writing() as connection:
             if not connection.execute(update(queries).where(queries.c.id == query_id).values(values)).rowcount:
                 raise RefusedError("unknown", f"there is no question {query_id!r}")
+
+    def keep_curves(self, run: str, curves: Sequence[Curves]) -> None:
+        """The learned reward along segments of `run`'s, for whoever looks; unknown queries are passed over."""
+        with self._database.writing() as connection:
+            for one in curves:
+                mine = and_(queries.c.run == run, queries.c.id == one.query_id)
+                connection.execute(update(queries).where(mine).values(curves=json.dumps(asdict(one))))
 
     def decisions(self, run: str, received: Collection[str] = ()) -> list[Decision]:
         """What has been decided and can no longer be taken back; the same again until it is named in `received`."""

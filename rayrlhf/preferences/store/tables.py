@@ -64,6 +64,7 @@ queries = Table(
     Column("decided_at", Float),
     Column("delivered_at", Float),
     Column("received", Boolean, nullable=False),  # whoever asked has the verdict
+    Column("curves", Text),  # the learned reward along both segments, as JSON
     CheckConstraint("status IN ('open', 'label', 'skip', 'disputed', 'expired')", name="query_status"),
     Index("queries_to_ask", "run", "status", "ready", "session", "position"),
     Index("queries_by_time", "run", "decided_at"),
