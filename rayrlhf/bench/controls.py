@@ -24,7 +24,8 @@ from rayrlhf import seeding
 from rayrlhf.bench.report import Case, Count, Report, options_from
 from rayrlhf.config import RunConfig
 from rayrlhf.config.load import load_config
-from rayrlhf.config.schema import NonNegative, Options, TeacherOptions
+from rayrlhf.config.options import NonNegative, Options
+from rayrlhf.config.schema import TeacherOptions
 from rayrlhf.envs import make_env
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.fragments import Floats

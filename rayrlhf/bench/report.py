@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from rayrlhf.bench.timing import Clock, Rates, best_device, machine
-from rayrlhf.config.schema import Options
+from rayrlhf.config.options import Options
 from rayrlhf.errors import UserError, nearest
 
 Count = Annotated[int, Field(gt=0)]

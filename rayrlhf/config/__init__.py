@@ -1,12 +1,12 @@
 """Typed options of a run: declared in `schema`, read from presets, YAML and overrides in `load`."""
 
+from rayrlhf.config.people import PeopleOptions, QueueOptions
 from rayrlhf.config.schema import (
     CheckpointOptions,
     EnvOptions,
     EvaluationOptions,
     ExploreOptions,
     QueryOptions,
-    QueueOptions,
     ResourceOptions,
     RewardOptions,
     RolloutOptions,
@@ -21,6 +21,7 @@ __all__ = [
     "EnvOptions",
     "EvaluationOptions",
     "ExploreOptions",
+    "PeopleOptions",
     "QueryOptions",
     "QueueOptions",
     "ResourceOptions",

@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from rayrlhf.config.schema import Options, RunConfig
+from rayrlhf.config.options import Options
+from rayrlhf.config.schema import RunConfig
 
 _WORDS: dict[Any, str] = {
     int: "a whole number",

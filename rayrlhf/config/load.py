@@ -130,6 +130,9 @@ def _merge(tree: Tree, content: Mapping[Any, Any], prefix: str = "") -> None:
 def _set(tree: Tree, key: str, value: Any) -> None:
     """Puts `value` under the dotted `key`. Raises `UserError` for keys that no option has."""
     known = keys().get(key)
+    if known is None and f"{key}.name" in keys():  # `teacher: human`
+        key = f"{key}.name"
+        known = keys()[key]
     if known is None:
         raise UserError(_unknown(key))
     if isinstance(value, bool) and not known.is_flag:  # pydantic would read true as 1

@@ -2,24 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from rayrlhf.config.options import Decay, Fraction, NonNegative, Options, Positive, Rate
+from rayrlhf.config.people import PeopleOptions, QueueOptions
 from rayrlhf.errors import nearest
-
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
-Few = Annotated[int, Field(gt=0, le=1000)]
-Rate = Annotated[float, Field(gt=0.0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Options(BaseModel):
-    """Base of all option groups: unknown keys and wrong types are errors, values never change after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class EnvOptions(Options):
@@ -151,43 +138,7 @@ class QueryOptions(Options):
     """Episodes the trajectory store keeps; questions come from these."""
 
 
-class QueueOptions(Options):
-    """How people's answers become labels, and how long a question is theirs."""
-
-    overlap: Few = 1
-    """Different people who are asked each question."""
-    min_answers: Few = 1
-    """Answers without which a question makes no label; at most `overlap`."""
-    agreement: Fraction = 0.6
-    """Share of the answers that must say the same; where fewer do, more people are asked."""
-    max_answers: Few = 5
-    """People who are asked at most; a question they still disagree about makes no label."""
-    labels: Literal["majority", "soft"] = "majority"
-    """A label is what most said, or the mean of what all said (left 0, equal 0.5, right 1)."""
-    lease_seconds: Annotated[float, Field(gt=0.0, le=1e7)] = 300.0
-    """A question is kept for whoever was shown it for so long; then others are asked."""
-    settle_seconds: Annotated[float, Field(ge=0.0, le=1e7)] = 10.0
-    """An answer can be taken back for so long; then training learns from it."""
-    gold_every: Annotated[int, Field(ge=0, le=10**6)] = 0
-    """Every so many-th question of each annotator is one whose answer is known; 0: none."""
-    repeat_every: Annotated[int, Field(ge=0, le=10**6)] = 0
-    """Every so many-th question of each annotator is one that they answered before; 0: none."""
-    keep_sessions: Annotated[int, Field(gt=0, le=10**6)] = 3
-    """Sessions whose questions are asked, the newest first; open questions of older ones are dropped."""
-    play_once: bool = False
-    """The page takes an answer only after both clips have been played once."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "QueueOptions":
-        if not self.min_answers <= self.overlap <= self.max_answers:
-            raise ValueError(
-                f"queue.min_answers ({self.min_answers}) must not be above queue.overlap ({self.overlap}), nor that "
-                f"above queue.max_answers ({self.max_answers})"
-            )
-        return self
-
-
-TEACHERS = ("oracle", "mistake", "noisy", "skip", "myopic", "equal", "random", "silent")
+TEACHERS = ("oracle", "mistake", "noisy", "skip", "myopic", "equal", "random", "silent", "human")
 
 
 class TeacherOptions(Options):
@@ -195,7 +146,8 @@ class TeacherOptions(Options):
 
     name: str = "oracle"
     """`oracle`, `mistake`, `noisy`, `skip`, `myopic`, `equal`: B-Pref's. `random` draws its answers and `silent` never
-    answers: the controls of every claim. `package.module:Class` is a teacher of the user's own."""
+    answers: the controls of every claim. `human`: people, on a page in the browser. `package.module:Class` is a teacher
+    of the user's own. `--teacher NAME` is short for it."""
     beta: float | None = None
     """Rationality: above 0 the teacher samples from the Bradley-Terry probability, else it takes the larger sum."""
     gamma: Fraction | None = None
@@ -262,6 +214,8 @@ class ResourceOptions(Options):
     """CPUs declared for each of them."""
     reward_gpus: Annotated[float, Field(ge=0.0)] = 0.0
     """GPUs, or a share of one, for each of them."""
+    renderer_cpus: Annotated[float, Field(ge=0.0)] = 0.1
+    """CPUs declared for the process that draws clips, where people answer."""
     threads: Positive = 1
     """Torch threads of the driver, of each learner and of each reward actor; rollout actors have one."""
     member_threads: Positive | None = None
@@ -325,11 +279,18 @@ class RunConfig(Options):
     reward: RewardOptions = RewardOptions()
     queries: QueryOptions = QueryOptions()
     teacher: TeacherOptions = TeacherOptions()
+    queue: QueueOptions = QueueOptions()
+    people: PeopleOptions = PeopleOptions()
     rollout: RolloutOptions = RolloutOptions()
     resources: ResourceOptions = ResourceOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     checkpoint: CheckpointOptions = CheckpointOptions()
     tracking: TrackingOptions = TrackingOptions()
+
+    @property
+    def asks_people(self) -> bool:
+        """Whether people answer, who want to see clips."""
+        return self.mode == "preferences" and self.teacher.name == "human"
 
     @property
     def exploration_steps(self) -> int:

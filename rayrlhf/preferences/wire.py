@@ -8,8 +8,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from rayrlhf.config.options import AccountName
 from rayrlhf.preferences.answers import Choice
-from rayrlhf.preferences.store.records import AccountName, Clip, Curves, Name, Question, Role
+from rayrlhf.preferences.store.records import Clip, Curves, Name, Question, Role
 
 MOST_AT_ONCE = 1000
 """Questions, or ids, in one request."""

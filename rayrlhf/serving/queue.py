@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from rayrlhf import __version__
+from rayrlhf.config.options import AccountName
 from rayrlhf.preferences.store import (
     Accounts,
     Annotator,
@@ -33,7 +34,7 @@ from rayrlhf.preferences.store import (
     RunInfo,
     UnavailableError,
 )
-from rayrlhf.preferences.store.records import NO_NUL, AccountName, Role, RunName, unknown_run
+from rayrlhf.preferences.store.records import NO_NUL, Role, RunName, unknown_run
 from rayrlhf.preferences.store.reports import PAGE
 from rayrlhf.preferences.store.voting import Status
 from rayrlhf.preferences.wire import (

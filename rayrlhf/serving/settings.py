@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rayrlhf.config.schema import Options, Positive, Rate
+from rayrlhf.config.options import Options, Positive, Rate
 
 
 class QueueSettings(Options):

@@ -7,9 +7,10 @@ import secrets
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from rayrlhf.config.options import ACCOUNT_PATTERN
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.store.database import Database
-from rayrlhf.preferences.store.records import ACCOUNT_PATTERN, Annotator, RefusedError, Role
+from rayrlhf.preferences.store.records import Annotator, RefusedError, Role
 from rayrlhf.preferences.store.tables import annotators
 
 _TOKEN_BYTES = 32

@@ -20,8 +20,6 @@ Clip = Annotated[str, StringConstraints(pattern=CLIP_PATTERN)]
 _ONE_PART = r"^[^/\\.\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$"
 RunName = Annotated[str, StringConstraints(max_length=NAME_LENGTH, pattern=_ONE_PART)]
 """A run's name is one part of a path, too."""
-ACCOUNT_PATTERN = r"^\w[\w .@+-]{0,99}$"
-AccountName = Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)]
 NO_NUL = r"^[^\x00]*$"
 """PostgreSQL's texts hold none."""
 Text = Annotated[str, StringConstraints(max_length=20_000, pattern=NO_NUL)]
