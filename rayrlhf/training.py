@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,8 +21,11 @@ from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
+from rayrlhf.envs.gl import rendering_problem
 from rayrlhf.envs.interface import EnvSpec
 from rayrlhf.errors import SessionError, UserError, in_one_line
+from rayrlhf.preferences.client import QueueAddress
+from rayrlhf.preferences.wire import Doing
 from rayrlhf.queries.schedules import session_sizes
 from rayrlhf.rewards.networks import make_network
 from rayrlhf.teachers.make import check_teacher
@@ -40,12 +44,21 @@ class NoRayError(UserError):
     """There is no Ray for the run, and nothing was done."""
 
 
-def train(config: RunConfig, *, resume: Path | None = None, progress: bool = True) -> dict[str, Any]:
+OpenQueue = Callable[[RunConfig, RunDirectory], AbstractContextManager[QueueAddress]]
+"""Starts the queue in which a run's people answer, or finds it, for the time of the run."""
+
+
+def train(
+    config: RunConfig, *, resume: Path | None = None, progress: bool = True, people: OpenQueue | None = None
+) -> dict[str, Any]:
     """Trains as `config` says, or goes on with the run in the folder `resume`; returns the summary.
 
-    Ctrl-C ends training between two rounds, leaves a checkpoint and raises KeyboardInterrupt.
+    Ctrl-C ends training between two rounds, leaves a checkpoint and raises KeyboardInterrupt. `people` is for the
+    teacher `human`.
     """
     spec = _check_parts(config)
+    if config.asks_people and people is None:
+        raise UserError("the teacher human wants a queue: use `rayrlhf train`, or give `people`")
     _require_cluster()
     if not (os.environ.get("RAY_ADDRESS") or ray.is_initialized()):
         _require_gpus(config, torch.cuda.device_count())
@@ -60,21 +73,33 @@ def train(config: RunConfig, *, resume: Path | None = None, progress: bool = Tru
         Progress(config.total_steps, _budget(config), enabled=progress).write(spec.caveat)
     with folder.held(), native_stderr_to(folder.path / "ray.log"):
         try:
-            with _ray_session(config):
-                return _to_the_end(config, folder, resume is not None, progress)
+            with _ray_session(config), _asking(config, folder, people) as queue:
+                return _to_the_end(config, folder, resume is not None, progress, queue)
         except NoRayError:
             if resume is None:
                 folder.discard()
             raise
 
 
-def _to_the_end(config: RunConfig, folder: RunDirectory, resume: bool, progress: bool) -> dict[str, Any]:
+@contextmanager
+def _asking(config: RunConfig, folder: RunDirectory, people: OpenQueue | None) -> Iterator[QueueAddress | None]:
+    """The queue where people answer; none where nobody is asked."""
+    if people is None or not config.asks_people:
+        yield None
+        return
+    with people(config, folder) as queue:
+        yield queue
+
+
+def _to_the_end(
+    config: RunConfig, folder: RunDirectory, resume: bool, progress: bool, queue: QueueAddress | None
+) -> dict[str, Any]:
     """The summary. Where a process is lost that Ray does not bring back, all are built anew from the checkpoint."""
     say = Progress(config.total_steps, _budget(config), enabled=progress).write
     earlier: float | None = None
     losses, begun_at = 0, -1
     while True:
-        with _algorithm(config, folder) as algorithm:
+        with _algorithm(config, folder, queue) as algorithm:
             try:
                 done = _restore(algorithm, config, folder, say) if resume else _start(algorithm, config)
                 earlier = algorithm.progress.wall_seconds if earlier is None else earlier
@@ -138,6 +163,8 @@ def _check_parts(config: RunConfig) -> EnvSpec:
                 f"({config.reward.members}): a process would have nothing to compute"
             )
         check_teacher(config.teacher)
+        if config.asks_people:
+            _check_clips(config, spec)
         make_network(config.reward, spec.obs_dim, spec.action_dim)
         if config.queries.segment_length > spec.horizon:  # where env.horizon leaves it to the environment
             raise UserError(
@@ -145,6 +172,18 @@ def _check_parts(config: RunConfig) -> EnvSpec:
                 f"{spec.name} ({spec.horizon} steps): no segment would fit"
             )
     return spec
+
+
+def _check_clips(config: RunConfig, spec: EnvSpec) -> None:
+    """Refuses people who would see nothing."""
+    if not spec.recalls:
+        raise UserError(
+            f"{spec.name} (backend {config.env.backend}) cannot show recorded moments, and people would see nothing: "
+            "use env.backend python and a suite that can, or a scripted teacher"
+        )
+    problem = rendering_problem() if config.env.suite != "toy" else None
+    if problem is not None:
+        raise UserError(f"people would see nothing: {problem}")
 
 
 def _budget(config: RunConfig) -> int:
@@ -217,9 +256,10 @@ def _cpus(config: RunConfig) -> int:
 
 
 @contextmanager
-def _algorithm(config: RunConfig, folder: RunDirectory) -> Iterator[Pebble]:
+def _algorithm(config: RunConfig, folder: RunDirectory, queue: QueueAddress | None) -> Iterator[Pebble]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    options = Pebble.get_default_config().of(config, feedback=FeedbackLoop, folder=str(folder.path.absolute()))
+    feedback = partial(FeedbackLoop, queue=queue)
+    options = Pebble.get_default_config().of(config, feedback=feedback, folder=str(folder.path.absolute()))
     algorithm: Pebble = options.build_algo()
     with suppress(OSError):
         Path(algorithm.logdir).rmdir()  # an empty folder that Tune's base class makes in the home directory
@@ -347,10 +387,27 @@ class _Run:
             self._log(row)
             self._row_due = _next(self.env_steps, self.config.tracking.log_interval)
         phase = PHASES[self.algorithm.plan.phase(self.algorithm.progress)]
+        self._tell(phase)
         self.line.update(self.env_steps, phase, labels=self.algorithm.progress.labels, success=row.get("success_rate"))
         if self.env_steps >= self._checkpoint_due and self._may_checkpoint():
             self._save()
             self._checkpoint_due = _next(self.env_steps, self.config.checkpoint.interval)
+
+    def _tell(self, phase: str) -> None:
+        """People who wait for questions want to know how long."""
+        algorithm, progress = self.algorithm, self.algorithm.progress
+        if algorithm.feedback is not None and self.config.asks_people:
+            due = algorithm.plan.next_questions_at(progress)
+            algorithm.feedback.tell(
+                Doing(
+                    phase=phase,
+                    env_steps=self.env_steps,
+                    total_steps=self.config.total_steps,
+                    labels=progress.labels,
+                    budget=self.config.queries.budget,
+                    next_questions_at=due,
+                )
+            )
 
     def _may_checkpoint(self) -> bool:
         """Whether a synchronous run stands at a common reset; where none comes within a horizon, one is made."""

@@ -10,24 +10,28 @@ from collections.abc import Collection
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
 
-from rayrlhf.actors.hosts import RoleHandle, start_host
-from rayrlhf.actors.roles import EnsembleRole, TrajectoryRole
+from rayrlhf.actors.hosts import RoleHandle
+from rayrlhf.actors.people import People
+from rayrlhf.actors.placement import start_roles
 from rayrlhf.algorithms.checkpoint import ensemble_file
 from rayrlhf.algorithms.roles import Ref, SessionOutcome
 from rayrlhf.config import RunConfig
 from rayrlhf.preferences.answers import Answer, Labels, labels_from
+from rayrlhf.preferences.client import QueueAddress
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.segments import Queries
+from rayrlhf.preferences.wire import Doing
 from rayrlhf.queries.selection import SCORES
 from rayrlhf.rewards import FitReport, fit_together, reward_scale
 from rayrlhf.teachers import Teacher, make_teacher
 
 WAIT_POLL_SECONDS = 0.05
+DRAWN_SESSIONS = 5
+"""Newest sessions whose segments people see with the learned reward."""
 COLLECT_SECONDS = 1.0
 """How often answers are fetched between two sessions."""
 LEAVE_SECONDS = 5.0
@@ -40,18 +44,27 @@ class FeedbackLoop:
     Questions are in the log before they are asked, answers before they are learnt from. So a session that is held again
     after a crash asks the same questions, and whatever was said of them counts.
 
-    `teacher` stands in for the one that the run's options name.
+    Where people answer, `queue` is where they are asked. `teacher` stands in for the one that the run's options name.
     """
 
     def __init__(
-        self, run: RunConfig, obs_dim: int, action_dim: int, folder: str, *, teacher: Teacher | None = None
+        self,
+        run: RunConfig,
+        obs_dim: int,
+        action_dim: int,
+        folder: str,
+        *,
+        teacher: Teacher | None = None,
+        queue: QueueAddress | None = None,
     ) -> None:
         self._run = run
         self._log = PreferenceDataset(f"{folder}/preferences")
-        self._teacher = make_teacher(run.teacher, run.seed) if teacher is None else teacher
-        self._trajectories, self._ensemble = _start_roles(
-            run, folder.rstrip("/").rsplit("/", 1)[-1], obs_dim, action_dim
-        )
+        name = folder.rstrip("/").rsplit("/", 1)[-1]
+        self._people = People(run, name, queue, Path(folder)) if queue is not None and run.asks_people else None
+        if teacher is None:
+            teacher = make_teacher(run.teacher, run.seed) if self._people is None else self._people.teacher
+        self._teacher = teacher
+        self._trajectories, self._ensemble = start_roles(run, name, obs_dim, action_dim)
         self._thread: threading.Thread | None = None
         self._running: Future[SessionOutcome] | None = None
         self._abandoned = threading.Event()
@@ -60,7 +73,7 @@ class FeedbackLoop:
         self._handed_over: list[Ref] = []
         self._open: dict[str, int] = {}
         self._newest: Queries | None = None
-        self._unlearnt: dict[int, dict[str, Answer]] = {}
+        self._unlearnt: dict[int, list[Answer]] = {}
         self._unlearnt_in_use = threading.Lock()
         self._behind = False
         self._teacher_in_use = threading.Lock()
@@ -126,6 +139,18 @@ class FeedbackLoop:
             self._collected, self._collect_due = Future(), now + COLLECT_SECONDS
             threading.Thread(target=self._collect_into, args=(self._collected,), name="answers", daemon=True).start()
 
+    def tell(self, doing: Doing) -> None:
+        """Says what training does, to people who wait for questions."""
+        if self._people is not None:
+            self._people.tell(doing)
+
+    @property
+    def open_questions(self) -> int:
+        """Questions that may still be answered."""
+        newest = max(self._open.values(), default=0)
+        asked = [session for session in list(self._open.values()) if session > newest - self._run.queue.keep_sessions]
+        return len(asked) if self._people is not None else len(self._open)
+
     def _collect_into(self, future: Future[None]) -> None:
         try:
             self._collect()
@@ -175,13 +200,18 @@ class FeedbackLoop:
             self._keep(session, said)
         else:
             queries = self._select(session, count)
+            if self._people is not None:
+                self._people.keep(queries, ray.get(self._trajectories("chosen_moments")))
             self._log.append(queries, [])
         self._newest, self._held = queries, session + 1
         return queries, said
 
     def _put(self, queries: Queries, said: list[Answer]) -> None:
         """Puts what is unanswered to the teacher. It may have been asked before: by another process, of another one."""
-        if len(unanswered := _unanswered(queries, said)):
+        unanswered = _unanswered(queries, said)
+        if self._people is not None:
+            unanswered = self._people.showable(unanswered)
+        if len(unanswered):
             self._open |= dict.fromkeys(unanswered.ids, queries.session)
             self._teacher.ask(unanswered)
 
@@ -189,25 +219,27 @@ class FeedbackLoop:
         """For the next fit."""
         if said:
             with self._unlearnt_in_use:
-                self._unlearnt.setdefault(session, {}).update({answer.query_id: answer for answer in said})
+                self._unlearnt.setdefault(session, []).extend(said)
 
     def _collect(self) -> None:
         """Logs what has been answered since the last call.
 
         Dropped are answers to questions that are not open, and labels beyond the budget: questions that seemed lost
         are asked for again by others, and may be answered after all. An answer to a session that is to be held again
-        is logged, and learnt from when it is held.
+        is logged, and learnt from when it is held. What several people say of a question comes at once and makes one
+        label.
         """
         with self._teacher_in_use:
             found: dict[int, list[Answer]] = {}
-            for answer in self._teacher.collect():
-                session = self._open.pop(answer.query_id, None)
-                if session is None or (answer.choice != "skip" and self._room <= 0):
+            for key, said in _by_query(self._teacher.collect()).items():
+                session = self._open.pop(key, None)
+                is_label = any(answer.choice != "skip" for answer in said)
+                if session is None or (is_label and self._room <= 0):
                     continue
-                self._room -= answer.choice != "skip"
-                found.setdefault(session, []).append(answer)
+                self._room -= is_label
+                found.setdefault(session, []).extend(said)
             for session, said in found.items():
-                self._log.append(self._asked(session, {answer.query_id for answer in said}), said)
+                self._log.append(self._asked(session, _by_query(said)), said)
                 if session < self._held:
                     self._keep(session, said)
 
@@ -223,12 +255,14 @@ class FeedbackLoop:
         begin = time.perf_counter()
         with self._unlearnt_in_use:  # what is collected from now on is for the next fit
             unlearnt, self._unlearnt = self._unlearnt, {}
-        fresh = [(self._asked(number, said), list(said.values())) for number, said in sorted(unlearnt.items())]
+        fresh = [(self._asked(number, _by_query(said)), said) for number, said in sorted(unlearnt.items())]
         parts = [labels_from(queries, said) for queries, said in fresh]
         version, new = self.version, sum(len(part) for part in parts)
         if new or self._behind:
             metrics |= self._fit_to(parts)
             version, self._behind = version + 1, False
+            if self._people is not None:
+                self._draw(version)
         metrics["fit_seconds"] = time.perf_counter() - begin
         answers = self.answers + sum(len(said) for _, said in fresh)
         return SessionOutcome(session, self.labels + new, answers, self._publish(), version, metrics)
@@ -266,6 +300,18 @@ class FeedbackLoop:
             scale = reward_scale(ray.get([role("labelled_rewards") for role in self._ensemble]))
             ray.get([role("set_reward_scale", scale) for role in self._ensemble])
         return report
+
+    def _draw(self, version: int) -> None:
+        """Hands the learned reward along the newest answered segments to people who look at them."""
+        assert self._people is not None
+        for session in self._log.sessions()[-DRAWN_SESSIONS:]:
+            queries, said = self._log.read_session(session)
+            answered = queries.among(_by_query(said))
+            left, right = (
+                np.concatenate(ray.get([role("segment_rewards", side) for role in self._ensemble])).mean(0)
+                for side in (answered.left, answered.right)
+            )
+            self._people.draw(answered, version, left, right)
 
     def _publish(self) -> Ref:
         parts = [role("weights") for role in self._ensemble]
@@ -306,6 +352,8 @@ class FeedbackLoop:
     def close(self) -> None:
         """Ends the session's thread and the actors."""
         self._abandoned.set()
+        if self._people is not None:
+            self._people.close()
         for host in {role.host for role in [self._trajectories, *self._ensemble]}:
             ray.kill(host)
         if self._thread is not None:
@@ -316,21 +364,13 @@ def _unanswered(queries: Queries, said: list[Answer]) -> Queries:
     return queries.among(set(queries.ids).difference(answer.query_id for answer in said))
 
 
+def _by_query(answers: list[Answer]) -> dict[str, list[Answer]]:
+    """What was said, by query, in the order it came."""
+    found: dict[str, list[Answer]] = {}
+    for answer in answers:
+        found.setdefault(answer.query_id, []).append(answer)
+    return found
+
+
 def _epoch_of(role: RoleHandle, _: None) -> Ref:
     return role("fit_epoch")
-
-
-def _start_roles(run: RunConfig, name: str, obs_dim: int, action_dim: int) -> tuple[RoleHandle, list[RoleHandle]]:
-    """The trajectory store, sharing the first process with the first members, and one process per further share."""
-    shares = np.array_split(np.arange(run.reward.members), run.resources.reward_actors)
-    ensemble = []
-    for index, share in enumerate(shares):
-        roles: dict[str, Any] = {"ensemble": partial(EnsembleRole, run, obs_dim, action_dim, share.tolist())}
-        if index == 0:
-            roles["trajectories"] = partial(TrajectoryRole, run, name, obs_dim, action_dim)
-        resources = run.resources
-        handles = start_host(roles, cpus=resources.reward_cpus, gpus=resources.reward_gpus, threads=resources.threads)
-        ensemble.append(handles["ensemble"])
-        if index == 0:
-            trajectories = handles["trajectories"]
-    return trajectories, ensemble

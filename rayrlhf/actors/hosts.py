@@ -34,8 +34,17 @@ class RoleHandle:
 
 
 def start_host(
-    roles: Mapping[str, Callable[[], Any]], *, cpus: float, gpus: float = 0.0, threads: int = 1
+    roles: Mapping[str, Callable[[], Any]],
+    *,
+    cpus: float,
+    gpus: float = 0.0,
+    threads: int = 1,
+    restarts: bool = False,
 ) -> dict[str, RoleHandle]:
-    """Starts a process with `roles` and returns a handle for each."""
-    host = ray.remote(Host).options(num_cpus=cpus, num_gpus=gpus).remote(roles, threads=threads)
+    """Starts a process with `roles` and returns a handle for each.
+
+    With `restarts`, for roles that hold nothing, Ray starts it again when it dies; the calls it was at fail.
+    """
+    again = -1 if restarts else 0
+    host = ray.remote(Host).options(num_cpus=cpus, num_gpus=gpus, max_restarts=again).remote(roles, threads=threads)
     return {role: RoleHandle(host, role) for role in roles}

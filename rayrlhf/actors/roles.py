@@ -1,6 +1,7 @@
 """The two roles around the reward model, as plain classes: trajectories with their questions, and ensemble members."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rayrlhf.algorithms.files import read_arrays, write_arrays
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import SessionError
 from rayrlhf.preferences.answers import Labels
-from rayrlhf.preferences.fragments import Fragment
+from rayrlhf.preferences.fragments import Floats, Fragment
 from rayrlhf.preferences.segments import Queries, Segments, query_id
 from rayrlhf.preferences.trajectories import TrajectoryStore
 from rayrlhf.queries.selection import draw_pairs, select
@@ -31,14 +32,28 @@ class TrajectoryRole:
     def __init__(self, run: RunConfig, run_name: str, obs_dim: int, action_dim: int) -> None:
         self._run, self._name = run, run_name
         self._store = TrajectoryStore(run.queries.recent_episodes, obs_dim=obs_dim, action_dim=action_dim)
+        self._moments: TrajectoryStore | None = None
+        self._chosen: Arrays = {}
         self._labelled: list[Labels] = []
 
     def add(self, *fragments: Fragment) -> None:
         """Appends fragments to the episodes they belong to; an environment's running episode that they leave ends."""
         for fragment in fragments:
             now = {environment_of(int(episode)): int(episode) for episode in fragment.episode[0]}
-            self._store.close_open_episodes(lambda old, now=now: now.get(environment_of(old), old) != old)  # type: ignore[misc]
+            for store in self._stores():
+                store.close_open_episodes(lambda old, now=now: now.get(environment_of(old), old) != old)  # type: ignore[misc]
             self._store.add(fragment)
+            if fragment.moment is not None:
+                self._moments_of_width(fragment.moment.shape[-1]).add(_of_moments(fragment, fragment.moment))
+
+    def _stores(self) -> list[TrajectoryStore]:
+        return [self._store] if self._moments is None else [self._store, self._moments]
+
+    def _moments_of_width(self, width: int) -> TrajectoryStore:
+        """The store of the moments, which hold `width` numbers each, of the same episodes."""
+        if self._moments is None:
+            self._moments = TrajectoryStore(self._run.queries.recent_episodes, obs_dim=width, action_dim=0)
+        return self._moments
 
     def add_labels(self, labels: Labels) -> None:
         """Remembers which pairs are labelled: k-center starts from them."""
@@ -66,22 +81,50 @@ class TrajectoryRole:
         index = select(method, count, left, right, lambda *_: _probability(logits), labelled, rng, device=device)
         ids = tuple(query_id(self._name, session, i) for i in range(count))
         typical = self._store.typical_return(self._run.queries.segment_length)
-        return Queries(ids, session, left.take(index), right.take(index), typical)
+        queries = Queries(ids, session, left.take(index), right.take(index), typical)
+        self._chosen = self._moments_of(queries)
+        return queries
+
+    def chosen_moments(self) -> Arrays:
+        """What it takes to draw both segments `[T, M]` of each query chosen last, by `ID/left` and `ID/right`.
+
+        As far as it is stored: not of episodes from before people were asked.
+        """
+        return self._chosen
+
+    def _moments_of(self, queries: Queries) -> Arrays:
+        found: Arrays = {}
+        if self._moments is None:
+            return found
+        for side, segments in (("left", queries.left), ("right", queries.right)):
+            where = zip(queries.ids, segments.episode.tolist(), segments.start.tolist(), strict=True)
+            for key, episode, start in where:
+                moments = self._moments.observed(episode, start, segments.length)
+                if moments is not None:
+                    found[f"{key}/{side}"] = moments
+        return found
 
     def close_episodes(self, environments: list[int] | None) -> None:
         """Closes the running episodes of `environments`, or all."""
         chosen = None if environments is None else set(environments)
-        self._store.close_open_episodes(lambda episode: chosen is None or environment_of(episode) in chosen)
+        for store in self._stores():
+            store.close_open_episodes(lambda episode: chosen is None or environment_of(episode) in chosen)
 
     def save(self, file: str) -> None:
         """Writes the stored episodes."""
         write_arrays(Path(file), self._store.state())
+        if self._moments is not None:
+            write_arrays(moments_file(Path(file)), self._moments.state())
 
     def load(self, file: str, whole_episodes_only: bool) -> None:
         """Restores them; episodes that were running are closed where they cannot go on."""
         self._store.load_state(read_arrays(Path(file)))
+        if self._run.asks_people and moments_file(Path(file)).is_file():
+            state = read_arrays(moments_file(Path(file)))
+            self._moments_of_width(TrajectoryStore.obs_dim_of(state)).load_state(state)
         if whole_episodes_only:
-            self._store.close_open_episodes()
+            for store in self._stores():
+                store.close_open_episodes()
 
 
 class EnsembleRole:
@@ -116,6 +159,10 @@ class EnsembleRole:
         """Unscaled rewards of the labelled segments, for the common scale."""
         return self._ensemble.labelled_rewards(self._parts[0])
 
+    def segment_rewards(self, segments: Segments) -> NDArray[np.float32]:
+        """Each member's reward at each step `[E_g, N, T]`, as training has it."""
+        return self._ensemble.member_rewards(segments.obs, segments.action).cpu().numpy()
+
     def set_reward_scale(self, scale: float) -> None:
         """Takes over the common scale."""
         self._ensemble.set_reward_scale(scale)
@@ -135,6 +182,17 @@ class EnsembleRole:
     def load(self, folder: str) -> None:
         """Restores these members from what all roles saved in `folder`, over however many the ensemble was spread."""
         self._ensemble.load_state(take_members(read_ensemble(Path(folder)), self._ensemble.members))
+
+
+def moments_file(trajectories: Path) -> Path:
+    """Where the moments of the episodes in the file `trajectories` are."""
+    return trajectories.with_stem(f"{trajectories.stem}-moments")
+
+
+def _of_moments(fragment: Fragment, moment: Floats) -> Fragment:
+    """The fragment with moments in place of observations and actions."""
+    nothing = np.empty((*moment.shape[:2], 0), np.float32)
+    return replace(fragment, obs=moment, next_obs=moment, action=nothing, moment=None)
 
 
 def _joined(parts: list[Labels]) -> Labels:

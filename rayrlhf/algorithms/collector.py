@@ -27,6 +27,11 @@ def environment_of(episode: int) -> int:
     return episode >> EPISODE_BITS
 
 
+def number_of(episode: int) -> int:
+    """The number, within its environment, of the episode with this id."""
+    return episode & ((1 << EPISODE_BITS) - 1)
+
+
 @dataclass(frozen=True)
 class FinishedEpisode:
     """One training episode that ended: its true return, whether any step succeeded, and its length."""
@@ -90,8 +95,11 @@ class Collector:
         terminated, truncated, success = (np.empty((steps, envs), bool) for _ in range(3))
         episode, step = (np.empty((steps, envs), np.int64) for _ in range(2))
         owner = np.array(self.indices, dtype=np.int64) << EPISODE_BITS
+        moments: list[Floats] = []
         finished: list[FinishedEpisode] = []
         for t in range(steps):
+            if self._run.asks_people:
+                moments.append(self.env.moments())
             if mode == "policy":
                 action[t] = self._act(self._obs, action[t])
             obs[t], episode[t], step[t] = self._obs, owner | self.episodes, self._steps
@@ -103,7 +111,8 @@ class Collector:
             ended = result.terminated | result.truncated
             if ended.any():
                 finished += self._finish(np.flatnonzero(ended))
-        columns = Fragment(obs, action, next_obs, reward, terminated, truncated, success, episode, step)
+        moment = np.stack(moments) if moments else None
+        columns = Fragment(obs, action, next_obs, reward, terminated, truncated, success, episode, step, moment)
         at_start = not self._steps.any()
         numbers = tuple(int(number) for number in self.episodes)
         return columns, CollectReport(version, columns.num_transitions, numbers, at_start, tuple(finished))

@@ -76,6 +76,14 @@ class Plan:
                 return min(due, 2 * max(self._sizes))
         return 0
 
+    def next_questions_at(self, at: Progress) -> int | None:
+        """Environment steps at which the next questions are due, so far as answers come; none where none are."""
+        if self._run.mode == "oracle" or at.sessions >= 2 * len(self._sizes) or at.labels >= self._run.queries.budget:
+            return None
+        begin = max(self._run.exploration_steps, at.borrowed)
+        due = begin + at.sessions * self._run.queries.interval
+        return max(due, at.env_steps) if due < self._run.total_steps else None
+
     def late_session_due(self, at: Progress) -> int | None:
         """The number of the session that is due after the last one with questions: it fits to what came late."""
         number = self._since_exploration(at) // self._run.queries.interval

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import ray
 
 from rayrlhf.config import RunConfig
+from rayrlhf.preferences.wire import Doing
 
 Ref = ray.ObjectRef[Any]
 """A reference to something in Ray's object store."""
@@ -69,6 +70,15 @@ class Feedback(Protocol):
 
     def collect(self) -> None:
         """Takes in what the teacher has answered between two sessions; may be called often, and returns at once."""
+        ...
+
+    def tell(self, doing: Doing) -> None:
+        """Says what training does, to people who wait for questions; may be called often, and returns at once."""
+        ...
+
+    @property
+    def open_questions(self) -> int:
+        """Questions that were put and may still be answered."""
         ...
 
     def weights(self) -> Ref:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -15,6 +16,9 @@ from rayrlhf.config.load import load_config, preset_names, preset_summary
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.tracking import RunDirectory
+
+if TYPE_CHECKING:
+    from rayrlhf.training import OpenQueue
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,18 @@ def run(args: Sequence[str]) -> int:
     from rayrlhf.training import train
 
     with one_line():
-        summary = train(config, resume=options.resume, progress=not options.quiet)
+        people = _queue() if config.asks_people else None
+        summary = train(config, resume=options.resume, progress=not options.quiet, people=people)
         place = options.resume or Path(config.storage_path) / summary["name"]
         _report(config, summary, RunDirectory.open(place))
     finish(summary, as_json=options.json)
     return 0
+
+
+def _queue() -> "OpenQueue":
+    from rayrlhf.serving.local import queue_of_run  # Ray Serve takes a second to load
+
+    return partial(queue_of_run, tell=say)
 
 
 def split_overrides(args: Sequence[str]) -> tuple[list[str], list[str]]:

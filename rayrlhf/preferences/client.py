@@ -4,6 +4,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -40,6 +41,14 @@ _AGAIN = (429, 500, 502, 503, 504)
 """Statuses of which a later call may be free; 500 is what Ray Serve says for a replica that died under a request."""
 _WHY = {status: why for why, status in REFUSAL_STATUS.items()}
 _LONGEST_PAUSE = 5.0
+
+
+@dataclass(frozen=True)
+class QueueAddress:
+    """Where a queue is, and the token of an account there."""
+
+    url: str
+    token: str = field(repr=False)
 
 
 class QueueClient:

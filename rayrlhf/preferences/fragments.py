@@ -23,6 +23,7 @@ class Fragment:
     success:    `[T, N]` success at this step
     episode:    `[T, N]` id of the episode, unique over the run
     step:       `[T, N]` index of the transition within its episode
+    moment:     `[T, N, M]` what it takes to draw the environment as it was before the step; where people answer
     """
 
     obs: Floats
@@ -34,12 +35,15 @@ class Fragment:
     success: Bools
     episode: Integers
     step: Integers
+    moment: Floats | None = None
 
     def __post_init__(self) -> None:
         steps, envs = self.reward.shape
         for field in fields(self):
             column = getattr(self, field.name)
-            wide = field.name in ("obs", "action", "next_obs")
+            if column is None:
+                continue
+            wide = field.name in ("obs", "action", "next_obs", "moment")
             if column.ndim != (3 if wide else 2) or column.shape[:2] != (steps, envs):
                 raise ValueError(f"fragment column {field.name!r} has shape {column.shape}, not [{steps}, {envs}, ...]")
 

@@ -146,6 +146,14 @@ class TrajectoryStore:
         first = np.array([part.first for part in parts], dtype=np.int64)[index]
         return self._segments(rows, episode, first + starts)
 
+    def observed(self, episode: int, start: int, length: int) -> Floats | None:
+        """The observations `[T, O]` of `length` transitions of `episode` from `start`; none unless all are stored."""
+        for part in self._parts():
+            offset = start - part.first
+            if part.episode == episode and offset >= 0 and offset + length <= part.length:
+                return part.rows[offset : offset + length, : self._obs_dim].copy()
+        return None
+
     def _segments(self, rows: Floats, episode: Integers, start: Integers) -> Segments:
         """Segments from packed rows `[N, T, W]`."""
         return Segments(
@@ -190,6 +198,11 @@ class TrajectoryStore:
             "finished_return": np.array([value for value, _ in self._finished], dtype=np.float64),
             "rows": np.concatenate([part.rows[: part.length] for part in parts] or empty),
         }
+
+    @staticmethod
+    def obs_dim_of(state: Mapping[str, np.ndarray], action_dim: int = 0) -> int:
+        """The width of observations in what `state` returned."""
+        return int(state["rows"].shape[1]) - action_dim - 2
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Replaces everything by what `state` returned; a smaller capacity keeps the newest episodes.

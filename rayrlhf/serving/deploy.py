@@ -11,6 +11,7 @@ from rayrlhf.errors import UserError
 from rayrlhf.serving.queue import build_app
 from rayrlhf.serving.settings import QueueSettings
 
+REPLICA_CPUS = 0.1
 WAITING = 200
 """Requests that wait for a replica; more get 503 from Serve."""
 
@@ -25,6 +26,7 @@ def queue_deployment(settings: QueueSettings, *, replicas: int = 1) -> Applicati
         serve.ingress(build)(),
         name="queue",
         num_replicas=replicas,
+        ray_actor_options={"num_cpus": REPLICA_CPUS},
         # a replica refuses by itself above `at_once`; streams of events come on top
         max_ongoing_requests=4 * settings.at_once,
         max_queued_requests=WAITING,

@@ -18,9 +18,9 @@ class HumanTeacher:
     again until the call after the one that gave it here. By then the caller has it in its log.
     """
 
-    def __init__(self, client: QueueClient, run: Run, *, ready: bool = False) -> None:
-        """ready: questions may be shown at once; otherwise once their clips are made."""
-        self._client, self._run, self._ready = client, run, ready
+    def __init__(self, client: QueueClient, run: Run, make_clips: Callable[[Sequence[str]], None]) -> None:
+        """make_clips: is told the ids of questions that are put and whose clips are still to be made."""
+        self._client, self._run, self._make_clips = client, run, make_clips
         self._registered = False
         self._unasked: list[Question] = []
         self._received: list[str] = []
@@ -29,7 +29,7 @@ class HumanTeacher:
     def ask(self, queries: Queries) -> None:
         """Puts `queries`; ids that were put before are handed out once more when they are decided."""
         self._unasked += [
-            Question(key, queries.session, position, ready=self._ready) for position, key in enumerate(queries.ids)
+            Question(key, queries.session, position, ready=False) for position, key in enumerate(queries.ids)
         ]
         self._reach(self._put)
 
@@ -50,7 +50,7 @@ class HumanTeacher:
             self._client.register(self._run)
             self._registered = True
         if self._unasked:
-            self._client.enqueue(self._run.name, self._unasked)
+            self._make_clips(self._client.enqueue(self._run.name, self._unasked))
             self._unasked = []
 
     def _reach(self, call: Callable[[], None]) -> None:

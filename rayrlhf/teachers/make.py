@@ -25,6 +25,8 @@ def make_teacher(options: TeacherOptions, seed: int) -> Teacher:
         return ScriptedTeacher(options, seed=seed)
     if ":" in options.name:
         return _UsersTeacher(options, seed)
+    if options.name == "human":
+        raise UserError("the teacher human is asked through a queue: use `rayrlhf train`, or give `train` its `people`")
     return RandomTeacher(seed=seed) if options.name == "random" else SilentTeacher()
 
 

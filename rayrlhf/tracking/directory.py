@@ -128,6 +128,21 @@ class RunDirectory:
         return self.path / "plots"
 
     @property
+    def queue_file(self) -> Path:
+        """The preference store, where people answer."""
+        return self.path / "queue.sqlite"
+
+    @property
+    def clips(self) -> Path:
+        """Folder of the clips that people see."""
+        return self.path / "clips"
+
+    @property
+    def links_file(self) -> Path:
+        """Tokens of the run's queue, for its owner's eyes."""
+        return self.path / "links.json"
+
+    @property
     def tensorboard(self) -> Path:
         """Folder of the TensorBoard events."""
         return self.path / "tensorboard"

@@ -1,0 +1,138 @@
+"""Clips of what people are asked about: drawn in a process of their own from recorded moments, and uploaded.
+
+Moments lie in the run's folder (`moments/00003.safetensors`, a file per session) before anybody is asked, so that a
+clip that a crash kept from being made is made after it.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from rayrlhf.actors.hosts import start_host
+from rayrlhf.algorithms.collector import environment_of, number_of
+from rayrlhf.algorithms.files import Arrays, read_arrays, write_arrays
+from rayrlhf.algorithms.roles import Ref
+from rayrlhf.config import RunConfig
+from rayrlhf.envs.clips import Stage
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.client import QueueAddress, QueueClient
+from rayrlhf.preferences.fragments import Floats
+from rayrlhf.preferences.segments import Queries
+
+_log = logging.getLogger(__name__)
+
+NICENESS = 5
+"""How far drawing stands back behind training."""
+AT_ONCE = 4
+"""Questions whose clips are on their way."""
+REST_SECONDS = 5.0
+"""Pause after a clip that could not be made or stored."""
+PATIENCE = 20.0
+"""Seconds that an upload is tried for before the next try waits."""
+Scene = tuple[int, Floats]
+"""An episode's id and moments of it `[T, M]`."""
+
+
+class Renderer:
+    """Draws both clips of a question and hands them to the queue."""
+
+    def __init__(self, run: RunConfig, queue: QueueAddress) -> None:
+        os.nice(NICENESS)
+        self._stage = Stage(run.env, seed=run.seed)
+        self._client = QueueClient(queue.url, queue.token, patience=PATIENCE)
+
+    def show(self, question: str, left: Scene, right: Scene) -> str:
+        """Makes the clips and says that the question can be shown; its id. May be called again."""
+        names = [
+            self._client.store_clip(self._stage.clip(environment_of(episode), number_of(episode), moments))
+            for episode, moments in (left, right)
+        ]
+        self._client.clips_made(question, *names)
+        return question
+
+
+class Studio:
+    """The driver's side: which clips are to be made, and by whom. For threads."""
+
+    def __init__(self, run: RunConfig, queue: QueueAddress, folder: Path) -> None:
+        self._folder = folder
+        self._renderer = start_host(
+            {"renderer": partial(Renderer, run, queue)}, cpus=run.resources.renderer_cpus, restarts=True
+        )["renderer"]
+        self._lock = threading.Lock()
+        self._scenes: dict[str, tuple[Scene, Scene]] = {}
+        self._wanted: list[str] = []
+        self._on_their_way: dict[Ref, str] = {}
+        self._rest_until = 0.0
+
+    def keep(self, queries: Queries, moments: Arrays) -> None:
+        """Writes the moments of a session's questions, before these are asked."""
+        write_arrays(self._file(queries.session), moments)
+
+    def showable(self, queries: Queries) -> Queries:
+        """Those of one session's questions whose clips can be made; their moments are read."""
+        file = self._file(queries.session)
+        moments = read_arrays(file) if len(queries) and file.is_file() else {}
+        rows = zip(queries.ids, queries.left.episode.tolist(), queries.right.episode.tolist(), strict=True)
+        found = {
+            key: ((left, moments[f"{key}/left"]), (right, moments[f"{key}/right"]))
+            for key, left, right in rows
+            if f"{key}/left" in moments and f"{key}/right" in moments
+        }
+        with self._lock:
+            self._scenes |= found
+        return queries.among(found.keys())
+
+    def make(self, questions: Sequence[str]) -> None:
+        """Sees to the clips of `questions`, those asked last first; returns at once."""
+        with self._lock:
+            known = {*self._wanted, *self._on_their_way.values()}
+            self._wanted = [key for key in questions if key in self._scenes and key not in known] + self._wanted
+
+    def tend(self) -> None:
+        """Takes note of what is done and sends off what comes next; returns at once, and is to be called often."""
+        with self._lock:
+            for reference in _finished(self._on_their_way):
+                self._take(reference, self._on_their_way.pop(reference))
+            if time.monotonic() < self._rest_until:
+                return
+            while self._wanted and len(self._on_their_way) < AT_ONCE:
+                question = self._wanted.pop(0)
+                self._on_their_way[self._renderer("show", question, *self._scenes[question])] = question
+
+    def _take(self, reference: Ref, question: str) -> None:
+        try:
+            ray.get(reference)
+        except RayActorError:  # it died, and Ray starts it again
+            self._wanted.insert(0, question)
+        except (UserError, RayError) as error:
+            if not self._rest_until:
+                reason = str(getattr(error, "cause", None) or error).splitlines()[0]
+                _log.warning("clips cannot be made or stored: %s; training goes on, and it is tried again", reason)
+            self._rest_until = time.monotonic() + REST_SECONDS
+            self._wanted.append(question)
+        else:
+            self._rest_until = 0.0
+            self._scenes.pop(question, None)
+
+    def close(self) -> None:
+        """Ends the renderer."""
+        ray.kill(self._renderer.host)
+
+    def _file(self, session: int) -> Path:
+        return self._folder / f"{session:05d}.safetensors"
+
+
+def _finished(references: Iterable[Ref]) -> list[Ref]:
+    waiting = list(references)
+    if not waiting:
+        return []
+    done, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+    return list(done)
