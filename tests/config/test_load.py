@@ -194,3 +194,12 @@ def test_bases_that_go_round_in_a_circle(tmp_path: Path) -> None:
 def test_every_key_is_listed_with_its_group() -> None:
     assert keys()["explore.from"].help.startswith("Folder to start from")
     assert {name.rpartition(".")[0] for name in keys()} == set(groups())
+
+
+def test_a_group_with_a_name_is_set_by_it() -> None:
+    """`--teacher human --teacher.wait`, and `teacher: human` in a file."""
+    config = load_config("toy", ["--teacher", "human", "--teacher.wait"])
+    assert (config.teacher.name, config.teacher.wait, config.asks_people) == ("human", True, True)
+    assert not load_config("toy", ["--teacher", "human", "--mode", "oracle"]).asks_people
+    with pytest.raises(UserError, match=r"teacher\.name is 'humans'.*did you mean 'human'"):
+        load_config("toy", ["--teacher", "humans"])

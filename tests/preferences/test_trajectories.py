@@ -44,7 +44,7 @@ def experience(lengths: list[list[int]], steps: int, *, seed: int = 0) -> Fragme
 
 
 def cut(fragment: Fragment, begin: int, end: int) -> Fragment:
-    return Fragment(**{field.name: getattr(fragment, field.name)[begin:end] for field in fields(Fragment)})
+    return Fragment(*(getattr(fragment, field.name)[begin:end] for field in fields(Fragment) if field.name != "moment"))
 
 
 def store_of(*parts: Fragment, capacity: int = 100) -> TrajectoryStore:
@@ -145,10 +145,9 @@ def test_a_lost_fragment_splits_an_episode() -> None:
 
 def test_an_environment_that_was_replaced_leaves_its_episode_unfinished() -> None:
     one, other = experience([[30]], 5), experience([[], [3]], 6, seed=1)
-    other = Fragment(**{field.name: getattr(other, field.name)[:, 1:] for field in fields(Fragment)})
-    joined = Fragment(
-        **{f.name: np.concatenate([getattr(one, f.name), getattr(other, f.name)]) for f in fields(Fragment)}
-    )
+    other = Fragment(*(getattr(other, field.name)[:, 1:] for field in fields(Fragment) if field.name != "moment"))
+    columns = [field.name for field in fields(Fragment) if field.name != "moment"]
+    joined = Fragment(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in columns))
     store = store_of(joined)
     assert store.recent_lengths() == [3]
     assert store.state()["running"].tolist() == [0, 0, 1]
@@ -214,3 +213,18 @@ def test_state_of_another_environment_is_refused() -> None:
 def test_fragment_of_another_environment_is_refused() -> None:
     with pytest.raises(ValueError, match="widths"):
         TrajectoryStore(2, obs_dim=OBS + 1, action_dim=ACTION).add(experience([[]], 3))
+
+
+@given(episodes, st.integers(5, 40), st.integers(1, 8))
+@settings(max_examples=40, deadline=None)
+def test_any_stretch_of_an_episode_is_found_again(lengths: list[list[int]], steps: int, length: int) -> None:
+    fragment = experience(lengths, steps)
+    store = store_of(fragment)
+    if store.legal_starts(length):
+        segments = store.sample_segments(20, length, np.random.default_rng(0))
+        for i in range(20):
+            found = store.observed(int(segments.episode[i]), int(segments.start[i]), length)
+            np.testing.assert_array_equal(found, segments.obs[i])
+    assert store.observed(999, 0, length) is None, "no such episode"
+    assert store.observed(0, steps - length + 1, length) is None, "not all of it is stored"
+    assert TrajectoryStore.obs_dim_of(store.state(), ACTION) == OBS

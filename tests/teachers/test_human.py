@@ -13,6 +13,8 @@ from rayrlhf.preferences.segments import Queries, Segments
 from rayrlhf.preferences.store import Run
 from rayrlhf.teachers.human import HumanTeacher
 
+CLIP = "0123456789abcdef" * 2 + ".mp4"
+
 
 def queries(count: int, session: int = 0) -> Queries:
     def side() -> Segments:
@@ -25,8 +27,10 @@ def queries(count: int, session: int = 0) -> Queries:
 
 
 def teacher_of(server: Server, patience: float = 5.0, **options: object) -> HumanTeacher:
+    """Of a run whose clips are made at once."""
     run = Run("run", "drawer-open", "open it", options=QueueOptions(settle_seconds=0.0, **options))
-    return HumanTeacher(server.client("trainer", patience=patience), run, ready=True)
+    client = server.client("trainer", patience=patience)
+    return HumanTeacher(client, run, lambda ids: [client.clips_made(key, CLIP, CLIP) for key in ids])
 
 
 def say(client: QueueClient, choice: str, count: int) -> None:

@@ -136,6 +136,6 @@ def test_a_misspelt_name_offers_the_nearest() -> None:
     with pytest.raises(UserError) as caught:
         load_config("toy", ["teacher.name=orcale"])
     assert str(caught.value) == (
-        "teacher.name is 'orcale', wanted one of oracle, mistake, noisy, skip, myopic, equal, random, silent, "
+        "teacher.name is 'orcale', wanted one of oracle, mistake, noisy, skip, myopic, equal, random, silent, human, "
         "or 'package.module:Class'; did you mean 'oracle'?"
     )

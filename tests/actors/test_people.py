@@ -1,0 +1,169 @@
+"""People around a run: a real queue over HTTP, real clips, real training of the toy."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from queue_server import Server
+from support import Make, advance, changed
+
+from rayrlhf.actors.feedback import FeedbackLoop
+from rayrlhf.actors.renderer import Studio
+from rayrlhf.algorithms.collector import environment_of, number_of
+from rayrlhf.algorithms.files import read_arrays
+from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.config.schema import RunConfig
+from rayrlhf.envs.clips import Stage
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.answers import labels_from
+from rayrlhf.preferences.client import QueueAddress, QueueClient
+from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.preferences.store import Database, Reports
+from rayrlhf.preferences.store.records import clip_name
+from rayrlhf.preferences.wire import Shown
+from rayrlhf.training import train
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+SECONDS = 60.0
+
+
+def asking(run: RunConfig, **groups: Any) -> RunConfig:
+    """`run` with people as its teacher, who cannot take anything back."""
+    queue = {"settle_seconds": 0.0, **groups.pop("queue", {})}
+    return changed(run, teacher={"name": "human"}, queue=queue, rollout={"actors": 0}, **groups)
+
+
+def loop_of(server: Server) -> Callable[..., FeedbackLoop]:
+    return partial(FeedbackLoop, queue=QueueAddress(server.url, server.tokens["trainer"]))
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """What `condition` says once it is true of something."""
+    end = time.monotonic() + SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+    return found
+
+
+def shown(client: QueueClient, count: int) -> list[Shown]:
+    """`count` questions, once their clips are there."""
+    return until(lambda: found if len(found := client.lease("run", count)) == count else None)
+
+
+def trained_until(algorithm: Pebble, condition: Callable[[], Any]) -> None:
+    """Trains on until `condition` holds."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        algorithm.train()
+
+
+def test_people_see_the_segments_they_are_asked_about_and_training_learns_from_them(
+    small_run: RunConfig, make: Make, server: Server, tmp_path: Path
+) -> None:
+    run = asking(small_run)
+    algorithm = make(run, feedback=loop_of(server))
+    advance(algorithm, 320)
+    assert (algorithm.progress.sessions, algorithm.progress.labels) == (1, 0), "it waited for nobody"
+    asked, _ = PreferenceDataset(tmp_path / "run" / "preferences").read_session(0)
+    moments = read_arrays(tmp_path / "run" / "moments" / "00000.safetensors")
+    stage = Stage(run.env, seed=run.seed)
+    clips: dict[str, list[str]] = {"left": [], "right": []}
+    for side, segments in (("left", asked.left), ("right", asked.right)):
+        for i, key in enumerate(asked.ids):
+            states, episode = moments[f"{key}/{side}"], int(segments.episode[i])
+            # the toy observes the way to the goal, and the velocity
+            np.testing.assert_array_equal(states[:, 4:] - states[:, :2], segments.obs[i, :, :2])
+            np.testing.assert_array_equal(states[:, 2:4], segments.obs[i, :, 2:])
+            clip = stage.clip(environment_of(episode), number_of(episode), states)
+            clips[side].append(clip_name(clip))
+    pairs = list(zip(clips["left"], clips["right"], strict=True))
+    with server.client() as person:
+        for question in shown(person, 4):
+            pair = (question.left_clip, question.right_clip)
+            assert pair in pairs or pair[::-1] in pairs
+            person.answer(question.lease, "left" if pair in pairs else "right")  # the query's own left
+    trained_until(algorithm, lambda: algorithm.progress.labels == 4)
+    _, said = PreferenceDataset(tmp_path / "run" / "preferences").read_session(0)
+    assert {answer.choice for answer in said} == {"left"}
+    with server.client("trainer") as trainer:
+        found = until(lambda: [item for item in trainer.answered("run") if item.curves is not None])
+        assert {len(item.curves.left) for item in found} == {run.queries.segment_length}
+        [info] = trainer.runs()
+    assert (info.sentence, info.task) == ("Bring the point to the goal.", "point")
+    assert info.doing == {} or info.doing["phase"]
+
+
+def test_what_several_people_say_is_one_soft_label(
+    small_run: RunConfig, make: Make, server: Server, tmp_path: Path
+) -> None:
+    rules = {"overlap": 2, "min_answers": 2, "labels": "soft", "agreement": 0.0}
+    algorithm = make(asking(small_run, queue=rules), feedback=loop_of(server))
+    advance(algorithm, 320)
+    for name, choice in (("anna", "equal"), ("ben", "left")):
+        with QueueClient(server.url, server.accounts.add(name, "annotator")) as person:
+            for question in shown(person, 4):
+                person.answer(question.lease, choice)
+    trained_until(algorithm, lambda: algorithm.progress.labels == 4)
+    labels = labels_from(*PreferenceDataset(tmp_path / "run" / "preferences").read_session(0))
+    assert set(labels.target.tolist()) <= {0.25, 0.75}
+    assert algorithm.progress.answers == 8
+    assert ray.get(algorithm.feedback._ensemble[0]("fit")).loss.mean() > 0.4, "it was fitted to soft targets"
+
+
+def test_training_goes_on_while_the_queue_is_away_and_catches_up(
+    small_run: RunConfig, make: Make, server: Server
+) -> None:
+    server.stop()
+    algorithm = make(asking(small_run), feedback=loop_of(server))
+    advance(algorithm, 400)
+    server.start()
+    with server.client(patience=20) as person:
+        until(lambda: [info for info in person.runs() if info.name == "run"])
+        for question in shown(person, 4):
+            person.answer(question.lease, "left")
+    server.stop()
+    advance(algorithm, 500)
+    server.start()
+    trained_until(algorithm, lambda: algorithm.progress.labels >= 4)
+
+
+def test_clips_are_made_after_all(small_run: RunConfig, make: Make, server: Server, tmp_path: Path) -> None:
+    """The renderer is killed, then the whole process: another one goes on from a checkpoint."""
+    first = make(asking(small_run), feedback=loop_of(server))
+    studio: Studio = first.feedback._people._studio
+    os.kill(ray.get(studio._renderer.host.__ray_call__.remote(lambda host: os.getpid())), signal.SIGKILL)
+    advance(first, 320)
+    with server.client() as person:
+        assert len(shown(person, 4)) == 4
+    ray.kill(studio._renderer.host)  # for good
+    advance(first, 520)
+    first.save_checkpoint(str(tmp_path / "cut"))
+    second = make(asking(small_run), feedback=loop_of(server))
+    second.load_checkpoint(str(tmp_path / "cut"))
+    reports = Reports(Database(server.settings.database))
+    trained_until(second, lambda: reports.progress("run").open > 4 and not reports.progress("run").unready)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"suite": "gymnasium", "task": "Pendulum-v1"}, "Pendulum.*cannot show recorded moments"),
+        ({"suite": "metaworld", "task": "drawer-open", "backend": "envpool"}, "envpool.*cannot show recorded moments"),
+        ({}, "the teacher human wants a queue"),
+    ],
+)
+def test_what_people_could_not_see_or_answer_is_refused_before_anything_begins(
+    small_run: RunConfig, tmp_path: Path, env: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(asking(small_run, env=env))
+    assert not (tmp_path / "runs").exists()
