@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -19,11 +18,12 @@ from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
+from rayrlhf.cluster import NoRayError, ray_session, require_cluster
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.envs.gl import rendering_problem
 from rayrlhf.envs.interface import EnvSpec
-from rayrlhf.errors import SessionError, UserError, in_one_line
+from rayrlhf.errors import SessionError, UserError
 from rayrlhf.preferences.client import QueueAddress
 from rayrlhf.preferences.wire import Doing
 from rayrlhf.queries.schedules import session_sizes
@@ -31,17 +31,9 @@ from rayrlhf.rewards.networks import make_network
 from rayrlhf.teachers.make import check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start
 
-JOIN_SECONDS = 10.0
-"""How long a Ray cluster has to answer."""
 RESTARTS = 3
 """Losses of a learner or a reward actor that a run survives without having come to a new checkpoint."""
-LOCAL = "local"
-"""Ray's address of a cluster that a process starts for itself, whatever else runs on the machine."""
 PHASES = {"random": "random", "explore": "exploring", "learn": "learning"}
-
-
-class NoRayError(UserError):
-    """There is no Ray for the run, and nothing was done."""
 
 
 OpenQueue = Callable[[RunConfig, RunDirectory], AbstractContextManager[QueueAddress]]
@@ -59,7 +51,7 @@ def train(
     spec = _check_parts(config)
     if config.asks_people and people is None:
         raise UserError("the teacher human wants a queue: use `rayrlhf train`, or give `people`")
-    _require_cluster()
+    require_cluster()
     if not (os.environ.get("RAY_ADDRESS") or ray.is_initialized()):
         _require_gpus(config, torch.cuda.device_count())
     explored = _check_exploration(config) if resume is None else 0
@@ -73,8 +65,11 @@ def train(
         Progress(config.total_steps, _budget(config), enabled=progress).write(spec.caveat)
     with folder.held(), native_stderr_to(folder.path / "ray.log"):
         try:
-            with _ray_session(config), _asking(config, folder, people) as queue:
-                return _to_the_end(config, folder, resume is not None, progress, queue)
+            with ray_session(_cpus(config)):
+                there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+                _require_gpus(config, there.get("GPU", 0))
+                with _asking(config, folder, people) as queue:
+                    return _to_the_end(config, folder, resume is not None, progress, queue)
         except NoRayError:
             if resume is None:
                 folder.discard()
@@ -190,27 +185,6 @@ def _budget(config: RunConfig) -> int:
     return config.queries.budget if config.mode == "preferences" else 0
 
 
-@contextmanager
-def _ray_session(config: RunConfig) -> Iterator[None]:
-    """Joins the cluster this process belongs to, or starts Ray on this machine for the time of the run."""
-    mine = not ray.is_initialized()
-    if mine:
-        set_ray_defaults()
-        address = os.environ.get("RAY_ADDRESS") or LOCAL
-        local: dict[str, Any] = {"include_dashboard": False, "num_cpus": _cpus(config)} if address == LOCAL else {}
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-        except Exception as error:  # Ray raises ConnectionError, RuntimeError and plain Exception
-            raise _without_ray(address, error) from error
-    try:
-        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        _require_gpus(config, there.get("GPU", 0))
-        yield
-    finally:
-        if mine:
-            ray.shutdown()
-
-
 def _require_gpus(config: RunConfig, there: float) -> None:
     """Refuses more GPUs than there are: Ray would wait for them without a word."""
     resources = config.resources
@@ -223,35 +197,11 @@ def _require_gpus(config: RunConfig, there: float) -> None:
         )
 
 
-def _require_cluster() -> None:
-    """Refuses a RAY_ADDRESS where nobody listens: Ray itself would try again for minutes."""
-    address = os.environ.get("RAY_ADDRESS", "")
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if ray.is_initialized() or not port.isdigit():  # `auto` and `local` name no port
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
-    except OSError as error:
-        raise _without_ray(address, error) from error
-
-
-def _without_ray(address: str, error: Exception) -> NoRayError:
-    where = "Ray does not start here" if address == LOCAL else f"the Ray cluster at {address} cannot be joined"
-    return NoRayError(f"{where}: {in_one_line(error)}")
-
-
-def set_ray_defaults() -> None:
-    """What a Ray that is started by this process does differently; variables that are set already are kept."""
-    # what Ray says it will do from its next version
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray's default of 15 starves reward fits and rollouts beside anything else that runs on the machine
-    os.environ.setdefault("RAY_worker_niceness", "0")
-
-
 def _cpus(config: RunConfig) -> int:
     """CPUs to tell a Ray of our own of: what the machine has, and no less than the roles declare."""
     resources = config.resources
     declared = config.rollout.actors * resources.rollout_cpus + resources.reward_actors * resources.reward_cpus
+    declared += 2 * resources.renderer_cpus if config.asks_people else 0.0  # as much for the queue
     return max(os.cpu_count() or 1, int(declared + resources.learners + 1))
 
 

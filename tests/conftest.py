@@ -13,9 +13,9 @@ from queue_server import Server
 from support import Make, build, small
 
 from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.cluster import LOCAL, set_ray_defaults
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.serving.settings import QueueSettings
-from rayrlhf.training import LOCAL, set_ray_defaults
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")

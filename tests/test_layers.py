@@ -17,7 +17,7 @@ LAYERS = (
     {"preferences", "envs"},
     {"policies", "rewards", "queries", "teachers", "exploration", "language", "evaluation"},
     {"algorithms"},
-    {"actors", "training", "tuning", "evaluating", "tracking", "plotting"},
+    {"actors", "cluster", "training", "tuning", "evaluating", "tracking", "plotting"},
     {"serving"},
     {"cli", "bench", "__main__"},
 )
@@ -32,6 +32,7 @@ SIDEWAYS = {
     ("evaluation", "rewards"),
     ("exploration", "rewards"),
     ("training", "actors"),
+    ("training", "cluster"),
     ("training", "tracking"),
     ("evaluating", "tracking"),
     ("plotting", "tracking"),

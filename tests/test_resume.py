@@ -202,7 +202,7 @@ def test_what_a_resume_changes_is_kept_with_the_run(run: RunDirectory) -> None:
 def test_a_resume_that_cannot_be_is_refused_before_anything_starts(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_ray_session", None)  # would be called next
+    monkeypatch.setattr(training, "ray_session", None)  # would be called next
     with pytest.raises(UserError, match="seed=5"):
         train(changed(run.config(), seed=5), resume=run.path, progress=False)
 

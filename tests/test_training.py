@@ -242,7 +242,8 @@ def test_a_task_that_is_not_what_it_seems_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("envpool")
-    monkeypatch.setattr(training, "_ray_session", nullcontext)
+    monkeypatch.setattr(training, "ray_session", lambda cpus: nullcontext())
+    monkeypatch.setattr(training.ray, "cluster_resources", dict)
     monkeypatch.setattr(training, "_to_the_end", lambda *_: {})
     for backend in ("python", "envpool"):
         task = ["env.task=dial-turn", f"env.backend={backend}", f"name={backend}", f"storage_path={tmp_path}"]

@@ -170,16 +170,20 @@ class FeedbackLoop:
     def _hold_into(self, future: Future[SessionOutcome], abandoned: threading.Event, session: int, count: int) -> None:
         try:
             begin = time.perf_counter()
-            self._ask(session, count, abandoned)
+            waited = self._ask(session, count, abandoned)
             answered = time.perf_counter()
             with self._fitting:
                 if not abandoned.is_set():
-                    future.set_result(self._learn(session, {"query_seconds": answered - begin}))
+                    metrics = {"query_seconds": answered - begin - waited, "wait_seconds": waited}
+                    future.set_result(self._learn(session, metrics))
         except BaseException as error:  # raised again where the outcome is asked for
             future.set_exception(error)
 
-    def _ask(self, session: int, count: int, abandoned: threading.Event) -> None:
-        """Asks the questions of `session` and takes in what has been answered, to earlier ones too."""
+    def _ask(self, session: int, count: int, abandoned: threading.Event) -> float:
+        """Asks the questions of `session` and takes in what has been answered, to earlier ones too.
+
+        The seconds that training was made to wait for answers.
+        """
         asked: tuple[str, ...] = ()
         if count:
             with self._teacher_in_use:
@@ -187,10 +191,12 @@ class FeedbackLoop:
                 self._put(queries, said)
             asked = queries.ids
         self._collect()
+        begin = time.perf_counter()
         while self._run.teacher.wait and not self._open.keys().isdisjoint(asked):
             if abandoned.wait(WAIT_POLL_SECONDS):
                 break
             self._collect()
+        return time.perf_counter() - begin if self._run.teacher.wait else 0.0
 
     def _questions(self, session: int, count: int) -> tuple[Queries, list[Answer]]:
         """New ones, or those that the log holds of a session that a crash or Ctrl-C cut off, with their answers."""

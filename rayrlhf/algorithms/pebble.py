@@ -253,6 +253,8 @@ class Pebble(SAC):
         progress = self.progress
         learnable = max(1, self.plan.learnable(progress))
         row: dict[str, float] = {**asdict(progress), **self._metrics, "updates_per_step": progress.updates / learnable}
+        if self.feedback is not None:
+            row["open_questions"] = float(self.feedback.open_questions)
         if self._recent:
             row["train_success"] = float(np.mean([episode.success for episode in self._recent]))
             row["train_return"] = float(np.mean([episode.true_return for episode in self._recent]))

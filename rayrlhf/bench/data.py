@@ -15,10 +15,10 @@ from rayrlhf.algorithms.env_runner import spaces_of
 from rayrlhf.algorithms.learner import PebbleLearner
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.bench.reference_sac import TensorReplay
+from rayrlhf.cluster import LOCAL, set_ray_defaults
 from rayrlhf.config import RunConfig
 from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.preferences.trajectories import TrajectoryStore
-from rayrlhf.training import LOCAL, set_ray_defaults
 
 OBS_DIM, ACTION_DIM = 39, 4
 """MetaWorld's."""

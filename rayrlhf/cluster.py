@@ -1,0 +1,69 @@
+"""Ray for the time of a block: the cluster that this process belongs to, or one of its own on this machine."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from rayrlhf.errors import UserError, in_one_line
+
+JOIN_SECONDS = 10.0
+"""How long a Ray cluster has to answer."""
+LOCAL = "local"
+"""Ray's address of a cluster that a process starts for itself, whatever else runs on the machine."""
+
+
+class NoRayError(UserError):
+    """There is no Ray for the run, and nothing was done."""
+
+
+@contextmanager
+def ray_session(cpus: int) -> Iterator[None]:
+    """Joins the cluster this process belongs to, or starts Ray on this machine, of `cpus` CPUs, while the block lasts.
+
+    Raises:
+        NoRayError: there is none and none starts.
+    """
+    mine = not ray.is_initialized()
+    if mine:
+        set_ray_defaults()
+        address = os.environ.get("RAY_ADDRESS") or LOCAL
+        local: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == LOCAL else {}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        except Exception as error:  # Ray raises ConnectionError, RuntimeError and plain Exception
+            raise _without_ray(address, error) from error
+    try:
+        yield
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def require_cluster() -> None:
+    """Refuses a RAY_ADDRESS where nobody listens: Ray itself would try again for minutes."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if ray.is_initialized() or not port.isdigit():  # `auto` and `local` name no port
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
+    except OSError as error:
+        raise _without_ray(address, error) from error
+
+
+def _without_ray(address: str, error: Exception) -> NoRayError:
+    where = "Ray does not start here" if address == LOCAL else f"the Ray cluster at {address} cannot be joined"
+    return NoRayError(f"{where}: {in_one_line(error)}")
+
+
+def set_ray_defaults() -> None:
+    """What a Ray that is started by this process does differently; variables that are set already are kept."""
+    # what Ray says it will do from its next version
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's default of 15 starves reward fits and rollouts beside anything else that runs on the machine
+    os.environ.setdefault("RAY_worker_niceness", "0")
