@@ -16,6 +16,7 @@ from rayrlhf.errors import UserError, nearest
 VERBS = {
     "train": ("train", "learn a task from preferences (or its true reward), or go on with a run"),
     "eval": ("evaluate", "success, return, smoothness of a run's policy; videos"),
+    "label": ("label", "the page on which people answer: for runs, or for clips of yours"),
     "plot": ("plot", "learning curves of one or many runs"),
     "dataset": ("dataset", "preference data: info, export, import"),
     "bench": ("bench", "speed and controls, side by side with a reference"),

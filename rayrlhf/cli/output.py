@@ -18,7 +18,7 @@ _WIDTH = 120
 
 def say(text: str = "") -> None:
     """One line, as it stands."""
-    sys.stdout.write(f"{text}\n")
+    print(text, flush=True)
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:

@@ -56,7 +56,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def _queue() -> "OpenQueue":
-    from rayrlhf.serving.local import queue_of_run  # Ray Serve takes a second to load
+    from rayrlhf.serving.labelling import queue_of_run  # Ray Serve takes a second to load
 
     return partial(queue_of_run, tell=say)
 

@@ -1,11 +1,15 @@
 """Videos of frames, as every browser plays them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rayrlhf.errors import UserError, in_one_line
 
 
 def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
@@ -33,6 +37,34 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: floa
         partial.unlink(missing_ok=True)
         raise ValueError("a video needs at least one frame")
     partial.replace(final)
+
+
+def browser_clip(path: Path) -> bytes:
+    """The video `path` as every browser plays it: as it is, if it is so; else drawn anew, without sound.
+
+    Raises `UserError` for what is no video.
+    """
+    import av  # a large library, wanted only here
+
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            codec, fps = stream.codec_context, float(stream.average_rate or 25)
+            plays = codec.name == "h264" and codec.pix_fmt == "yuv420p" and "mp4" in container.format.name
+            content = path.read_bytes()
+            if plays and content[4:8] == b"ftyp":
+                return content
+            with TemporaryDirectory() as folder:
+                again = Path(folder) / "clip.mp4"
+                write_video(again, _frames(container, stream), fps)
+                return again.read_bytes()
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        raise UserError(f"{path} is no video that can be read: {in_one_line(error)}") from error
+
+
+def _frames(container: Any, stream: Any) -> Iterator[NDArray[np.uint8]]:
+    for frame in container.decode(stream):
+        yield frame.to_ndarray(format="rgb24")
 
 
 def _even(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ from rayrlhf.preferences.wire import (
     Doing,
     Drawn,
     NewAccount,
+    Problem,
     Received,
     Said,
     Shown,
@@ -209,7 +210,7 @@ class QueueClient:
             except httpx.TransportError as error:
                 reason, wait = in_one_line(error), pause
             else:
-                if response.status_code not in _AGAIN:
+                if response.is_success or (response.status_code not in _AGAIN and _problem(response)):
                     return _checked(response, self._url)
                 reason, wait = _detail(response), max(pause, _retry_after(response))
             if time.monotonic() + wait > end:
@@ -237,10 +238,16 @@ def _checked(response: httpx.Response, url: str) -> httpx.Response:
 
 
 def _detail(response: httpx.Response) -> str:
+    problem = _problem(response)
+    return problem.detail if problem else response.reason_phrase or str(response.status_code)
+
+
+def _problem(response: httpx.Response) -> Problem | None:
+    """What the queue says; none where something before it answered, such as Serve while it is starting."""
     try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return response.reason_phrase or str(response.status_code)
+        return TypeAdapter(Problem).validate_json(response.content)
+    except ValidationError:
+        return None
 
 
 def _retry_after(response: httpx.Response) -> float:

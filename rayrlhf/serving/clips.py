@@ -51,14 +51,23 @@ class Clips:
         """
         if name != clip_name(content) or content[4:8] != b"ftyp":
             raise HTTPException(422, "wanted an MP4 file under the name that follows from its content")
+        try:
+            self.keep(content)
+        except UserError as error:
+            raise HTTPException(503, in_one_line(error), {"Retry-After": "5"}) from error
+
+    def keep(self, content: bytes) -> str:
+        """Keeps an MP4 file; its name. Raises `UserError` where the folder cannot be written."""
+        name = clip_name(content)
         path = f"{self._folder}/{name}"
         try:
-            if self._filesystem.get_file_info(path).type == fs.FileType.File:
-                return
+            there = self._filesystem.get_file_info(path).type == fs.FileType.File
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"the clips cannot be reached: {in_one_line(error)}") from error
+        if not there:
             with whole_file(self._filesystem, path) as stream:
                 stream.write(content)
-        except (OSError, pa.ArrowException, UserError) as error:
-            raise HTTPException(503, in_one_line(error), {"Retry-After": "5"}) from error
+        return name
 
     def _read(self, path: str, start: int, stop: int) -> Iterator[bytes]:
         with self._filesystem.open_input_file(path) as file:

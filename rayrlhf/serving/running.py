@@ -1,67 +1,21 @@
-"""The queue on this machine, for as long as a block lasts: what `rayrlhf label` and `train --teacher human` start."""
+"""A Ray Serve application on this machine, for as long as a block lasts."""
 
 import ipaddress
 import logging
-import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import httpx
 import ray
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve import Application
 
-from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError, in_one_line
-from rayrlhf.preferences.client import QueueAddress
-from rayrlhf.preferences.store import Accounts, Database
-from rayrlhf.preferences.store.records import Role
-from rayrlhf.serving.deploy import queue_deployment
-from rayrlhf.serving.links import link, tokens_of
-from rayrlhf.serving.settings import QueueSettings
-from rayrlhf.tracking import RunDirectory
 
-TRAINER, ADMIN = "training", "admin"
-"""Accounts that every queue on this machine has."""
-TOKEN_VARIABLE = "RAYRLHF_TOKEN"
-END_SECONDS = 20.0
-
-
-@contextmanager
-def queue_of_run(config: RunConfig, folder: RunDirectory, tell: Callable[[str], None]) -> Iterator[QueueAddress]:
-    """The queue in which the people of a run answer: the one that its options name, or one of its own.
-
-    `tell` is told who answers where. Ray must run.
-    """
-    people = config.people
-    if people.url is not None:
-        yield QueueAddress(people.url, token_from_environment())
-        return
-    database = people.database or str(folder.queue_file)
-    settings = QueueSettings(database=database, clips=str(folder.clips.absolute()))
-    store = Database(database)
-    wanted: dict[str, Role] = {TRAINER: "trainer", ADMIN: "admin", **dict.fromkeys(people.names, "annotator")}
-    tokens = tokens_of(Accounts(store), wanted, folder.links_file)
-    store.close()
-    with serving(queue_deployment(settings), "queue", people.host, people.port) as url:
-        for line in links_of(url, tokens, folder.name):
-            tell(line)
-        yield QueueAddress(url, tokens[TRAINER])
-
-
-def links_of(url: str, tokens: Mapping[str, str], run: str | None = None) -> list[str]:
-    """A line for everybody with a page to look at."""
-    people = {name: token for name, token in tokens.items() if name != TRAINER}
-    return [f"{name:<12}{link(url, token, run if name != ADMIN else None)}" for name, token in people.items()]
-
-
-def token_from_environment() -> str:
-    """The token for a queue elsewhere. UserError where there is none."""
-    token = os.environ.get(TOKEN_VARIABLE, "")
-    if not token:
-        raise UserError(f"the queue wants a token: set {TOKEN_VARIABLE} to that of a trainer's account")
-    return token
+START_SECONDS, END_SECONDS, POLL_SECONDS = 60.0, 20.0, 0.1
 
 
 @contextmanager
@@ -87,9 +41,23 @@ def serving(application: Application, name: str, host: str, port: int) -> Iterat
         _end_serve()
         raise UserError(f"the {name} does not start: {_cause(error)}") from error
     try:
+        _wait_for_answers(host, port)
         yield f"http://{_shown(host)}:{port}"
     finally:
         _end_serve()
+
+
+def _wait_for_answers(host: str, port: int) -> None:
+    """Serve's proxy says 404 until it has heard of the application."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    url = f"http://{f'[{here}]' if ':' in here else here}:{port}/v1/health"
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        with suppress(httpx.TransportError):
+            if httpx.get(url, timeout=START_SECONDS).status_code != 404:
+                return
+        time.sleep(POLL_SECONDS)
+    raise UserError(f"nothing answers at {url}")
 
 
 def _serve_runs() -> bool:

@@ -1,0 +1,133 @@
+"""`rayrlhf label`: the queue and the labelling page on this machine."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from rayrlhf.cli.options import parse
+from rayrlhf.cli.output import finish, say
+from rayrlhf.config import QueueOptions
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.pairs import Pair, read_pairs
+from rayrlhf.tracking import RunDirectory
+
+if TYPE_CHECKING:
+    from rayrlhf.serving.labelling import Labelling, Place
+
+_WRITE_SECONDS = 2.0
+_CPUS = 2
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Serve the page on which people answer: for runs elsewhere, for a run that stands still, or for clips."""
+
+    run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Folder of a run that asked people and does not train now: it learns from the answers when it is resumed."""
+    pairs: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Clips to compare: a folder with NAME_left.mp4 beside NAME_right.mp4, or a .csv, .json or .jsonl file of paths."""
+    to: Path | None = None
+    """With --pairs: where the answers go, as JSON lines; by default labels.jsonl in the storage."""
+    storage_path: Path = Path("labels")
+    """Folder of the queue, where it is no run's."""
+    database: str | None = None
+    """`postgresql://USER@HOST/NAME` instead of a file there."""
+    names: tuple[str, ...] = ("me",)
+    """Who answers; each gets a link of their own."""
+    sentence: str = "Which of the two is better?"
+    """With --pairs: what people are asked."""
+    guidelines: str = ""
+    """With --pairs: what they are told besides."""
+    host: str = "127.0.0.1"
+    """Address to listen on; beyond this machine only behind TLS."""
+    port: int = 8421
+    """Port to listen on; 0: a free one."""
+    once: bool = False
+    """With --pairs: end when everything is decided."""
+    json: bool = False
+    """Print one JSON object, as the last line."""
+    queue: Annotated[QueueOptions, tyro.conf.arg(help="With --pairs: how answers become labels.")] = field(
+        default_factory=QueueOptions
+    )
+
+
+def run(args: Sequence[str]) -> int:
+    """Carries out `rayrlhf label ARGS`."""
+    options = parse(LabelOptions, args, "label")
+    if options.run is not None and options.pairs is not None:
+        raise UserError("--run and --pairs are two things: give one of them")
+    if options.once and options.pairs is None:
+        raise UserError("--once goes with --pairs")
+    pairs = None if options.pairs is None else read_pairs(options.pairs)
+    # imported here, so that help and mistakes come at once
+    from rayrlhf.cluster import ray_session
+    from rayrlhf.serving.labelling import Place, labelling
+    from rayrlhf.tracking import native_stderr_to
+
+    if options.run is not None:
+        folder = RunDirectory.open(options.run)
+        with folder.held(), native_stderr_to(folder.path / "ray.log"), ray_session(_CPUS):
+            names = folder.config().people.names if options.names == LabelOptions.names else options.names
+            with labelling(Place.of_run(folder), names, options.host, options.port) as queue:
+                _serve(queue, options, folder.name)
+        return 0
+    options.storage_path.mkdir(parents=True, exist_ok=True)
+    place = Place.of_folder(options.storage_path, options.database)
+    with native_stderr_to(options.storage_path / "ray.log"), ray_session(_CPUS):
+        if pairs is not None:
+            assert options.pairs is not None
+            _label_pairs(place, options, options.pairs.resolve().stem or "pairs", pairs)
+            return 0
+        with labelling(place, options.names, options.host, options.port) as queue:
+            _serve(queue, options, None)
+    return 0
+
+
+def _label_pairs(place: "Place", options: LabelOptions, name: str, pairs: list[Pair]) -> None:
+    from rayrlhf.serving.labelling import labelling
+    from rayrlhf.serving.pairs import ask_pairs, write_labels
+
+    ask_pairs(place, name, pairs, options.queue, sentence=options.sentence, guidelines=options.guidelines)
+    to = options.to or options.storage_path / "labels.jsonl"
+    wanted = sum(pair.gold is None for pair in pairs)
+    with labelling(place, options.names, options.host, options.port) as queue:
+        _tell(queue, name)
+        decided = -1
+        try:
+            while not (options.once and decided >= wanted):
+                time.sleep(_WRITE_SECONDS)
+                now = write_labels(to, queue.reports, name, pairs)
+                if now != decided:
+                    say(f"{now} of {wanted} pairs are decided")
+                decided = now
+        except KeyboardInterrupt:
+            decided = write_labels(to, queue.reports, name, pairs)
+    say(f"labels  {to}")
+    finish({"labels": str(to), "pairs": wanted, "decided": decided}, as_json=options.json)
+
+
+def _serve(queue: "Labelling", options: LabelOptions, run: str | None) -> None:
+    """Until Ctrl-C."""
+    from rayrlhf.serving.labelling import TOKEN_VARIABLE, TRAINER
+
+    _tell(queue, run)
+    if run is None:
+        say(f"for training: {TOKEN_VARIABLE}={queue.tokens[TRAINER]} rayrlhf train ... --teacher human \\")
+        say(f"              --people.url {queue.url}")
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        say("answers are kept; the same command serves the same links again")
+    finish({"url": queue.url}, as_json=options.json)
+
+
+def _tell(queue: "Labelling", run: str | None) -> None:
+    from rayrlhf.serving.labelling import links_of
+
+    for line in links_of(queue.url, queue.tokens, run):
+        say(line)

@@ -1,0 +1,105 @@
+"""The queue on this machine, for as long as a block lasts: what `rayrlhf label` and `train --teacher human` start."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rayrlhf.config import RunConfig
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.client import QueueAddress, QueueClient
+from rayrlhf.preferences.store import Accounts, Database, Reports
+from rayrlhf.preferences.store.records import Role
+from rayrlhf.serving.deploy import queue_deployment
+from rayrlhf.serving.links import link, tokens_of
+from rayrlhf.serving.running import serving
+from rayrlhf.serving.settings import QueueSettings
+from rayrlhf.tracking import RunDirectory
+
+TRAINER, ADMIN = "training", "admin"
+"""Accounts that every queue on this machine has."""
+TOKEN_VARIABLE = "RAYRLHF_TOKEN"
+JOIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a queue keeps its things.
+
+    database: an SQLite file or `postgresql://...`   clips: a folder   links: file of the tokens
+    """
+
+    database: str
+    clips: str
+    links: Path
+
+    @classmethod
+    def of_folder(cls, folder: Path, database: str | None = None) -> "Place":
+        """Everything in one folder, but for a database elsewhere."""
+        return cls(database or str(folder / "queue.sqlite"), str((folder / "clips").absolute()), folder / "links.json")
+
+    @classmethod
+    def of_run(cls, run: RunDirectory) -> "Place":
+        """A run's. UserError where it asked nobody."""
+        database = run.config().people.database or str(run.queue_file)
+        if "://" not in database and not Path(database).is_file():
+            raise UserError(f"{run.path} asked nobody: train it with --teacher human, or label clips with --pairs")
+        return cls(database, str(run.clips.absolute()), run.links_file)
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """A queue that is served: its address, everybody's token, and what it holds."""
+
+    url: str
+    tokens: Mapping[str, str] = field(repr=False)
+    reports: Reports
+
+
+@contextmanager
+def labelling(place: Place, names: tuple[str, ...], host: str, port: int) -> Iterator[Labelling]:
+    """Serves the queue at `place` to the annotators `names` while the block lasts. Ray must run."""
+    if taken := {TRAINER, ADMIN} & set(names):
+        raise UserError(f"{taken.pop()!r} is the queue's own name: give the annotator another one")
+    database = Database(place.database)
+    wanted: dict[str, Role] = {TRAINER: "trainer", ADMIN: "admin", **dict.fromkeys(names, "annotator")}
+    tokens = tokens_of(Accounts(database), wanted, place.links)
+    deployment = queue_deployment(QueueSettings(database=place.database, clips=place.clips))
+    with serving(deployment, "queue", host, port) as url:
+        yield Labelling(url, tokens, Reports(database))
+    database.close()
+
+
+@contextmanager
+def queue_of_run(config: RunConfig, folder: RunDirectory, tell: Callable[[str], None]) -> Iterator[QueueAddress]:
+    """The queue in which the people of a run answer: the one that its options name, or one of its own.
+
+    `tell` is told who answers where. Ray must run.
+    """
+    people = config.people
+    if people.url is not None:
+        yield _elsewhere(people.url)
+        return
+    place = Place.of_folder(folder.path, people.database)
+    with labelling(place, people.names, people.host, people.port) as queue:
+        for line in links_of(queue.url, queue.tokens, folder.name):
+            tell(line)
+        yield QueueAddress(queue.url, queue.tokens[TRAINER])
+
+
+def links_of(url: str, tokens: Mapping[str, str], run: str | None = None) -> list[str]:
+    """A line for everybody with a page to look at."""
+    people = {name: token for name, token in tokens.items() if name != TRAINER}
+    return [f"{name:<12}{link(url, token, run if name != ADMIN else None)}" for name, token in people.items()]
+
+
+def _elsewhere(url: str) -> QueueAddress:
+    """A queue that runs already. UserError where it does not answer, or not to who has the token."""
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not token:
+        raise UserError(f"the queue at {url} wants a token: set {TOKEN_VARIABLE} to that of a trainer's account")
+    with QueueClient(url, token, patience=JOIN_SECONDS) as client:
+        if client.me().role == "annotator":
+            raise UserError(f"the token in {TOKEN_VARIABLE} is an annotator's: training wants a trainer's")
+    return QueueAddress(url, token)

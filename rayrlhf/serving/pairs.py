@@ -1,0 +1,69 @@
+"""Pairs of clips in the queue, and what people say of them in a file."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rayrlhf.config import QueueOptions
+from rayrlhf.envs.video import browser_clip
+from rayrlhf.files import write_atomically
+from rayrlhf.preferences.pairs import Pair
+from rayrlhf.preferences.store import Database, PreferenceStore, Question, Reports, Run
+from rayrlhf.preferences.store.reports import PAGE
+from rayrlhf.serving.clips import Clips
+from rayrlhf.serving.labelling import Place
+
+
+def ask_pairs(
+    place: Place, name: str, pairs: list[Pair], options: QueueOptions, *, sentence: str, guidelines: str
+) -> None:
+    """Puts pairs of clips as questions of the run `name`; those that are there already stay as they are.
+
+    Raises:
+        UserError: a clip cannot be read, or the disk is full; nothing was asked then.
+    """
+    store, clips = PreferenceStore(Database(place.database)), Clips(place.clips)
+    questions = [
+        Question(
+            question_id(name, pair),
+            session=0,
+            position=position,
+            gold=pair.gold,
+            left_clip=clips.keep(browser_clip(pair.left)),
+            right_clip=clips.keep(browser_clip(pair.right)),
+        )
+        for position, pair in enumerate(pairs)
+    ]
+    store.register(Run(name, name, sentence, guidelines, options))
+    store.enqueue(name, questions)
+
+
+def question_id(run: str, pair: Pair) -> str:
+    """The id that a pair has in the queue."""
+    return f"{run}/{pair.id}"
+
+
+def write_labels(file: Path, reports: Reports, name: str, pairs: list[Pair]) -> int:
+    """Writes what was said of `pairs` to a JSON-lines file, whole; how many are decided.
+
+    A line is `{"id", "left", "right", "status", "choice", "target", "votes"}`; `target` is P(right preferred).
+    """
+    of = {question_id(name, pair): pair for pair in pairs}
+    lines, decided = [], 0
+    for row in _answered(reports, name):
+        pair = of.get(row["query_id"])
+        if pair is not None:
+            said = {key: row[key] for key in ("status", "choice", "target", "votes")}
+            lines.append({"id": pair.id, "left": str(pair.left), "right": str(pair.right), **said})
+            decided += row["status"] != "open"
+    write_atomically(file, "".join(json.dumps(line) + "\n" for line in lines))
+    return decided
+
+
+def _answered(reports: Reports, name: str) -> Iterator[dict[str, Any]]:
+    last = ""
+    while page := reports.browse(name, after_id=last, limit=PAGE):
+        yield from (asdict(item) for item in page)
+        last = page[-1].query_id

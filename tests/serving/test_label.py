@@ -1,0 +1,138 @@
+"""`rayrlhf label` as a process of its own, with real clips."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from rayrlhf.envs.video import browser_clip, write_video
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.client import QueueClient
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def grey(value: int) -> Iterator[np.ndarray]:
+    return (np.full((64, 64, 3), value, np.uint8) for _ in range(10))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Pair p0 to p3: the left one is dark."""
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for number in range(4):
+        write_video(folder / f"p{number}_left.mp4", grey(10 + number), 5.0)
+        write_video(folder / f"p{number}_right.mp4", grey(200 + number), 5.0)
+    return folder
+
+
+@contextmanager
+def label(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """The verb, and what it said until it served."""
+    command = [sys.executable, "-m", "rayrlhf", "label", "--storage-path", str(folder), "--port", "0", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    said = []
+    try:
+        while line := process.stdout.readline():
+            said.append(line.strip())
+            if line.startswith(("me ", "ben ")):
+                break
+        yield process, said
+    finally:
+        process.kill()
+        process.wait()
+
+
+def client_of(line: str) -> QueueClient:
+    url, _, fragment = line.split()[-1].partition("/#token=")
+    return QueueClient(url, fragment.split("&")[0], patience=30)
+
+
+def darker(client: QueueClient, left: str, right: str) -> str:
+    means = []
+    for name in (left, right):
+        with av.open(io.BytesIO(client.clip(name))) as container:
+            means.append(next(container.decode(video=0)).to_ndarray(format="rgb24").mean())
+    return "left" if means[0] < means[1] else "right"
+
+
+def test_pairs_of_clips_are_answered_and_written(pairs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    with label(folder, "--pairs", str(pairs), "--once", "--json", "--queue.settle-seconds", "0") as (process, said):
+        with client_of(said[-1]) as person:
+            for question in person.lease("pairs", 4):
+                person.answer(question.lease, darker(person, question.left_clip, question.right_clip))
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert json.loads(out.splitlines()[-1]) == {"labels": str(folder / "labels.jsonl"), "pairs": 4, "decided": 4}
+    rows = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["choice"], row["target"]) for row in rows] == [(f"p{i}", "left", 0.0) for i in range(4)]
+    assert (folder / "links.json").stat().st_mode & 0o077 == 0, "tokens are for their owner's eyes"
+
+
+def test_links_and_answers_outlive_a_kill(pairs: Path, tmp_path: Path) -> None:
+    words = ("--pairs", str(pairs), "--names", "anna", "ben", "--queue.settle-seconds", "0")
+    with label(tmp_path / "labels", *words) as (process, said):
+        with client_of(said[-1]) as ben:
+            ben.answer(ben.lease("pairs")[0].lease, "equal")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with label(tmp_path / "labels", *words) as (process, again):
+        assert [line.partition("#")[2] for line in again] == [line.partition("#")[2] for line in said]
+        with client_of(again[-1]) as ben:
+            assert ben.runs()[0].mine == 1
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, "labels.jsonl" in out) == (0, True), err
+
+
+def test_a_taken_port_and_names_are_one_line(pairs: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for words, message in (
+            (["--port", str(taken.getsockname()[1])], "choose another port"),
+            (["--names", "admin"], "the queue's own name"),
+            (["--once"], "--once goes with --pairs"),
+            (["--run", str(pairs), "--pairs", str(pairs)], "two things"),
+            (["--run", str(pairs)], "not a run's folder"),
+            (["--pairs", str(tmp_path / "none")], "there is no"),
+        ):
+            command = [sys.executable, "-m", "rayrlhf", "label", "--storage-path", str(tmp_path / "l"), *words]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            lines = [line for line in done.stderr.splitlines() if "DISPLAY" not in line and "warnings.warn" not in line]
+            assert done.returncode == 2, done.stderr
+            assert len(lines) == 1 and message in lines[0], done.stderr
+
+
+def test_clips_of_other_kinds_are_drawn_anew(tmp_path: Path, pairs: Path) -> None:
+    as_it_is = pairs / "p0_left.mp4"
+    assert browser_clip(as_it_is) == as_it_is.read_bytes()
+    other = tmp_path / "clip.avi"
+    with av.open(str(other), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for frame in grey(120):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    (tmp_path / "again.mp4").write_bytes(browser_clip(other))
+    with av.open(str(tmp_path / "again.mp4")) as container:
+        found = container.streams.video[0]
+        assert (found.codec_context.name, found.codec_context.pix_fmt, found.frames) == ("h264", "yuv420p", 10)
+    (tmp_path / "none.mp4").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="no video"):
+        browser_clip(tmp_path / "none.mp4")
