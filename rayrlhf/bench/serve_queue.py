@@ -1,0 +1,165 @@
+"""`bench serve part=queue`: many people at once answer questions over HTTP, and everything they said is counted.
+
+Ours is the queue as `rayrlhf label` starts it, with `replicas` behind Serve, asked by annotators in a process of their
+own, each of whom leases a question, answers it and leases the next. The reference is the store alone, called by one
+thread without HTTP. Afterwards the database is read: no question may have had more people at a time than its overlap,
+and every acknowledged answer must be there once.
+"""
+
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+
+from rayrlhf.bench.data import ray_session
+from rayrlhf.bench.report import BenchOptions, Case, Count, Report, options_from
+from rayrlhf.config import QueueOptions
+from rayrlhf.preferences.client import QueueClient
+from rayrlhf.preferences.store import Accounts, Database, PreferenceStore, Question, Run
+from rayrlhf.preferences.store.tables import answers, leases
+from rayrlhf.serving.deploy import queue_deployment
+from rayrlhf.serving.running import serving
+from rayrlhf.serving.settings import QueueSettings
+
+HOST, RUN = "127.0.0.1", "bench"
+
+
+class ServeQueueBench(BenchOptions):
+    """Options of `bench serve part=queue`."""
+
+    annotators: Count = 50
+    questions: Count = 20_000
+    overlap: Count = 2
+    """People who are asked each question."""
+    seconds: float = 10.0
+    replicas: Count = 1
+    database: str | None = None
+    """`postgresql://USER@HOST/NAME`, empty; none: an SQLite file."""
+
+
+@dataclass
+class Work:
+    """What annotators did: seconds of each call, ids of the answers that were acknowledged, calls that failed."""
+
+    lease: list[float] = field(default_factory=list)
+    answer: list[float] = field(default_factory=list)
+    acknowledged: list[int] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    elapsed: float = 0.0
+
+
+def run(**given: Any) -> dict[str, Any]:
+    """Fills a queue, has it answered, and counts."""
+    options = options_from(ServeQueueBench, given, "serve part=queue")
+    report = Report("serve_queue")
+    with tempfile.TemporaryDirectory(prefix="rayrlhf-bench-") as folder:
+        settings = QueueSettings(
+            database=options.database or f"{folder}/queue.sqlite",
+            clips=folder,
+            requests_per_second=1e6,
+            burst=10**6,
+            at_once=4 * options.annotators,
+        )
+        database = Database(settings.database)
+        alone = _store_alone(Database(f"{folder}/alone.sqlite"), options)
+        accounts = Accounts(database)
+        tokens = [accounts.add(f"annotator {number}", "annotator") for number in range(options.annotators)]
+        _fill(database, options)
+        deployment = queue_deployment(settings, replicas=options.replicas)
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        with ray_session(), serving(deployment, "queue", HOST, 0) as url, pool as process:
+            work = process.submit(annotate, url, tokens, options.seconds).result()
+        report.cases["answers"] = Case(
+            len(work.answer) / work.elapsed,
+            alone,
+            "answers/s",
+            f"the store without HTTP in one thread; {options.annotators} annotators",
+        )
+        report.notes |= {
+            "lease": _row(work.lease),
+            "answer": _row(work.answer),
+            "failed_calls": len(work.failed),
+            "first_failure": work.failed[0] if work.failed else "",
+            **check(database, work.acknowledged, options.overlap),
+        }
+        return report.as_dict()
+
+
+def _fill(database: Database, options: ServeQueueBench) -> PreferenceStore:
+    store = PreferenceStore(database)
+    rules = QueueOptions(overlap=options.overlap, max_answers=options.overlap + 1)
+    store.register(Run(RUN, "bench", "Which is better?", options=rules))
+    clip = "0" * 32 + ".mp4"
+    store.enqueue(RUN, [Question(f"{i:06d}", 0, i, left_clip=clip, right_clip=clip) for i in range(options.questions)])
+    return store
+
+
+def _store_alone(database: Database, options: ServeQueueBench) -> float:
+    """Answers a second of one thread that calls the store."""
+    store, begin, count = _fill(database, options), time.perf_counter(), 0
+    while time.perf_counter() - begin < options.seconds / 2:
+        person = f"annotator {count % options.annotators}"
+        [lease] = store.lease(RUN, person)
+        store.answer(person, lease.id, "equal", key=f"alone-{count:08d}")
+        count += 1
+    return count / (time.perf_counter() - begin)
+
+
+def annotate(url: str, tokens: list[str], seconds: float) -> Work:
+    """An annotator for each token, in a thread, for so many seconds."""
+    work = Work()
+    begin = time.perf_counter()
+    threads = [threading.Thread(target=_annotator, args=(url, token, begin + seconds, work)) for token in tokens]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    work.elapsed = time.perf_counter() - begin
+    return work
+
+
+def _annotator(url: str, token: str, end: float, work: Work) -> None:
+    with QueueClient(url, token) as client:
+        while time.perf_counter() < end:
+            try:
+                asked = time.perf_counter()
+                found = client.lease(RUN)
+                work.lease.append(time.perf_counter() - asked)
+                for lease in found:
+                    said = time.perf_counter()
+                    work.acknowledged.append(client.answer(lease.lease, "equal").answer)
+                    work.answer.append(time.perf_counter() - said)
+            except Exception as error:  # counted, whatever it is
+                work.failed.append(repr(error))
+
+
+def check(database: Database, acknowledged: list[int], overlap: int) -> dict[str, int]:
+    """Of what must be 0: acknowledged answers that are lost or there twice, questions with too many people.
+
+    All say equal, so that no question wants more than `overlap`.
+    """
+    with database.reading() as connection:
+        stored = set(connection.scalars(select(answers.c.id)))
+        by_lease = Counter(connection.scalars(select(answers.c.lease).where(answers.c.undone_at.is_(None))))
+        seats = Counter(connection.scalars(select(leases.c.query).where(leases.c.purpose == "vote")))
+    return {
+        "acknowledged": len(acknowledged),
+        "lost": len(set(acknowledged) - stored),
+        "acknowledged_twice": len(acknowledged) - len(set(acknowledged)),
+        "stored_twice": sum(count > 1 for count in by_lease.values()),
+        "leased_beyond_overlap": sum(count > overlap for count in seats.values()),
+    }
+
+
+def _row(seconds: list[float]) -> dict[str, float]:
+    if not seconds:
+        return {}
+    middle, slow = np.percentile(np.array(seconds) * 1000, (50, 99))
+    return {"calls": len(seconds), "p50_ms": float(middle), "p99_ms": float(slow)}
