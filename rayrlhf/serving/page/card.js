@@ -2,7 +2,7 @@
 
 import { patiently } from "./api.js";
 import { Curve, scaleOf } from "./curve.js";
-import { copyOf, duration, make } from "./dom.js";
+import { copyOf, duration, figureOf, make } from "./dom.js";
 import { Pair } from "./player.js";
 
 const SAID = { left: "left is better", right: "right is better", equal: "both are equal", skip: "cannot tell" };
@@ -44,23 +44,10 @@ export class Card {
     const { left_clip, right_clip, curves } = this.#item;
     const pair = (this.#pair = new Pair());
     const place = this.element.querySelector(".clips");
-    const sides = [curves?.left, curves?.right];
-    const drawn = curves && curves.left.length && curves.right.length;
-    const scale = drawn && scaleOf(...sides);
-    const curve = drawn ? sides.map((values) => new Curve(values, scale)) : null;
-    place.append(
-      ...pair.videos.map((video, index) =>
-        make(
-          "figure",
-          { className: index ? "right" : "left" },
-          make("figcaption", {}, index ? "Right" : "Left"),
-          video,
-          curve ? curve[index].element : make("p", { className: "small", textContent: "No learned reward was kept." }),
-        ),
-      ),
-    );
+    const drawn = this.#draw(curves);
+    place.append(...pair.videos.map((video, index) => figureOf(video, index, drawn[index]?.element ?? null)));
     place.onclick = () => pair.toggle();
-    if (curve) pair.addEventListener("tick", () => curve.forEach((each) => each.show(pair.duration ? pair.time / pair.duration : 0)));
+    pair.addEventListener("tick", () => drawn.forEach((curve) => curve.show(pair.time / pair.duration || 0)));
     try {
       if (left_clip === null || right_clip === null) throw new Error("this question has no clips");
       const wanted = () => this.#pair === pair;
@@ -70,6 +57,16 @@ export class Card {
     } catch (error) {
       place.append(make("p", { className: "small", textContent: `The clips cannot be shown: ${error.message}.` }));
     }
+  }
+
+  /** The learned reward along both clips, on one scale; nothing where none was kept. */
+  #draw(curves) {
+    const note = this.element.querySelector(".reward");
+    note.textContent = "No learned reward was kept.";
+    if (!curves?.left.length || !curves.right.length) return [];
+    const scale = scaleOf(curves.left, curves.right);
+    note.textContent = `Learned reward: ${scale.low.toFixed(2)} to ${scale.high.toFixed(2)}`;
+    return [curves.left, curves.right].map((values) => new Curve(values, scale));
   }
 }
 

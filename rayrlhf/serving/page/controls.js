@@ -1,6 +1,6 @@
 // What plays the clips: play, restart, frames, speed, and one bar of time for both.
 
-import { byId, make } from "./dom.js";
+import { byId, figureOf, make } from "./dom.js";
 
 const KEPT = "rayrlhf/speed";
 const PARTS = 1000; // of the bar
@@ -30,9 +30,7 @@ export class Controls {
 
   /** A pair's clips with their names, as they stand on the page. */
   frame(pair) {
-    const figures = pair.videos.map((video, index) =>
-      make("figure", { className: index ? "right" : "left" }, make("figcaption", {}, index ? "Right" : "Left"), video),
-    );
+    const figures = pair.videos.map((video, index) => figureOf(video, index));
     return (pair.element = make("div", { className: "pair" }, ...figures));
   }
 
@@ -59,9 +57,10 @@ export class Controls {
 
   #scrub() {
     if (!this.#pair) return;
+    const wanted = (this.#bar.value / PARTS) * this.#pair.duration;
     this.#resume ||= this.#pair.playing;
     this.#pair.pause();
-    this.#pair.seek((this.#bar.value / PARTS) * this.#pair.duration);
+    this.#pair.seek(wanted);
   }
 
   #letGo() {
@@ -80,7 +79,7 @@ export class Controls {
 
   #show = () => {
     const { time = 0, duration = 0, playing = true } = this.#pair ?? {};
-    if (document.activeElement !== this.#bar || playing) this.#bar.value = duration ? (PARTS * time) / duration : 0;
+    this.#bar.value = duration ? (PARTS * time) / duration : 0;
     this.#bar.setAttribute("aria-valuetext", `${time.toFixed(1)} of ${duration.toFixed(1)} seconds`);
     byId("clock").textContent = `${time.toFixed(1)} / ${duration.toFixed(1)} s`;
     const label = playing ? "Pause" : "Play";

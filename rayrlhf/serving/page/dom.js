@@ -13,6 +13,12 @@ export function make(tag, properties = {}, ...children) {
 /** A copy of the template with this id: its first element. */
 export const copyOf = (id) => byId(id).content.firstElementChild.cloneNode(true);
 
+/** A clip with its name, "Left" or "Right", and what stands below it. */
+export function figureOf(video, index, below = null) {
+  const name = make("figcaption", { textContent: index ? "Right" : "Left" });
+  return make("figure", { className: index ? "right" : "left" }, name, video, below);
+}
+
 /** A number as people read it. */
 export const number = (value) => Math.round(value).toLocaleString("en");
 

@@ -172,10 +172,11 @@ export class Pair extends EventTarget {
   }
 }
 
-/** The moment at which a video's next frame is on the screen. */
+/** The moment at which a video's next frame is on the screen, as the browser expects it. */
 function presented(video) {
   return new Promise((resolve) => {
-    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(() => resolve(performance.now()));
+    const tell = (now, { expectedDisplayTime }) => resolve(Math.max(now, expectedDisplayTime));
+    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(tell);
     else video.addEventListener("playing", () => resolve(performance.now()), { once: true });
   });
 }
