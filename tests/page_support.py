@@ -107,7 +107,7 @@ class Visit:
         """Nothing came from elsewhere, and nothing broke."""
         own = (self.server.url, "blob:", "data:")
         assert [url for url in self.requests if not url.startswith(own)] == []
-        assert self.faults == []
+        assert self.faults == [], self.faults
 
     def open(self, token: str, more: str = "") -> None:
         """Follows an account's link."""

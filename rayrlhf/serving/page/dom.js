@@ -36,7 +36,8 @@ export function duration(seconds) {
 /** Lets go of the focus after a click, so that keys mean the page's actions again; whoever tabs keeps it. */
 export function releaseAfterClicks(root) {
   root.addEventListener("click", (event) => {
-    if (event.detail > 0 && event.target.closest("button")) document.activeElement.blur();
+    const button = event.target.closest("button");
+    if (event.detail > 0 && button && !button.closest("dialog")) document.activeElement.blur();
   });
   root.addEventListener("change", (event) => {
     if (event.target.matches("select")) event.target.blur();

@@ -1,6 +1,6 @@
 // The questions in hand: the one that is shown, and those that come next with their clips ready to play.
 
-import { patiently } from "./api.js";
+import { Problem, patiently } from "./api.js";
 import { Pair } from "./player.js";
 
 const WANTED = 3;
@@ -45,7 +45,10 @@ class Question {
   }
 }
 
-/** Leases questions and holds them. Events: `change` when the first may be another, `lost` when it was taken away. */
+/**
+ * Leases questions and holds them. Events: `change` when the first may be another, `lost` when it was taken away,
+ * `failed` with a Problem that does not pass.
+ */
 export class Hand extends EventTarget {
   #api;
   #run;
@@ -106,6 +109,9 @@ export class Hand extends EventTarget {
         this.#again = false;
         await patiently(() => this.#ask(), () => this.#open);
       }
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
+      if (this.#open) this.dispatchEvent(new CustomEvent("failed", { detail: problem }));
     } finally {
       this.#asking = false;
     }

@@ -45,7 +45,8 @@ export class Labelling {
     this.#hand.addEventListener("lost", () => toast("That question went to somebody else. Here is the next one."));
     this.#news = new News(api, info.name);
     this.#news.addEventListener("news", ({ detail }) => this.#hear(detail));
-    this.#hand.fill().catch((problem) => toast(problem.message));
+    this.#hand.addEventListener("failed", ({ detail }) => toast(`There are no questions: ${detail.message}.`));
+    this.#hand.fill();
     this.#show();
   }
 
@@ -193,7 +194,7 @@ export class Labelling {
     Object.assign(this.#info, news);
     this.#showProgress();
     if (this.#hand.first === null) {
-      this.#hand.fill().catch(() => {});
+      this.#hand.fill();
       this.#countUnready();
     }
   }

@@ -1,7 +1,7 @@
 // Who is here, which run and which view they look at.
 
 import { Accounts } from "./accounts.js";
-import { Api, patiently } from "./api.js";
+import { Api, patiently, sleep } from "./api.js";
 import { Browse } from "./browse.js";
 import { byId, counted, make, releaseAfterClicks } from "./dom.js";
 import { Keys } from "./keys.js";
@@ -40,7 +40,6 @@ function forgetToken() {
 /** Asks for a token; a valid one starts the page anew. */
 function askForToken(why) {
   showOnly("sign-in");
-  byId("top").hidden = true;
   if (why) byId("sign-in-why").textContent = why;
   byId("sign-in-form").onsubmit = (event) => {
     event.preventDefault();
@@ -63,6 +62,7 @@ class Page {
   #keys = new Keys();
   #runs = [];
   #view = null; // the one that is open, with its name and its run's
+  #closed = false;
 
   constructor(api, account) {
     this.#api = api;
@@ -84,12 +84,20 @@ class Page {
     });
     this.#outbox.send();
     this.#showStatus();
-    for (;;) {
-      this.#runs = await patiently(this.#api.runs);
-      this.#showRuns();
+    while (!this.#closed) {
+      this.#runs = await patiently(this.#api.runs, () => !this.#closed);
       this.#open();
-      await new Promise((resolve) => setTimeout(resolve, 1000 * RUNS_SECONDS));
+      this.#showRuns();
+      await sleep(RUNS_SECONDS);
     }
+  }
+
+  /** Ends everything but what is stored. */
+  close() {
+    this.#closed = true;
+    this.#view?.open.close();
+    this.#view = null;
+    byId("top").hidden = true;
   }
 
   get #allowed() {
@@ -116,6 +124,7 @@ class Page {
 
   /** Opens the view and the run that the address names, unless they are open. */
   #open() {
+    if (this.#closed) return;
     const name = this.#allowed.includes(this.#place.view) ? this.#place.view : this.#allowed[0];
     const info = this.#chosenRun();
     if (this.#view?.name === name && this.#view.run === info?.name) return;
@@ -175,11 +184,14 @@ async function start() {
   const token = takeToken();
   releaseAfterClicks(document);
   if (!token) return askForToken();
-  const refused = () => askForToken("Your token is not valid any more. Ask for a new link, or paste a token here. Answers that wait here are kept.");
-  const api = new Api(token, refused);
+  let page = null;
+  const api = new Api(token, () => {
+    page?.close();
+    askForToken("Your token is not valid any more. Ask for a new link, or paste a token here. Answers that wait are kept.");
+  });
   try {
-    const account = await patiently(api.me);
-    await new Page(api, account).start();
+    page = new Page(api, await patiently(api.me));
+    await page.start();
   } catch (problem) {
     if (problem.status !== 401) throw problem;
   }
