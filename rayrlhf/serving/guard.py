@@ -57,13 +57,21 @@ class Gate:
     """ASGI middleware: whoever calls has a valid token, and calls no more often than they may.
 
     It stands before everything that reads a body or knows a route. `request.state.caller` is who calls.
+    Paths that are `free` want no token.
     """
 
-    def __init__(self, app: ASGIApp, *, who: Callable[[str], Annotator | None], rates: "Rates") -> None:
-        self._app, self._who, self._rates = app, who, rates
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        who: Callable[[str], Annotator | None],
+        rates: "Rates",
+        free: Callable[[str], bool] = lambda path: False,
+    ) -> None:
+        self._app, self._who, self._rates, self._free = app, who, rates, free
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or self._free(scope["path"].removeprefix(scope.get("root_path", ""))):
             await self._app(scope, receive, send)
             return
         refusal = await self._refusal(scope)

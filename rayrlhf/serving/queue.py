@@ -1,6 +1,7 @@
 """The queue of questions over HTTP: `/v1`, for the programs that ask, the people who answer, and those who look.
 
-Every request carries `Authorization: Bearer TOKEN`. Nothing is held here: any number of replicas may share a store.
+Every request carries `Authorization: Bearer TOKEN`, except for the labelling page's files, which hold no data. Nothing
+is held here: any number of replicas may share a store.
 """
 
 import asyncio
@@ -52,6 +53,7 @@ from rayrlhf.preferences.wire import (
 )
 from rayrlhf.serving.clips import Clips
 from rayrlhf.serving.guard import Bounds, Gate, Rates
+from rayrlhf.serving.page import add_page, is_page
 from rayrlhf.serving.refusals import add_refusals, problems
 from rayrlhf.serving.settings import QueueSettings
 
@@ -81,11 +83,13 @@ def build_app(settings: QueueSettings) -> FastAPI:
     refusals = problems(400, 401, 403, 413, 422, 429, 503)
     app = FastAPI(title="rayrlhf queue", version=__version__, responses=refusals, **hidden)
     # the last one is the outermost
-    app.add_middleware(Gate, who=queue.accounts.who, rates=Rates(settings.requests_per_second, settings.burst))
+    rates = Rates(settings.requests_per_second, settings.burst)
+    app.add_middleware(Gate, who=queue.accounts.who, rates=rates, free=is_page)
     app.add_middleware(Bounds, at_once=settings.at_once, body_bytes=settings.body_bytes, uncounted="/events")
     add_refusals(app)
     for add in (_add_asking, _add_answering, _add_looking, _add_accounts, _add_health):
         add(app, queue)
+    add_page(app)
     return app
 
 

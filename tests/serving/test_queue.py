@@ -91,7 +91,7 @@ def test_nothing_answers_without_a_token(server) -> None:
             answer = httpx.request(method, url, headers=headers, content=b"{")
             assert answer.status_code == 401, (method, path, headers)
             assert answer.json()["why"] == "token"
-    for path in ("/docs", "/redoc", "/openapi.json", "/", "/v1/none"):
+    for path in ("/docs", "/redoc", "/openapi.json", "/pages", "/v1/none"):
         assert httpx.get(server.url + path).status_code == 401
 
 

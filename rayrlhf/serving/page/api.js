@@ -1,0 +1,103 @@
+// The queue's API: every call carries the token, and every failure is a Problem.
+
+const TIMEOUT = 20_000;
+const LONGEST_PAUSE = 8;
+
+/** A call that did not work. status: HTTP's, or 0 where the server could not be reached. */
+export class Problem extends Error {
+  constructor(status, detail, retryAfter = 0) {
+    super(detail);
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
+
+  /** Whether the same call may work later. */
+  get passes() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+/** Calls on the queue with an account's token. `refused` is told when the token is not valid (any more). */
+export class Api {
+  #token;
+  #refused;
+
+  constructor(token, refused) {
+    this.#token = token;
+    this.#refused = refused;
+  }
+
+  me = () => this.#json("GET", "v1/me");
+  runs = () => this.#json("GET", "v1/runs");
+  progress = (run) => this.#json("GET", `${ofRun(run)}/progress`);
+  people = (run) => this.#json("GET", `${ofRun(run)}/people`);
+  agreement = (run) => this.#json("GET", `${ofRun(run)}/agreement`);
+  answered = (run, query) => this.#json("GET", `${ofRun(run)}/answered?${new URLSearchParams(query)}`);
+  lease = (run, count) => this.#json("POST", `${ofRun(run)}/leases`, { count });
+  answer = (said) => this.#json("POST", "v1/answers", said);
+  undo = (answer) => this.#json("DELETE", `v1/answers/${answer}`);
+  accounts = () => this.#json("GET", "v1/accounts");
+  addAccount = (name, role) => this.#json("POST", "v1/accounts", { name, role });
+  renewToken = (name) => this.#json("POST", `v1/accounts/${encodeURIComponent(name)}/token`);
+  disable = (name) => this.#json("DELETE", `v1/accounts/${encodeURIComponent(name)}`);
+
+  /** A clip's content. */
+  clip = (name) => this.#call("GET", `v1/clips/${encodeURIComponent(name)}`, undefined, (found) => found.blob());
+
+  /** The response of a run's stream of events, which `signal` ends. */
+  async events(run, signal) {
+    return this.#fetch("GET", `${ofRun(run)}/events`, undefined, signal);
+  }
+
+  #json(method, path, body) {
+    return this.#call(method, path, body, (found) => (found.status === 204 ? null : found.json()));
+  }
+
+  async #call(method, path, body, read) {
+    const found = await this.#fetch(method, path, body, AbortSignal.timeout(TIMEOUT));
+    try {
+      return await read(found);
+    } catch {
+      throw new Problem(0, "the connection was lost");
+    }
+  }
+
+  async #fetch(method, path, body, signal) {
+    const headers = { Authorization: `Bearer ${this.#token}` };
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    let found;
+    try {
+      found = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal });
+    } catch {
+      throw new Problem(0, "the server cannot be reached");
+    }
+    if (found.ok) return found;
+    const said = await found.json().catch(() => ({}));
+    if (found.status === 401) this.#refused();
+    throw new Problem(found.status, said.detail ?? `the server says ${found.status}`, retryAfter(found));
+  }
+}
+
+/** Seconds to wait before try number `failures` + 1, drawn a little, so that not all come at the same moment. */
+export function pauseAfter(failures, problem) {
+  const seconds = Math.min(LONGEST_PAUSE, 0.25 * 2 ** failures);
+  return Math.max(seconds, problem.retryAfter) * (0.8 + 0.4 * Math.random());
+}
+
+/** Resolves after some seconds. */
+export const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+
+/** Makes a call until it works, as long as it may and `wanted` says that it is. */
+export async function patiently(call, wanted = () => true) {
+  for (let failures = 1; ; failures += 1) {
+    try {
+      return await call();
+    } catch (problem) {
+      if (!(problem instanceof Problem) || !problem.passes || !wanted()) throw problem;
+      await sleep(pauseAfter(failures, problem));
+    }
+  }
+}
+
+const ofRun = (run) => `v1/runs/${encodeURIComponent(run)}`;
+const retryAfter = (found) => Number(found.headers.get("Retry-After")) || 0;

@@ -1,0 +1,75 @@
+// Which key does what. People may choose others; their choice is kept in this browser.
+
+const KEPT = "rayrlhf/keys";
+const NAMES = { arrowleft: "←", arrowright: "→", arrowup: "↑", arrowdown: "↓", space: "Space" };
+const NOT_KEYS = ["tab", "enter", "escape", "shift", "control", "alt", "altgraph", "meta", "capslock", "dead", "process"];
+
+/** What can be done by a key. again: also over and over while the key is held down */
+export const ACTIONS = [
+  { id: "left", label: "Left is better", keys: ["1", "arrowleft"] },
+  { id: "right", label: "Right is better", keys: ["2", "arrowright"] },
+  { id: "equal", label: "Both are equal", keys: ["0", "arrowup"] },
+  { id: "skip", label: "Cannot tell", keys: ["s", "arrowdown"] },
+  { id: "undo", label: "Undo", keys: ["z"] },
+  { id: "play", label: "Play or pause", keys: ["space"] },
+  { id: "restart", label: "Play from the start", keys: ["r"] },
+  { id: "back", label: "One frame back", keys: [","], again: true },
+  { id: "forward", label: "One frame on", keys: ["."], again: true },
+  { id: "help", label: "Show this help", keys: ["?"] },
+];
+
+/** The keys of every action. Event: `change`. */
+export class Keys extends EventTarget {
+  #chosen;
+
+  constructor() {
+    super();
+    this.#chosen = JSON.parse(localStorage.getItem(KEPT) ?? "{}");
+  }
+
+  /** The keys of an action. */
+  of(id) {
+    return this.#chosen[id] ?? ACTIONS.find((action) => action.id === id).keys;
+  }
+
+  /** An action's keys as people read them. */
+  names(id) {
+    return this.of(id).map((key) => NAMES[key] ?? key.toUpperCase());
+  }
+
+  /** Gives an action this key alone; whatever had it before loses it. */
+  bind(id, key) {
+    const others = ACTIONS.filter((action) => action.id !== id && this.of(action.id).includes(key));
+    for (const other of others) this.#chosen[other.id] = this.of(other.id).filter((each) => each !== key);
+    this.#chosen[id] = [key];
+    this.#keep();
+  }
+
+  /** The keys as they were at first. */
+  reset() {
+    this.#chosen = {};
+    this.#keep();
+  }
+
+  /** What an event of the keyboard asks for: an action's id, or null. */
+  actionOf(event) {
+    if (event.ctrlKey || event.altKey || event.metaKey || isTyping(event.target)) return null;
+    const key = keyOf(event);
+    if (key === "space" && event.target.closest?.("button, a, summary")) return null; // it presses that
+    const action = ACTIONS.find((each) => this.of(each.id).includes(key));
+    return action && (action.again || !event.repeat) ? action.id : null;
+  }
+
+  #keep() {
+    localStorage.setItem(KEPT, JSON.stringify(this.#chosen));
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+/** The name of an event's key, or null for one that cannot be chosen. */
+export function keyOf(event) {
+  const key = event.key === " " ? "space" : event.key.toLowerCase();
+  return NOT_KEYS.includes(key) ? null : key;
+}
+
+const isTyping = (target) => Boolean(target.closest?.("input, select, textarea, dialog, [contenteditable]"));

@@ -1,0 +1,75 @@
+// What is new in a run, as the server's stream of events tells it.
+
+import { Problem, pauseAfter, sleep } from "./api.js";
+
+const SILENCE = 20_000; // the server says something every second
+
+/** Listens to a run's events. Event: `news`, whose detail is {open, answers, mine, doing}. */
+export class News extends EventTarget {
+  #api;
+  #run;
+  #stop = new AbortController();
+
+  constructor(api, run) {
+    super();
+    this.#api = api;
+    this.#run = run;
+    this.#listen();
+  }
+
+  close() {
+    this.#stop.abort();
+  }
+
+  async #listen() {
+    for (let failures = 0; !this.#stop.signal.aborted; ) {
+      try {
+        await this.#stream(() => (failures = 0));
+        await sleep(0.5); // it ends by itself after some minutes
+      } catch (problem) {
+        if (!(problem instanceof Problem)) throw problem;
+        if (problem.status === 401 || this.#stop.signal.aborted) return;
+        failures += 1;
+        if (problem.status === 429) await this.#look();
+        await sleep(pauseAfter(failures, problem));
+      }
+    }
+  }
+
+  /** One connection, until it ends. */
+  async #stream(arrived) {
+    const silent = new AbortController();
+    const signal = AbortSignal.any([this.#stop.signal, silent.signal]);
+    const response = await this.#api.events(this.#run, signal);
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    let timer;
+    try {
+      for (;;) {
+        timer = setTimeout(() => silent.abort(), SILENCE);
+        const { done, value } = await reader.read();
+        clearTimeout(timer);
+        if (done) return;
+        arrived();
+        const lines = (rest + value).split("\n");
+        rest = lines.pop();
+        for (const line of lines) if (line.startsWith("data: ")) this.#tell(JSON.parse(line.slice(6)));
+      }
+    } catch {
+      throw new Problem(0, "the stream of events was cut off");
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Where there are too many streams already: looks, instead of being told. */
+  async #look() {
+    const runs = await this.#api.runs().catch(() => []);
+    const info = runs.find((run) => run.name === this.#run);
+    if (info && !this.#stop.signal.aborted) this.#tell(info);
+  }
+
+  #tell(detail) {
+    this.dispatchEvent(new CustomEvent("news", { detail }));
+  }
+}

@@ -1,0 +1,152 @@
+// Answers on their way. Each is on the disk, an entry of localStorage of its own, until the server has it:
+// a reload, a lost connection or a restarted server loses none, and its key makes sending it twice harmless.
+
+import { Problem, pauseAfter } from "./api.js";
+
+const FOLDER = "rayrlhf/outbox/";
+
+/**
+ * The outbox of one account. Events, with what they are about as `detail`:
+ * `change`; `undone` {lease, shown}; `refused` {item, problem}, for what will never be accepted.
+ */
+export class Outbox extends EventTarget {
+  #api;
+  #folder;
+  #numbers = new Map(); // of stored answers, by key
+  #sending = false;
+  #wake = () => {};
+
+  constructor(api, account) {
+    super();
+    this.#api = api;
+    this.#folder = `${FOLDER}${account}/`;
+    this.failures = 0; // since something was last sent
+    addEventListener("online", () => this.#wake());
+  }
+
+  /** How many answers wait to be sent. */
+  get waiting() {
+    return this.#items().length;
+  }
+
+  /** Leases that are answered here, whether the server knows or not. */
+  get leases() {
+    const found = new Set();
+    for (const item of this.#items()) found[item.kind === "answer" ? "add" : "delete"](item.lease);
+    return found;
+  }
+
+  /** Whether taking back this lease's answer is still on its way. */
+  undoing(lease) {
+    return this.#items().some((item) => item.kind === "undo" && item.lease === lease);
+  }
+
+  /** Puts an answer; its key. */
+  answer(lease, choice, seconds, replays) {
+    const key = newKey();
+    this.#put({ kind: "answer", key, lease, choice, seconds, replays, tried: false });
+    return key;
+  }
+
+  /** Takes an answer back: out of the outbox where it was never sent, else by asking the server. */
+  takeBack(key, lease) {
+    const unsent = this.#items().find((item) => item.key === key);
+    if (unsent && !unsent.tried) {
+      this.#remove(unsent);
+      return;
+    }
+    this.#put({ kind: "undo", key: newKey(), of: key, lease, answer: this.#numbers.get(key) ?? null, tried: false });
+  }
+
+  /** Sends whatever there is, in order, until nothing is left; comes again for what fails. */
+  async send() {
+    if (this.#sending) return this.#wake();
+    this.#sending = true;
+    try {
+      for (let next; (next = this.#items()[0]); ) {
+        const pause = await this.#sendOne(next);
+        if (pause === null) return;
+        if (pause > 0) await this.#rest(pause);
+      }
+    } finally {
+      this.#sending = false;
+    }
+  }
+
+  /** Sends one item. Seconds to wait before the next, or null where a valid token is wanted first. */
+  async #sendOne(item) {
+    this.#write({ ...item, tried: true }); // from here on the server may have it
+    try {
+      await (item.kind === "answer" ? this.#sendAnswer(item) : this.#sendUndo(item));
+      this.failures = 0;
+      this.#remove(item);
+      return 0;
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
+      if (problem.status === 401) return null;
+      if (problem.passes) {
+        this.failures += 1;
+        this.#tell("change");
+        return pauseAfter(this.failures, problem);
+      }
+      this.#remove(item);
+      this.#tell("refused", { item, problem });
+      return 0;
+    }
+  }
+
+  async #sendAnswer({ key, lease, choice, seconds, replays }) {
+    const { answer } = await this.#api.answer({ key, lease, choice, seconds, replays });
+    this.#numbers.set(key, answer);
+    for (const item of this.#items()) if (item.of === key) this.#write({ ...item, answer });
+  }
+
+  async #sendUndo({ answer, lease }) {
+    if (answer === null) return; // the answer was refused: there is nothing to take back
+    const shown = await this.#api.undo(answer);
+    this.#tell("undone", { lease, shown });
+  }
+
+  /** Every item, in the order in which they came. */
+  #items() {
+    return Object.keys(localStorage)
+      .filter((name) => name.startsWith(this.#folder))
+      .map((name) => JSON.parse(localStorage.getItem(name)))
+      .sort((one, other) => one.order - other.order);
+  }
+
+  #put(item) {
+    const last = this.#items().at(-1)?.order ?? 0;
+    this.#write({ ...item, order: last + 1 });
+    this.#tell("change");
+    this.send();
+  }
+
+  #write(item) {
+    localStorage.setItem(this.#folder + item.key, JSON.stringify(item));
+  }
+
+  #remove(item) {
+    localStorage.removeItem(this.#folder + item.key);
+    this.#tell("change");
+  }
+
+  #rest(seconds) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, 1000 * seconds);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  #tell(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}
+
+// crypto.randomUUID wants https, which a queue in a laboratory's network often has not
+function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,48 @@
+// What is shown while there is no question: what training does, and when the next ones are due.
+
+import { byId, counted, duration, number } from "./dom.js";
+
+const SHORTEST = 3; // seconds of looking before a pace is spoken of
+
+/** The view that waits. */
+export class Waiting {
+  #first = null; // {at, steps} of the first news of the pace that is going on
+
+  /** Shows what a run's news say. unready: questions whose clips are being drawn */
+  show({ open, doing }, unready) {
+    const pace = this.#pace(doing.env_steps);
+    byId("waiting-why").textContent = why(open, unready);
+    byId("waiting-doing").textContent = doing.phase ? `Training is at work: ${doing.phase}.` : "Training has not said yet what it does.";
+    byId("waiting-steps").hidden = !doing.total_steps;
+    byId("waiting-bar").max = doing.total_steps || 1;
+    byId("waiting-bar").value = doing.env_steps ?? 0;
+    byId("waiting-numbers").textContent = doing.total_steps
+      ? `${number(doing.env_steps)} of ${counted(doing.total_steps, "step")}`
+      : "";
+    byId("waiting-next").textContent = next(doing, pace);
+  }
+
+  /** Steps a second, as observed; null as long as nobody can say. */
+  #pace(steps) {
+    const at = performance.now() / 1000;
+    if (steps === undefined) return null;
+    if (this.#first === null || steps < this.#first.steps) this.#first = { at, steps };
+    const seconds = at - this.#first.at;
+    const gained = steps - this.#first.steps;
+    return seconds >= SHORTEST && gained > 0 ? gained / seconds : null;
+  }
+}
+
+function why(open, unready) {
+  if (unready > 0) return `${counted(unready, "question")} on the way: the clips are being drawn.`;
+  if (open > 0) return "The open questions are with other people just now, or you have answered them.";
+  return "You have answered everything there is. Thank you!";
+}
+
+function next(doing, pace) {
+  if (doing.next_questions_at === null || doing.next_questions_at === undefined) return "";
+  const left = doing.next_questions_at - doing.env_steps;
+  if (left <= 0) return "The next questions are due now.";
+  const time = pace === null ? "" : ` (about ${duration(left / pace)})`;
+  return `The next questions come in about ${counted(left, "step")}${time}.`;
+}

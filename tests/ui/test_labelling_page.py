@@ -1,0 +1,390 @@
+"""The label view in a real browser, before a real queue with real clips."""
+
+import statistics
+import time
+
+import httpx
+import pytest
+
+pytest.importorskip("playwright", reason="Playwright is not installed")
+
+from page_support import MIRRORED, SENTENCE, ask, clips, votes
+
+from rayrlhf.preferences.store import Question, Run
+from rayrlhf.preferences.wire import Doing
+
+pytestmark = pytest.mark.ui
+KEYS = {"1": "left", "ArrowLeft": "left", "2": "right", "ArrowRight": "right"}
+KEYS |= {"0": "equal", "ArrowUp": "equal", "s": "skip", "ArrowDown": "skip"}
+
+
+@pytest.fixture
+def trainer(server):
+    with server.client("trainer") as client:
+        yield client
+
+
+def test_what_is_pressed_is_what_is_stored(visit, trainer) -> None:
+    """Of the clips as they were seen, whichever side they were drawn to."""
+    asked = ask(trainer, 8)
+    names = {pair: name for name, pair in asked.items()}
+    person, expected, turned = visit(), {}, set()
+    for key, choice in KEYS.items():
+        left, right = person.pair()
+        flipped = (left, right) not in names
+        name = names[(right, left) if flipped else (left, right)]
+        expected[name] = [MIRRORED[choice] if flipped else choice]
+        turned.add(flipped)
+        person.press(key)
+    person.saved()
+    assert votes(trainer) == expected
+    assert turned == {False, True}, "both ways round were seen"
+    assert all(0 < vote.seconds < 60 for item in trainer.answered("run") for vote in item.votes)
+
+
+def test_a_server_that_goes_and_comes_loses_and_doubles_nothing(visit, trainer, server) -> None:
+    asked = ask(trainer, 20)
+    person = visit()
+    for i in range(20):
+        if i == 7:
+            server.stop()
+        person.press("12"[i % 2])
+        if i == 9:  # those in hand are answered, though nobody hears it
+            person.said("waiting to be sent · offline")
+            server.start()
+    person.saved()
+    assert {name: len(said) for name, said in votes(trainer).items()} == dict.fromkeys(asked, 1)
+    assert [one.answers for one in trainer.people("run")] == [20]
+    person.said("You have answered everything there is.")
+    times = sorted(person.page.evaluate("rayrlhf.latencies"))
+    assert len(times) >= 15
+    print(f"\nnext pair after {statistics.median(times):.0f} ms (median), {times[-2]:.0f} ms (p95), of {len(times)}")
+
+
+def test_answers_that_wait_outlive_the_page(visit, trainer) -> None:
+    asked = ask(trainer, 6)
+    person = visit()
+    person.page.route("**/v1/answers", lambda route: route.abort())
+    seen = []
+    for key in ("1", "2"):
+        seen.append(set(person.pair()))
+        person.press(key)
+    person.said("2 waiting to be sent · offline")
+    person.page.reload()
+    assert set(person.pair()) not in seen, "what was answered is not asked again"
+    assert votes(trainer) == {}
+    person.page.unroute("**/v1/answers")
+    person.saved()
+    assert [set(asked[name]) for name in sorted(votes(trainer))] == seen
+
+
+def test_an_answer_whose_confirmation_was_lost_is_stored_once(visit, trainer) -> None:
+    ask(trainer, 2)
+    person = visit()
+    lost = []
+
+    def lose(route) -> None:
+        if not lost:
+            lost.append(route.fetch())  # the server has it, and the page does not know
+            route.abort()
+        else:
+            route.continue_()
+
+    person.page.route("**/v1/answers", lose)
+    person.press("1")
+    person.saved()
+    assert (lost[0].status, [len(said) for said in votes(trainer).values()]) == (200, [1])
+
+
+@pytest.mark.parametrize("by_key", [True, False])
+def test_an_answer_is_taken_back(visit, trainer, by_key: bool) -> None:
+    ask(trainer, 3)
+    person = visit()
+    first = person.pair()
+    person.press("0")
+    person.saved()
+    person.ready()
+    if by_key:
+        person.page.keyboard.press("z")
+    else:
+        person.page.click("#toast button")
+    assert person.pair() == first
+    person.press("s")
+    person.saved()
+    assert list(votes(trainer).values()) == [["skip"]]
+
+
+def test_an_answer_that_was_not_sent_is_taken_back_too(visit, trainer) -> None:
+    ask(trainer, 3)
+    person = visit()
+    person.page.route("**/v1/answers", lambda route: route.abort())
+    first = person.pair()
+    person.press("0")
+    second = person.pair()
+    person.press("0")
+    person.ready()
+    person.page.keyboard.press("z")
+    assert person.pair() == second
+    person.page.keyboard.press("z")
+    assert person.pair() == first
+    person.press("s")
+    person.page.unroute("**/v1/answers")
+    person.saved()
+    assert list(votes(trainer).values()) == [["skip"]]
+    assert person.pair() == second
+
+
+def test_too_late_to_take_back(visit, trainer) -> None:
+    ask(trainer, 3, settle_seconds=0.5)
+    person = visit()
+    person.press("0")
+    person.saved()
+    second = person.pair()
+    time.sleep(0.6)
+    person.page.keyboard.press("z")
+    person.said("Too late to take that back")
+    assert person.pair() == second
+    assert list(votes(trainer).values()) == [["equal"]]
+
+
+def test_keys_are_chosen_and_kept(visit, trainer) -> None:
+    ask(trainer, 3)
+    person = visit()
+    person.ready()
+    person.page.click("#settings-button")
+    person.page.click("#change-equal")
+    person.page.keyboard.press("k")
+    person.page.click("#change-skip")
+    person.page.keyboard.press("2")  # which was another's
+    person.page.keyboard.press("Escape")
+    assert person.page.locator("#choose-equal kbd").all_inner_texts() == ["K"]
+    assert person.page.locator("#choose-right kbd").all_inner_texts() == ["→"]
+    person.page.reload()
+    person.ready()
+    person.page.keyboard.press("0")  # means nothing now
+    person.press("k")
+    person.press("2")
+    person.saved()
+    assert sorted(votes(trainer).values()) == [["equal"], ["skip"]]
+
+
+def test_keys_mean_nothing_elsewhere(visit, trainer) -> None:
+    ask(trainer, 3)
+    person = visit()
+    person.ready()
+    for chord in ("Control+1", "Alt+2", "Meta+0"):
+        person.page.keyboard.press(chord)
+    person.page.keyboard.press("?")
+    person.page.keyboard.press("1")
+    person.page.keyboard.press("Escape")
+    person.page.focus("#time")
+    person.page.keyboard.press("ArrowRight")  # moves the time
+    person.page.wait_for_timeout(300)
+    assert person.page.inner_text("#mine") == "0"
+    assert person.page.evaluate("Object.keys(localStorage).filter((name) => name.includes('outbox'))") == []
+
+
+def test_both_clips_are_to_be_seen_first(visit, trainer) -> None:
+    ask(trainer, 2, play_once=True)
+    person = visit()
+    person.said("Please watch both clips to the end once.")
+    person.page.keyboard.press("1")
+    assert person.page.inner_text("#mine") == "0"
+    assert person.page.locator("#choices button:disabled").count() == 4
+    person.press("1")  # waits until it may
+    person.saved()
+    [item] = trainer.answered("run")
+    assert item.votes[0].seconds > 1.5 and item.votes[0].replays == 0
+
+
+def test_both_clips_play_as_one(visit, trainer) -> None:
+    ask(trainer, 2)
+    person = visit()
+    person.ready()
+    page = person.page
+    state = "[...document.querySelectorAll('.pair.active video')].map((v) => [v.currentTime, v.playbackRate, v.muted])"
+    page.wait_for_timeout(500)
+    (left, *rest), (right, *_) = page.evaluate(state)
+    assert rest == [1, True] and 0.2 < left and abs(left - right) < 0.1
+    page.click("[data-speed='0.5']")
+    page.keyboard.press("r")
+    page.keyboard.press("r")
+    (left, speed, _), (right, *_) = page.evaluate(state)
+    assert speed == 0.5 and left < 0.2 and abs(left - right) < 0.1
+    page.keyboard.press(" ")
+    person.until("[...document.querySelectorAll('video')].every((video) => video.paused)")
+    before = page.evaluate(state)
+    page.keyboard.press(".")
+    person.until(f"{state}[0][0] > {before[0][0]} + 0.001")
+    (left, *_), (right, *_) = page.evaluate(state)
+    assert left == pytest.approx(right, abs=0.01)
+    person.press("1")
+    person.saved()
+    [item] = trainer.answered("run")
+    assert item.votes[0].replays == 2
+    person.ready()
+    assert [speed for _, speed, _ in page.evaluate(state)] == [0.5, 0.5], "the speed stays"
+
+
+def test_waiting_tells_what_training_does_and_ends_by_itself(visit, trainer) -> None:
+    trainer.register(Run("run", "point", SENTENCE))
+    person = visit()
+    person.said("You have answered everything there is.")
+    person.page.evaluate("window.still = true")
+    trainer.note("run", Doing(phase="exploring", env_steps=1000, total_steps=10_000, next_questions_at=4000))
+    person.said("Training is at work: exploring.")
+    person.said("The next questions come in about 3,000 steps")
+    time.sleep(3.2)
+    trainer.note("run", Doing(phase="exploring", env_steps=2000, total_steps=10_000, next_questions_at=4000))
+    person.said("2,000 steps (about")
+    trainer.enqueue("run", [Question("run/0/000", 0, 0, ready=False)])
+    trainer.note("run", Doing(phase="drawing"))
+    person.said("1 question on the way: the clips are being drawn.")
+    ask(trainer, 1)
+    person.press("1")
+    person.saved()
+    assert person.page.evaluate("window.still"), "the page was not loaded anew"
+
+
+def test_without_a_stream_of_events_it_looks_by_itself(visit, trainer, server) -> None:
+    trainer.register(Run("run", "point", SENTENCE))
+    person = visit(None)
+    person.page.route("**/events", lambda route: route.fulfill(status=429, headers={"Retry-After": "1"}, body="{}"))
+    person.open(server.tokens["annotator"])
+    person.said("You have answered everything there is.")
+    ask(trainer, 1)
+    person.ready()
+
+
+def test_a_lease_that_ran_out_is_renewed(visit, trainer) -> None:
+    ask(trainer, 1, lease_seconds=1.5)
+    person = visit()
+    first = person.pair()
+    person.page.wait_for_timeout(4000)
+    assert person.pair() == first
+    person.press("1")
+    person.saved()
+    assert len(votes(trainer)) == 1
+
+
+def test_a_question_that_is_gone_is_left(visit, trainer) -> None:
+    """Training has gone on to questions of a newer session."""
+    ask(trainer, 1, lease_seconds=1.5, keep_sessions=1)
+    person = visit()
+    person.ready()
+    trainer.enqueue("run", [Question("newer", 1, 0, ready=False)])
+    person.said("That question went to somebody else.")
+    trainer.clips_made("newer", *list(clips())[-2:])
+    assert set(person.pair()) == set(list(clips())[-2:])
+
+
+def test_clips_that_are_not_there_can_be_skipped(visit, trainer) -> None:
+    trainer.register(Run("run", "point", SENTENCE))
+    trainer.enqueue("run", [Question("q", 0, 0, left_clip="0" * 32 + ".mp4", right_clip="1" * 32 + ".mp4")])
+    person = visit()
+    person.said("The clips cannot be shown")
+    assert person.page.locator("#choices button:enabled").count() == 1
+    person.page.keyboard.press("s")
+    person.saved()
+    assert votes(trainer) == {"q": ["skip"]}
+
+
+def test_another_run(visit, trainer) -> None:
+    ask(trainer, 2, run="first")
+    ask(trainer, 3, run="second")
+    person = visit(more="&run=first")
+    person.ready()
+    assert "token" not in person.page.url
+    assert person.page.inner_text("#open") == "2"
+    person.page.select_option("#run", "second")
+    person.until("document.querySelector('#open').textContent === '3'")
+    person.press("1")
+    person.saved()
+    assert (len(votes(trainer, "first")), len(votes(trainer, "second"))) == (0, 1)
+
+
+def test_a_token_that_ended_keeps_what_waits(visit, trainer, server) -> None:
+    ask(trainer, 3)
+    person = visit()
+    person.ready()
+    server.tokens["annotator"] = server.accounts.renew("the annotator")
+    person.press("1")
+    person.said("Your token is not valid any more.")
+    assert votes(trainer) == {}
+    person.page.fill("#token", "wrong")
+    person.page.keyboard.press("Enter")
+    person.said("Your token is not valid any more.")
+    person.page.fill("#token", server.tokens["annotator"])
+    person.page.keyboard.press("Enter")
+    person.ready()
+    person.saved()
+    assert len(votes(trainer)) == 1
+
+
+def test_without_a_token_it_asks_for_one(visit, server) -> None:
+    person = visit(None)
+    person.page.goto(server.url)
+    person.said("paste your token here")
+    assert not [url for url in person.requests if "/v1/" in url]
+
+
+def test_what_people_write_is_only_text(visit, trainer) -> None:
+    nasty = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    trainer.register(Run("a <b>run", "point", nasty, nasty))
+    person = visit()
+    person.until("document.querySelector('#sentence').textContent.includes('<script>')")
+    assert person.page.inner_text("#guidelines") == nasty
+    assert person.page.locator("main img, main script, #run b").count() == 0
+
+
+def test_everything_is_reached_by_the_tabulator_alone(visit, trainer) -> None:
+    ask(trainer, 3)
+    person = visit()
+    person.ready()
+    reached = set()
+    for _ in range(30):
+        person.page.keyboard.press("Tab")
+        reached.add(person.page.evaluate("document.activeElement.outerHTML.slice(0, 90)"))
+    wanted = person.page.evaluate("""() => [...document.querySelectorAll("button, select, input, a")]
+      .filter((each) => each.checkVisibility() && !each.disabled).map((each) => each.outerHTML.slice(0, 90))""")
+    assert len(wanted) > 12 and set(wanted) <= reached
+    person.page.focus("#choose-equal")
+    person.page.keyboard.press("Enter")
+    person.saved()
+    assert list(votes(trainer).values()) == [["equal"]]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (820, 1180), (1180, 820), (768, 1024)])
+def test_it_fits(visit, trainer, width: int, height: int) -> None:
+    ask(trainer, 3)
+    trainer.note("run", Doing(phase="learning", labels=3, budget=10))
+    person = visit(viewport={"width": width, "height": height})
+    person.press("1")
+    person.ready()
+    inside = """() => ["html", "main", "#label", ".work", "#question"].filter((name) => {
+      const { scrollHeight, clientHeight, scrollWidth, clientWidth } = document.querySelector(name);
+      return scrollHeight > clientHeight || scrollWidth > clientWidth;
+    })"""
+    assert person.page.evaluate(inside) == [], "nothing scrolls"
+    left, right = (video.bounding_box() for video in person.page.locator(".pair.active video").all())
+    assert (left["y"], left["width"], left["height"]) == (right["y"], right["width"], right["height"])
+    assert left["x"] + left["width"] <= right["x"] and left["width"] > 300
+    last = person.page.locator("#choose-right").bounding_box()
+    assert last["y"] + last["height"] <= height and last["x"] + last["width"] <= width
+
+
+def test_the_page_s_own_policy_holds(visit, server) -> None:
+    """Nothing inline runs, and nothing goes elsewhere."""
+    person = visit(None)
+    person.page.goto(server.url)
+    blocked = person.page.evaluate("""async () => {
+      const script = Object.assign(document.createElement("script"), { textContent: "window.ran = true" });
+      document.body.append(script);
+      const away = await fetch("//elsewhere.invalid/").then(() => true, () => false);
+      return [window.ran ?? false, away];
+    }""")
+    assert blocked == [False, False]
+    assert person.faults, "the browser says so"
+    person.faults.clear()
+    person.requests.clear()
+    assert httpx.get(server.url).headers["content-security-policy"].startswith("default-src 'none'")
