@@ -15,7 +15,8 @@ class Question {
     this.pair = new Pair();
     this.state = "loading";
     this.keepUntil(shown.seconds_left);
-    this.ready = this.#load(api, [shown.left_clip, shown.right_clip]);
+    this.clips = [shown.left_clip, shown.right_clip];
+    this.ready = this.#load(api, this.clips);
   }
 
   keepUntil(seconds) {

@@ -130,7 +130,11 @@ export class Labelling {
 
   #show() {
     const question = this.#hand.first;
-    for (const { pair } of this.#hand.questions) if (!pair.element) byId("pairs").append(this.#controls.frame(pair));
+    for (const { pair, lease, clips } of this.#hand.questions) {
+      if (pair.element) continue;
+      byId("pairs").append(this.#controls.frame(pair));
+      Object.assign(pair.element.dataset, { lease, left: clips[0], right: clips[1] }); // for programs that answer
+    }
     if (question !== this.#shown) this.#change(question);
     byId("question").hidden = question === null;
     byId("waiting").hidden = question !== null || !this.#hand.asked;

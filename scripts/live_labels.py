@@ -1,0 +1,135 @@
+#!/usr/bin/env python
+"""A robot learns while a real browser answers: trains, opens the labelling page and answers by keyboard.
+
+    scripts/live_labels.py [--preset people] [--seeds 0 1 2] [--pause 0.5] [--folder live] [-- overrides]
+
+Whoever answers knows the true reward behind each clip and presses 1 or 2, after PAUSE seconds of looking; everything
+else is as for a person: the link that training prints, headless Chromium, no call to the queue but the page's own. One
+JSON row a seed: labels, answers, success, minutes, seconds that training waited, and milliseconds from a key's press to
+the next pair. CHROMIUM names the browser.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Error, Page, sync_playwright
+
+from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.tracking import RunDirectory
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+LINK = re.compile(r"http://\S+/#token=\S+&run=\S+")
+SHOWN = """() => document.querySelector("#choose-left").ariaDisabled === "false"
+  ? {...(document.querySelector(".pair.active")?.dataset ?? {lease: null})} : null"""
+
+
+class Truth:
+    """True returns of what the run's people are shown, by clip."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._of: dict[str, float] = {}
+
+    def prefers(self, left: str, right: str) -> str:
+        """The key of the better clip."""
+        if not {left, right} <= self._of.keys():
+            self._read()
+        gap = self._of[right] - self._of[left]
+        return "0" if gap == 0 else "2" if gap > 0 else "1"
+
+    def _read(self) -> None:
+        returns = {}
+        for queries, _ in PreferenceDataset(self._run.preferences).read():
+            sums = queries.left.reward.sum(1).tolist(), queries.right.reward.sum(1).tolist()
+            returns |= dict(zip(queries.ids, zip(*sums, strict=True), strict=True))
+        with sqlite3.connect(f"file:{self._run.queue_file}?mode=ro", uri=True) as store:
+            for key, *clips in store.execute("SELECT id, left_clip, right_clip FROM queries WHERE ready"):
+                self._of |= dict(zip(clips, returns[key], strict=True))
+
+
+def answer(page: Page, run: RunDirectory, training: subprocess.Popen[bytes], pause: float, most: int) -> list[float]:
+    """Answers until training ends; the latencies of the page."""
+    truth, latencies = Truth(run), list[float]()
+    page.goto(link_of(run))
+    given, last = 0, None
+    while training.poll() is None and given < most:
+        page.wait_for_timeout(100)
+        try:
+            shown = page.evaluate(SHOWN)
+            if shown is None or shown["lease"] in (None, last):
+                continue
+            page.wait_for_timeout(1000 * pause)
+            page.keyboard.press(truth.prefers(shown["left"], shown["right"]))
+            given, last = given + 1, shown["lease"]
+            latencies = page.evaluate("rayrlhf.latencies")
+        except Error:  # the run is over, and its page with it
+            continue
+    while training.poll() is None:
+        time.sleep(0.2)
+    return latencies
+
+
+def link_of(run: RunDirectory) -> str:
+    """The link that training prints for whoever answers."""
+    log = run.path.parent / f"{run.path.name}.log"
+    while not (found := LINK.search(log.read_text(errors="replace"))):
+        time.sleep(0.2)
+    return found[0]
+
+
+def live(seed: int, options: argparse.Namespace, browser: str) -> dict[str, Any]:
+    """One run with its answers."""
+    folder = Path(options.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = RunDirectory(folder / f"{options.preset}-seed{seed}")
+    words = [options.preset, "--teacher", "human", "--seed", str(seed), "--name", run.path.name]
+    words += ["--storage_path", str(folder), "--people.port", "0", "--json", *options.overrides]
+    log = run.path.parent / f"{run.path.name}.log"
+    with log.open("wb") as out, sync_playwright() as playwright:
+        training = subprocess.Popen([sys.executable, "-m", "rayrlhf", "train", *words], stdout=out, stderr=out)
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1280, "height": 720})
+        latencies = sorted(answer(page, run, training, options.pause, options.most))
+        chromium.close()
+    summary = json.loads(log.read_text(errors="replace").splitlines()[-1])
+    rows = run.metrics()
+    return {
+        "seed": seed,
+        "labels": summary["labels"],
+        "answers": summary["answers"],
+        "success": summary["success_rate"],
+        "minutes": summary["wall_seconds"] / 60,
+        "training_waited_seconds": sum(row.get("wait_seconds") or 0.0 for row in rows),
+        "next_pair_ms": statistics.median(latencies) if latencies else None,
+        "next_pair_ms_p95": latencies[int(0.95 * len(latencies))] if latencies else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="people")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--pause", type=float, default=0.5)
+    parser.add_argument("--most", type=int, default=100)
+    parser.add_argument("--folder", default="live")
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args()
+    browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        sys.exit(f"there is no browser: install one of {', '.join(BROWSERS)}, or set CHROMIUM")
+    for seed in options.seeds:
+        print(json.dumps(live(seed, options, browser)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
