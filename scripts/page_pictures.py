@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draws the pictures of the labelling page in docs/images/: a queue with clips of MetaWorld's drawer, in a real browser.
+"""Draws the pictures of the labelling page in docs/images/: clips of MetaWorld's drawer, in a real browser.
 
 scripts/page_pictures.py [FOLDER]     FOLDER is docs/images by default; CHROMIUM names the browser
 """
@@ -129,7 +129,7 @@ def shoot(browser: Browser, path: Path, link: str, act: Callable[[Page], None], 
 
 def seen(page: Page) -> None:
     """A pair is on the screen, and has played a little."""
-    page.wait_for_selector("#choose-left:enabled")
+    page.wait_for_selector("#choose-left[aria-disabled=false]")
     page.wait_for_timeout(700)
 
 

@@ -13,7 +13,8 @@ import { setUpSettings, showHelp } from "./settings.js";
 const KEPT = "rayrlhf/token";
 const RUNS_SECONDS = 15;
 const VIEWS = { label: Labelling, browse: Browse, people: People, accounts: Accounts };
-const OF_ROLE = { annotator: ["label"], trainer: ["browse", "people"], admin: ["label", "browse", "people", "accounts"] };
+const OF_ROLE = { annotator: ["label"], trainer: ["browse", "people"], admin: Object.keys(VIEWS) };
+const ENDED = "Your token is not valid any more. Ask for a new link, or paste a token here. Answers that wait are kept.";
 
 /** Takes the token out of the address, where others might read it, and keeps it in this browser. */
 function takeToken() {
@@ -187,7 +188,7 @@ async function start() {
   let page = null;
   const api = new Api(token, () => {
     page?.close();
-    askForToken("Your token is not valid any more. Ask for a new link, or paste a token here. Answers that wait are kept.");
+    askForToken(ENDED);
   });
   try {
     page = new Page(api, await patiently(api.me));
