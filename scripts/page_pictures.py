@@ -84,8 +84,7 @@ def answer(url: str, token: str, error: float, sums: dict[str, float], seed: int
     """One person's answers, who mostly says what the reward says."""
     rng = np.random.default_rng(seed)
     with QueueClient(url, token) as client:
-        for _ in range(9):
-            [lease] = client.lease(RUN)
+        for lease in (lease for _ in range(16) for lease in client.lease(RUN)):
             better = sums[str(lease.right_clip)] - sums[str(lease.left_clip)]
             said = "equal" if abs(better) < 1 else "right" if better > 0 else "left"
             said = str(rng.choice(["left", "right", "equal", "skip"])) if rng.random() < error else said

@@ -10,7 +10,8 @@ export function toast(text, seconds = 5, action = null) {
   clearTimeout(timer);
   const keys = action?.keys?.length ? make("kbd", { textContent: action.keys[0] }) : null;
   box.replaceChildren(make("span", { textContent: text }));
-  if (action) box.append(make("button", { type: "button", className: "plain", onclick: action.run }, action.label, keys));
+  const pressed = { type: "button", className: "plain", onclick: action?.run };
+  if (action) box.append(make("button", pressed, action.label, keys));
   box.classList.add("shown");
   timer = setTimeout(hideToast, 1000 * seconds);
 }
