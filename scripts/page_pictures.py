@@ -122,7 +122,8 @@ def shoot(browser: Browser, path: Path, link: str, act: Callable[[Page], None], 
     act(page)
     page.screenshot(path=path)
     page.context.close()
-    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    few = Image.open(path).convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
     print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
 
 
