@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draws the pictures of the labelling page in docs/images/: a queue with clips of MetaWorld's drawer, in a real browser.
+"""Draws the pictures of the labelling page in docs/images/: clips of MetaWorld's drawer, in a real browser.
 
 scripts/page_pictures.py [FOLDER]     FOLDER is docs/images by default; CHROMIUM names the browser
 """
@@ -84,8 +84,7 @@ def answer(url: str, token: str, error: float, sums: dict[str, float], seed: int
     """One person's answers, who mostly says what the reward says."""
     rng = np.random.default_rng(seed)
     with QueueClient(url, token) as client:
-        for _ in range(9):
-            [lease] = client.lease(RUN)
+        for lease in (lease for _ in range(16) for lease in client.lease(RUN)):
             better = sums[str(lease.right_clip)] - sums[str(lease.left_clip)]
             said = "equal" if abs(better) < 1 else "right" if better > 0 else "left"
             said = str(rng.choice(["left", "right", "equal", "skip"])) if rng.random() < error else said
@@ -123,13 +122,14 @@ def shoot(browser: Browser, path: Path, link: str, act: Callable[[Page], None], 
     act(page)
     page.screenshot(path=path)
     page.context.close()
-    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    few = Image.open(path).convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
     print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
 
 
 def seen(page: Page) -> None:
     """A pair is on the screen, and has played a little."""
-    page.wait_for_selector("#choose-left:enabled")
+    page.wait_for_selector("#choose-left[aria-disabled=false]")
     page.wait_for_timeout(700)
 
 

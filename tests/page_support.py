@@ -115,7 +115,7 @@ class Visit:
 
     def ready(self) -> None:
         """Waits until a question can be answered."""
-        self.page.wait_for_selector("#choose-left:enabled")
+        self.page.wait_for_selector("#choose-left[aria-disabled=false]")
 
     def press(self, key: str) -> None:
         """Answers the question that is shown by a key."""

@@ -35,7 +35,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class File:
-    """One file of the page. etag: changes with its content"""
+    """One file of the page. etag: changes with its content."""
 
     content: bytes
     media_type: str
@@ -75,4 +75,6 @@ def add_page(app: FastAPI) -> None:
 
 def _file(name: str, content: bytes) -> File:
     kind = "text/javascript" if name.endswith(".js") else mimetypes.guess_type(name)[0]
-    return File(content, kind or "application/octet-stream", f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"')
+    return File(
+        content, kind or "application/octet-stream", f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+    )

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from ray import serve
@@ -41,6 +42,13 @@ def url(settings: QueueSettings) -> Iterator[str]:
     serve.run(queue_deployment(settings, replicas=2), name="queue", route_prefix="/")
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
+
+
+def test_the_page_is_served_to_all(url: str) -> None:
+    for path in ("/", "/page/main.js"):
+        found = httpx.get(url + path)
+        assert (found.status_code, found.headers["x-frame-options"]) == (200, "DENY")
+    assert httpx.get(f"{url}/v1/me").status_code == 401
 
 
 def replicas() -> list[int]:

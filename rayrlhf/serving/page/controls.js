@@ -1,6 +1,6 @@
 // What plays the clips: play, restart, frames, speed, and one bar of time for both.
 
-import { byId, figureOf, make } from "./dom.js";
+import { byId, figureOf, make, setOnce } from "./dom.js";
 
 const KEPT = "rayrlhf/speed";
 const PARTS = 1000; // of the bar
@@ -14,7 +14,8 @@ export class Controls {
   #speed = Number(localStorage.getItem(KEPT)) || 1;
   #resume = false;
 
-  constructor(root) {
+  /** Controls in `root` until `signal` says that they end. */
+  constructor(root, signal) {
     this.#root = root;
     this.#bar = byId("time");
     root.onclick = ({ target }) => {
@@ -25,6 +26,7 @@ export class Controls {
     this.#bar.oninput = () => this.#scrub();
     this.#bar.onchange = () => this.#letGo();
     this.#bar.onpointerup = () => this.#bar.blur();
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#hold() : this.#letGo()), { signal });
     this.#setSpeed(this.#speed);
   }
 
@@ -58,9 +60,14 @@ export class Controls {
   #scrub() {
     if (!this.#pair) return;
     const wanted = (this.#bar.value / PARTS) * this.#pair.duration;
-    this.#resume ||= this.#pair.playing;
-    this.#pair.pause();
+    this.#hold();
     this.#pair.seek(wanted);
+  }
+
+  /** Stops for as long as somebody moves the bar, or looks elsewhere. */
+  #hold() {
+    this.#resume ||= this.#pair?.playing ?? false;
+    this.#pair?.pause();
   }
 
   #letGo() {
@@ -82,9 +89,8 @@ export class Controls {
     this.#bar.value = duration ? (PARTS * time) / duration : 0;
     this.#bar.setAttribute("aria-valuetext", `${time.toFixed(1)} of ${duration.toFixed(1)} seconds`);
     byId("clock").textContent = `${time.toFixed(1)} / ${duration.toFixed(1)} s`;
-    const label = playing ? "Pause" : "Play";
     const button = byId("play-button");
-    if (button.getAttribute("aria-label") !== label) button.setAttribute("aria-label", label);
+    setOnce(button, "aria-label", playing ? "Pause" : "Play");
     button.classList.toggle("playing", playing);
     this.#changed();
   };

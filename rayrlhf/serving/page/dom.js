@@ -10,6 +10,11 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Sets an attribute, unless it is so already. */
+export function setOnce(element, name, value) {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+}
+
 /** A copy of the template with this id: its first element. */
 export const copyOf = (id) => byId(id).content.firstElementChild.cloneNode(true);
 

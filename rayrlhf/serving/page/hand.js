@@ -6,6 +6,7 @@ import { Pair } from "./player.js";
 const WANTED = 3;
 const MOST_LEASES = 10; // that the server gives at once
 const NEAR = 60; // seconds for which whoever touched the page is taken to be there
+const IDLE = 5; // seconds after which an empty hand asks again: what others leave makes no news
 const INPUTS = ["pointermove", "pointerdown", "keydown"];
 
 /** One question. state: "loading", "ready" or "broken", by its clips */
@@ -59,6 +60,7 @@ export class Hand extends EventTarget {
   #again = false;
   #open = true;
   #lastInput = performance.now();
+  #askedAt = 0;
   #timer;
 
   constructor(api, run, outbox) {
@@ -132,7 +134,7 @@ export class Hand extends EventTarget {
     if (!this.#open) return;
     const byLease = new Map(found.map((shown) => [shown.lease, shown]));
     const first = this.first;
-    this.#keepOnly(({ lease }) => byLease.has(lease) || !held.has(lease));
+    this.#keepOnly(({ lease }) => byLease.has(lease) || !held.has(lease) || this.#outbox.undoing(lease));
     for (const question of this.questions) {
       const shown = byLease.get(question.lease);
       if (shown) question.keepUntil(shown.seconds_left);
@@ -142,6 +144,7 @@ export class Hand extends EventTarget {
       if (!this.#given.has(shown.lease)) this.questions.push(new Question(this.#api, shown));
     }
     this.asked = true;
+    this.#askedAt = performance.now();
     if (first && first.state === "freed") this.dispatchEvent(new Event("lost"));
     this.dispatchEvent(new Event("change"));
   }
@@ -158,8 +161,10 @@ export class Hand extends EventTarget {
 
   /** A lease that ran out is taken again while somebody is there; else the question is free for others. */
   #renew() {
-    const someone = !document.hidden && performance.now() - this.#lastInput < 1000 * NEAR;
-    if (someone && this.first?.isOver && !this.#asking) this.fill();
+    const now = performance.now();
+    const someone = !document.hidden && now - this.#lastInput < 1000 * NEAR;
+    const wanted = this.first ? someone && this.first.isOver : now - this.#askedAt > 1000 * IDLE;
+    if (wanted && !this.#asking) this.fill();
   }
 
   #noteInput = () => {

@@ -2,7 +2,9 @@
 
 const KEPT = "rayrlhf/keys";
 const NAMES = { arrowleft: "←", arrowright: "→", arrowup: "↑", arrowdown: "↓", space: "Space" };
-const NOT_KEYS = ["tab", "enter", "escape", "shift", "control", "alt", "altgraph", "meta", "capslock", "dead", "process"];
+const RESERVED = "tab enter escape shift control alt altgraph meta capslock dead process".split(" ");
+const SCROLLING = ["space", "arrowup", "arrowdown"];
+const FIELDS = "input, select, textarea, dialog";
 
 /** What can be done by a key. again: also over and over while the key is held down */
 export const ACTIONS = [
@@ -14,7 +16,7 @@ export const ACTIONS = [
   { id: "play", label: "Play or pause", keys: ["space"] },
   { id: "restart", label: "Play from the start", keys: ["r"] },
   { id: "back", label: "One frame back", keys: [","], again: true },
-  { id: "forward", label: "One frame on", keys: ["."], again: true },
+  { id: "forward", label: "One frame forward", keys: ["."], again: true },
   { id: "help", label: "Show this help", keys: ["?"] },
 ];
 
@@ -53,9 +55,10 @@ export class Keys extends EventTarget {
 
   /** What an event of the keyboard asks for: an action's id, or null. */
   actionOf(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey || isTyping(event.target)) return null;
+    if (event.ctrlKey || event.altKey || event.metaKey || isWithin(event.target, FIELDS)) return null;
     const key = keyOf(event);
-    if (key === "space" && event.target.closest?.("button, a, summary")) return null; // it presses that
+    if (key === "space" && isWithin(event.target, "button, a")) return null; // it presses that
+    if (SCROLLING.includes(key) && isWithin(event.target, "[role=region]")) return null;
     const action = ACTIONS.find((each) => this.of(each.id).includes(key));
     return action && (action.again || !event.repeat) ? action.id : null;
   }
@@ -69,7 +72,7 @@ export class Keys extends EventTarget {
 /** The name of an event's key, or null for one that cannot be chosen. */
 export function keyOf(event) {
   const key = event.key === " " ? "space" : event.key.toLowerCase();
-  return NOT_KEYS.includes(key) ? null : key;
+  return RESERVED.includes(key) ? null : key;
 }
 
-const isTyping = (target) => Boolean(target.closest?.("input, select, textarea, dialog, [contenteditable]"));
+const isWithin = (target, selector) => target instanceof Element && target.closest(selector) !== null;

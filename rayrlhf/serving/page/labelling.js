@@ -1,7 +1,7 @@
 // The label view: shows the first question in hand and takes answers. It never waits for the network.
 
 import { Controls } from "./controls.js";
-import { byId, number } from "./dom.js";
+import { byId, number, setOnce } from "./dom.js";
 import { Hand } from "./hand.js";
 import { ACTIONS } from "./keys.js";
 import { News } from "./news.js";
@@ -9,7 +9,8 @@ import { hideToast, toast } from "./toast.js";
 import { Waiting } from "./waiting.js";
 
 const CHOICES = ["left", "right", "equal", "skip"];
-const SHOWN_SECONDS = 86_400; // the longest time that an answer may carry
+const MOST_SECONDS = 86_400; // the longest time that an answer may carry
+const MOST_SHOWN = 600; // seconds for which undo is offered
 const MOST_BACK = 5; // answers that can be taken back one after the other
 const labelOf = (id) => ACTIONS.find((action) => action.id === id).label;
 
@@ -37,12 +38,12 @@ export class Labelling {
     this.#outbox = outbox;
     this.#keys = keys;
     this.#info = info;
-    this.#controls = new Controls(byId("controls"));
+    this.#controls = new Controls(byId("controls"), this.#stop.signal);
     this.#listen();
     this.#showTask();
     this.#hand = new Hand(api, info.name, outbox);
     this.#hand.addEventListener("change", () => this.#show());
-    this.#hand.addEventListener("lost", () => toast("That question went to somebody else. Here is the next one."));
+    this.#hand.addEventListener("lost", () => toast("That question is not needed any more."));
     this.#news = new News(api, info.name);
     this.#news.addEventListener("news", ({ detail }) => this.#hear(detail));
     this.#hand.addEventListener("failed", ({ detail }) => toast(`There are no questions: ${detail.message}.`));
@@ -82,7 +83,7 @@ export class Labelling {
     const { loops, restarts } = question.pair;
     const seconds = this.#seenAt === null ? 0 : (at - this.#seenAt) / 1000;
     const replays = Math.max(0, loops - 1) + restarts;
-    const key = this.#outbox.answer(question.lease, choice, Math.min(Math.max(0, seconds), SHOWN_SECONDS), replays);
+    const key = this.#outbox.answer(question.lease, choice, Math.min(Math.max(0, seconds), MOST_SECONDS), replays);
     this.#given.push({ question, key });
     if (this.#given.length > MOST_BACK) this.#given.shift().question.free();
     this.#pressedAt = at;
@@ -90,8 +91,13 @@ export class Labelling {
     this.#info.mine += 1;
     this.#info.answers += 1;
     this.#showProgress();
+    this.#offerUndo(choice);
+  }
+
+  #offerUndo(choice) {
+    const seconds = Math.min(this.#info.settle_seconds, MOST_SHOWN);
     const undo = { label: "Undo", keys: this.#keys.names("undo"), run: () => this.#undo() };
-    if (this.#info.settle_seconds > 0) toast(`You said: ${labelOf(choice)}.`, this.#info.settle_seconds, undo);
+    if (seconds > 0) toast(`You said: ${labelOf(choice)}.`, seconds, undo);
   }
 
   /** Why `choice` is not taken now, in words; null where it is. */
@@ -169,7 +175,10 @@ export class Labelling {
 
   #showChoices() {
     const reasons = CHOICES.map((choice) => this.#reason(choice));
-    CHOICES.forEach((choice, index) => (byId(`choose-${choice}`).disabled = reasons[index] !== null));
+    // not `disabled`, which would take the focus from whoever answers by Tab and Enter
+    CHOICES.forEach((choice, index) => {
+      setOnce(byId(`choose-${choice}`), "aria-disabled", String(reasons[index] !== null));
+    });
     const loading = this.#shown?.state === "ready" && this.#seenAt === null; // for a moment
     const why = loading ? "" : (reasons[0] ?? "");
     if (byId("why").textContent !== why) byId("why").textContent = why;

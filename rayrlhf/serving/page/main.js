@@ -13,7 +13,9 @@ import { setUpSettings, showHelp } from "./settings.js";
 const KEPT = "rayrlhf/token";
 const RUNS_SECONDS = 15;
 const VIEWS = { label: Labelling, browse: Browse, people: People, accounts: Accounts };
-const OF_ROLE = { annotator: ["label"], trainer: ["browse", "people"], admin: ["label", "browse", "people", "accounts"] };
+const OF_ROLE = { annotator: ["label"], trainer: ["browse", "people"], admin: Object.keys(VIEWS) };
+const ENDED =
+  "Your token is not valid any more. Ask for a new link, or paste a token here. Answers that wait are kept.";
 
 /** Takes the token out of the address, where others might read it, and keeps it in this browser. */
 function takeToken() {
@@ -75,6 +77,7 @@ class Page {
     byId("top").hidden = false;
     for (const link of byId("views").children) link.hidden = !this.#allowed.includes(link.dataset.view);
     byId("views").hidden = this.#allowed.length < 2;
+    for (const id of ["help-button", "status"]) byId(id).hidden = !this.#labels;
     byId("run").onchange = () => this.#go({ run: byId("run").value });
     addEventListener("hashchange", () => this.#follow());
     addEventListener("keydown", (event) => this.#press(event));
@@ -102,6 +105,10 @@ class Page {
 
   get #allowed() {
     return OF_ROLE[this.#account.role];
+  }
+
+  get #labels() {
+    return this.#allowed.includes("label");
   }
 
   get #place() {
@@ -135,6 +142,7 @@ class Page {
       else link.removeAttribute("aria-current");
     }
     const needsRun = name !== "accounts";
+    byId("run").parentElement.hidden = !needsRun || !this.#runs.length;
     showOnly(needsRun && !info ? "no-runs" : name);
     if (needsRun && !info) return;
     document.title = "rayrlhf";
@@ -160,14 +168,13 @@ class Page {
     if (document.activeElement === byId("run")) return; // somebody is choosing
     byId("run").replaceChildren(...options);
     if (chosen) byId("run").value = chosen;
-    byId("run").parentElement.hidden = !options.length;
   }
 
   #press(event) {
     const action = this.#keys.actionOf(event);
     if (action === null || document.querySelector("dialog[open]")) return;
     event.preventDefault();
-    if (action === "help") showHelp();
+    if (action === "help" && this.#labels) showHelp();
     else this.#view?.open.act?.(action, event.timeStamp);
   }
 
@@ -176,7 +183,6 @@ class Page {
     const away = `${waiting} waiting to be sent · offline`;
     byId("status").textContent = waiting === 0 ? "All saved" : failures > 0 ? away : "Saving …";
     byId("status").className = waiting > 0 && failures > 0 ? "away" : "";
-    byId("status").hidden = !this.#allowed.includes("label");
   }
 }
 
@@ -187,7 +193,7 @@ async function start() {
   let page = null;
   const api = new Api(token, () => {
     page?.close();
-    askForToken("Your token is not valid any more. Ask for a new link, or paste a token here. Answers that wait are kept.");
+    askForToken(ENDED);
   });
   try {
     page = new Page(api, await patiently(api.me));

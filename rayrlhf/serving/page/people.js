@@ -55,7 +55,8 @@ function meaning(alpha) {
 function row({ name, answers, skips, seconds, gold, same, with_label }) {
   const time = seconds === null ? "—" : `${seconds.toFixed(1)} s`;
   const cells = [number(answers), number(skips), time, share(gold), share(same), share(with_label)];
-  return make("tr", {}, make("th", { scope: "row", textContent: name }), ...cells.map((text) => make("td", { textContent: text })));
+  const head = make("th", { scope: "row", textContent: name });
+  return make("tr", {}, head, ...cells.map((text) => make("td", { textContent: text })));
 }
 
 const share = ([right, of]) => (of ? `${right} of ${of} (${Math.round((100 * right) / of)} %)` : "—");

@@ -9,8 +9,9 @@ export function toast(text, seconds = 5, action = null) {
   const box = byId("toast");
   clearTimeout(timer);
   const keys = action?.keys?.length ? make("kbd", { textContent: action.keys[0] }) : null;
-  const button = action && make("button", { type: "button", className: "plain", onclick: action.run }, action.label, keys);
-  box.replaceChildren(make("span", { textContent: text }), ...(button ? [button] : []));
+  box.replaceChildren(make("span", { textContent: text }));
+  const pressed = { type: "button", className: "plain", onclick: action?.run };
+  if (action) box.append(make("button", pressed, action.label, keys));
   box.classList.add("shown");
   timer = setTimeout(hideToast, 1000 * seconds);
 }

@@ -12,14 +12,13 @@ export class Waiting {
   show({ open, doing }, unready) {
     const pace = this.#pace(doing.env_steps);
     byId("waiting-why").textContent = why(open, unready);
-    byId("waiting-doing").textContent = doing.phase ? `Training is at work: ${doing.phase}.` : "Training has not said yet what it does.";
-    byId("waiting-steps").hidden = !doing.total_steps;
-    byId("waiting-bar").max = doing.total_steps || 1;
-    byId("waiting-bar").value = doing.env_steps ?? 0;
-    byId("waiting-numbers").textContent = doing.total_steps
-      ? `${number(doing.env_steps)} of ${counted(doing.total_steps, "step")}`
-      : "";
+    byId("waiting-doing").textContent = doing.phase ? `Training is at work: ${doing.phase}.` : "";
     byId("waiting-next").textContent = next(doing, pace);
+    const { env_steps: steps = 0, total_steps: total = 0 } = doing;
+    byId("waiting-steps").hidden = total === 0;
+    byId("waiting-bar").max = total || 1;
+    byId("waiting-bar").value = steps;
+    byId("waiting-numbers").textContent = `${number(steps)} of ${counted(total, "step")}`;
   }
 
   /** Steps a second, as observed; null as long as nobody can say. */
