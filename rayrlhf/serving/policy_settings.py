@@ -1,0 +1,74 @@
+"""What the policy's server is told when it starts: by the command line, or by a Serve config file."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, ModelWrapValidatorHandler, StringConstraints, ValidationError, model_validator
+
+from rayrlhf.config.schema import NonNegative, Options, Positive, Rate
+from rayrlhf.errors import UserError, nearest
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
+PolicyName = Annotated[str, StringConstraints(pattern=NAME)]
+"""What callers name a policy by."""
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class OneLine(Options):
+    """Options whose mistakes are one line, whoever makes them from a file."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(cls, value: Any, handler: ModelWrapValidatorHandler["OneLine"]) -> "OneLine":
+        try:
+            return handler(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                known = nearest(key, cls.model_fields) or f"; there are {', '.join(cls.model_fields)}"
+                raise UserError(f"unknown key {key!r}{known}") from error
+            raise UserError(f"{key}: {first['msg']}" if key else first["msg"]) from error
+
+
+class PolicySettings(OneLine):
+    """The endpoint of one or several trained policies."""
+
+    models: Annotated[dict[PolicyName, str], Field(min_length=1)]
+    """By the name that callers use: the folder of a run (its newest checkpoint) or of one checkpoint."""
+    watch: bool = False
+    """Go on to a run's newest checkpoint while training writes them; else each replica keeps what it loaded."""
+    watch_seconds: Rate = 2.0
+    """How often it is looked whether there is one."""
+    token_digests: tuple[Digest, ...] = ()
+    """SHA-256 of the tokens that may call, as hexadecimal digits; none: whoever reaches the port may."""
+    min_replicas: NonNegative = 1
+    """Processes that answer, at least."""
+    max_replicas: Positive = 1
+    """At most; between the two Serve follows the load."""
+    gather_rows: Positive = 64
+    """Single observations that are answered in one pass, at most."""
+    gather_seconds: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """How long a single observation waits for others; 0: only those that are there already are gathered."""
+    most_rows: Positive = 4096
+    """Observations, or steps of segments, in one request; more get 422."""
+    requests_per_second: Rate = 10_000.0
+    """Requests that one token may make of a replica in the long run; more get 429."""
+    burst: Positive = 20_000
+    """Requests that one token may make at once."""
+    at_once: Positive = 256
+    """Requests that a replica works on at the same time; more get 503."""
+    body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    """Largest body of a request; a larger one gets 413."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "PolicySettings":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})")
+        return self
+
+
+class Targets(OneLine):
+    """What can be changed while it runs, as a deployment's `user_config`: which checkpoints are served."""
+
+    models: dict[PolicyName, str]
+    """By name, instead of what the settings say; each must be a name of theirs."""
