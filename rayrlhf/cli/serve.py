@@ -1,15 +1,11 @@
 """`rayrlhf serve`: trained policies over HTTP, from this machine."""
 
-import ipaddress
 import json
-import logging
 import os
 import secrets
 import signal
-import socket
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +14,8 @@ import tyro
 
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say
-from rayrlhf.cores import free_cores
 from rayrlhf.errors import UserError
 
-APP = "policy"
 TOKEN = "RAYRLHF_TOKEN"
 """Where `--token` finds the token: what stands on a command line, others on the machine can read."""
 
@@ -53,6 +47,8 @@ class ServeOptions:
 def run(args: Sequence[str]) -> int:
     """Carries out `rayrlhf serve ARGS`."""
     options = parse(ServeOptions, args, "serve")
+    from rayrlhf.serving.address import free_port, in_url
+
     token = _token(options)
     port = free_port(options.host, options.port)
     if options.replicas < 1:
@@ -62,6 +58,7 @@ def run(args: Sequence[str]) -> int:
     # imported here, so that help and mistakes come at once
     from rayrlhf.cli.guard import one_line
     from rayrlhf.serving.apps import policy
+    from rayrlhf.serving.local import served
     from rayrlhf.serving.policy import digest_of
     from rayrlhf.serving.policy_settings import PolicySettings
 
@@ -74,8 +71,8 @@ def run(args: Sequence[str]) -> int:
         max_replicas=options.replicas if options.max_replicas is None else options.max_replicas,
     )
     application = policy(settings)
-    with one_line(), served(application, options.host, port, cpus=settings.max_replicas):
-        url = f"http://{_in_url(options.host)}:{port}"
+    with one_line(), served(application, options.host, port, name="policy", replicas=settings.max_replicas):
+        url = f"http://{in_url(options.host)}:{port}"
         _show(url, cards, token if options.new_token else None, wanted=token is not None)
         finish({"url": url, "models": list(cards), "token": token if options.new_token else None}, as_json=options.json)
         _until_interrupted()
@@ -93,32 +90,11 @@ def _token(options: ServeOptions) -> str | None:
         if len(found) < 16:
             raise UserError(f"--token wants a token of at least 16 characters in the variable {TOKEN}; see --new-token")
         return found
+    from rayrlhf.serving.address import is_loopback
+
     if not is_loopback(options.host):
         raise UserError(f"--host {options.host} lets other machines call: give --new-token, or --token and {TOKEN}")
     return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def free_port(host: str, port: int) -> int:
-    """`port`, or a free one for 0. Raises `UserError` where it is taken, or `host` is none of this machine."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(
-            f"cannot listen at {host}:{port} ({reason}): choose another --port, or 0 for a free one"
-        ) from error
 
 
 def cards_of(targets: Sequence[str], *, watch: bool) -> dict[str, dict[str, Any]]:
@@ -138,34 +114,6 @@ def cards_of(targets: Sequence[str], *, watch: bool) -> dict[str, dict[str, Any]
             raise UserError(f"two of them are called {name!r}: name them, as in {name}-2={path}")
         found[name] = {**trained.card(), "target": str(Path(path).resolve())}
     return found
-
-
-@contextmanager
-def served(application: Any, host: str, port: int, *, cpus: int) -> Iterator[None]:
-    """A Ray of its own on this machine, with `application` behind Serve at `host` and `port`."""
-    import ray
-    from ray import serve
-
-    from rayrlhf.tracking import native_stderr_to
-    from rayrlhf.training import LOCAL, set_ray_defaults
-
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    set_ray_defaults()
-    with native_stderr_to(Path(os.devnull)):
-        ray.init(
-            LOCAL,
-            num_cpus=max(free_cores(), cpus + 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-        try:
-            serve.start(http_options={"host": host, "port": port})
-            serve.run(application, name=APP, route_prefix="/")
-            yield
-            serve.delete(APP)  # what is in work is answered
-        finally:
-            ray.shutdown()  # and Serve's other processes with it
 
 
 def _until_interrupted() -> None:
@@ -192,7 +140,3 @@ def _show(url: str, cards: dict[str, dict[str, Any]], shown: str | None, *, want
     bearer = f' -H "Authorization: Bearer ${TOKEN}"' if wanted else ""
     say(f"\ncurl {url}/v1/act{bearer} -H 'Content-Type: application/json' -d '{json.dumps(body)}'\n")
     say("Ctrl-C ends it")
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

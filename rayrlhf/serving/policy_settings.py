@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, ModelWrapValidatorHandler, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from rayrlhf.config.schema import NonNegative, Options, Positive, Rate
 from rayrlhf.errors import UserError, nearest
@@ -60,11 +68,12 @@ class PolicySettings(OneLine):
     body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
     """Largest body of a request; a larger one gets 413."""
 
-    @model_validator(mode="after")
-    def _in_order(self) -> "PolicySettings":
-        if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})")
-        return self
+    @field_validator("max_replicas")  # of the model, it would come after the one that makes one line
+    @classmethod
+    def _in_order(cls, highest: int, known: ValidationInfo) -> int:
+        if known.data.get("min_replicas", 1) > highest:
+            raise ValueError(f"min_replicas ({known.data['min_replicas']}) is above max_replicas ({highest})")
+        return highest
 
 
 class Targets(OneLine):
