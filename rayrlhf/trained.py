@@ -166,7 +166,7 @@ def _actor(place: Path, config: RunConfig, spec: EnvSpec) -> Actor:
     weights = {name.removeprefix(ACTOR): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(ACTOR)}
     actor = Actor(spec.obs_dim, spec.action_dim, config.sac)
     actor.load_state_dict(weights)
-    return actor.eval()
+    return actor.eval().requires_grad_(False)
 
 
 def _ensemble(place: Path, manifest: dict[str, Any]) -> Arrays | None:

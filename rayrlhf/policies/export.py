@@ -1,5 +1,6 @@
 """A policy as a file for programs without this one: ONNX or TorchScript, with its card inside."""
 
+import copy
 import io
 import json
 import logging
@@ -52,7 +53,8 @@ def as_torchscript(policy: DeployedPolicy, obs_dim: int, card: Card) -> bytes:
     """For `torch.jit.load`: `[B, O]` in, `[B, A]` out; the card is its extra file `card.json`."""
     written = io.BytesIO()
     with _quietly():
-        traced = torch.jit.trace(policy, (torch.zeros(2, obs_dim),))  # type: ignore[no-untyped-call]
+        frozen = copy.deepcopy(policy).requires_grad_(False)  # or whoever calls would have to say `no_grad`
+        traced = torch.jit.trace(frozen, (torch.zeros(2, obs_dim),))  # type: ignore[no-untyped-call]
         torch.jit.save(traced, written, _extra_files={CARD_FILE: json.dumps(card)})
     return written.getvalue()
 

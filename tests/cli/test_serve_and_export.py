@@ -33,7 +33,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
         (["serve"], "which run or checkpoint?"),
         (["serve", "no/where"], "there is no run 'no/where'"),
         (["serve", "a=no/where"], "there is no run 'no/where'"),
-        (["serve", ".", "--port", "99999"], "cannot listen"),
+        (["serve", ".", "--port", "99999"], "--port is 99999"),
         (["serve", ".", "--host", "256.1.1.1", "--new-token"], "cannot listen"),
         (["serve", ".", "--replicas", "0"], "--replicas is 0"),
         (["serve", ".", "--host", "0.0.0.0"], "lets other machines call: give --new-token"),

@@ -1,6 +1,7 @@
 """The policy's endpoint over HTTP: what it computes, and what it refuses. Without Serve, whose part is small."""
 
 import asyncio
+import io
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from app_server import AppServer
@@ -18,6 +20,7 @@ from rayrlhf.config import SacOptions
 from rayrlhf.envs import EnvSpec
 from rayrlhf.errors import UserError
 from rayrlhf.policies import Actor, DeployedPolicy
+from rayrlhf.policies.export import WRITERS
 from rayrlhf.rewards import RewardScorer
 from rayrlhf.serving.policy import build_app, digest_of
 from rayrlhf.serving.policy_settings import PolicySettings
@@ -79,6 +82,15 @@ def test_one_observation_is_a_row_of_many_and_what_the_actor_does(url: str, trai
     np.testing.assert_allclose(single["action"], expected[3], atol=1e-6)
     assert np.ptp(expected, axis=0).min() > 0.01, "the observations are told apart"
     assert single["task"] == "point" and single["version"] == many["version"] == trained.version
+
+
+def test_an_exported_policy_gives_the_endpoints_actions(url: str, trained: Trained, tmp_path: Path) -> None:
+    session = onnxruntime.InferenceSession(WRITERS["onnx"](trained.deployed(), 4, trained.card()))
+    script = torch.jit.load(io.BytesIO(WRITERS["torchscript"](trained.deployed(), 4, trained.card())))
+    served = post(url, "act", obs=OBS.tolist())["action"]
+    np.testing.assert_allclose(session.run(["action"], {"obs": OBS})[0], served, atol=1e-5)
+    np.testing.assert_allclose(script(torch.from_numpy(OBS)), served, atol=1e-5)
+    assert session.get_modelmeta().custom_metadata_map["version"] == trained.version
 
 
 def test_a_seed_draws_the_same_sample_again(url: str) -> None:
