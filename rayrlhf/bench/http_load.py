@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 
+MOST_BODIES = 1000
 HEADERS = {"Content-Type": "application/json"}
 
 
@@ -29,11 +30,15 @@ class Load:
 
 @dataclass(frozen=True)
 class Answers:
-    """Seconds from request to answer, of those with status 200; how many others there were, and what the first was."""
+    """Seconds from request to answer, of those with status 200; how many others there were, and what the first was.
+
+    bodies: the different good answers, at most `MOST_BODIES`
+    """
 
     seconds: tuple[float, ...]
     failed: int
     first_failure: str
+    bodies: frozenset[bytes]
     elapsed: float
 
     @property
@@ -79,18 +84,18 @@ def put(load: Load) -> Answers:
     """Puts `load` from threads of this process."""
     good: list[float] = []
     bad: list[str] = []
+    bodies: set[bytes] = set()
     begin = time.perf_counter()
-    threads = [
-        threading.Thread(target=_client, args=(load, begin + load.seconds, good, bad)) for _ in range(load.clients)
-    ]
+    rest = load, begin + load.seconds, good, bad, bodies
+    threads = [threading.Thread(target=_client, args=rest) for _ in range(load.clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return Answers(tuple(good), len(bad), bad[0] if bad else "", time.perf_counter() - begin)
+    return Answers(tuple(good), len(bad), bad[0] if bad else "", frozenset(bodies), time.perf_counter() - begin)
 
 
-def _client(load: Load, end: float, good: list[float], bad: list[str]) -> None:
+def _client(load: Load, end: float, good: list[float], bad: list[str], bodies: set[bytes]) -> None:
     connection = http.client.HTTPConnection(load.host, load.port, timeout=60)
     while (sent := time.perf_counter()) < end:
         try:
@@ -103,6 +108,8 @@ def _client(load: Load, end: float, good: list[float], bad: list[str]) -> None:
             continue
         if answer.status == 200:
             good.append(time.perf_counter() - sent)
+            if len(bodies) < MOST_BODIES:
+                bodies.add(content)
         else:
             bad.append(f"{answer.status} {content[:200]!r}")
     connection.close()

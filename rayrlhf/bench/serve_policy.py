@@ -7,16 +7,21 @@ acting itself takes. Then checkpoints are exchanged under load, and the requests
 
 import json
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import uvicorn
 
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.bench.data import ray_session
-from rayrlhf.bench.http_load import Clients, Load
+from rayrlhf.bench.http_load import Answers, Clients, Load
 from rayrlhf.bench.program import program
 from rayrlhf.bench.report import BenchOptions, Case, Count, Report, options_from
 from rayrlhf.bench.timing import Side, alternate, confined, torch_threads
@@ -25,7 +30,9 @@ from rayrlhf.policies import DeployedPolicy
 from rayrlhf.serving.address import free_port
 from rayrlhf.serving.apps import policy
 from rayrlhf.serving.local import served
+from rayrlhf.serving.policy import build_app
 from rayrlhf.serving.policy_settings import PolicySettings
+from rayrlhf.serving.shelf import Shelf
 from rayrlhf.tracking import RunDirectory
 from rayrlhf.trained import load_newest
 
@@ -87,58 +94,75 @@ def _save(algorithm: Pebble, folder: Path) -> Path:
 
 
 def _measure(report: Report, options: ServePolicyBench, run: RunDirectory, spare: list[Path]) -> None:
+    trained = load_newest(run.path)
+    one = [0.1] * trained.spec.obs_dim
     settings = PolicySettings(
         models={"policy": str(run.path)},
         watch=True,
         watch_seconds=WATCH_SECONDS,
         gather_seconds=options.gather_seconds,
     )
-    forward = load_newest(run.path).deployed()
     port = free_port(HOST, 0)
-    one = [0.1] * load_newest(run.path).spec.obs_dim
-    bodies = {"single": {"obs": one}, "batched": {"obs": [one] * options.batch}}
-
-    def load(kind: str, clients: int) -> Load:
-        body = json.dumps(bodies[kind]).encode()
-        return Load(HOST, port, "/v1/act", body, clients, options.seconds)
-
-    with served(policy(settings), HOST, port, name="policy"), Clients() as clients:
-        clients.run(Load(HOST, port, "/v1/act", json.dumps(bodies["single"]).encode(), 4, WARM_UP_SECONDS))
-        latency = clients.run(load("single", 1))
-        single = clients.run(load("single", options.clients))
-        batched = clients.run(load("batched", min(4, options.clients)))
-        swapped = clients.start(load("single", options.clients))
-        versions = _swap(run, spare, options.seconds)
-        swap = swapped.result()
-    alone = _forward_rates(forward, options, len(one))
-    report.cases["single"] = Case(
-        single.per_second,
-        alone["single"],
-        "requests/s",
-        f"the forward pass of one observation, {options.clients} clients",
-    )
+    single = Load(HOST, port, "/v1/act", _body(one), options.clients, options.seconds)
+    few = min(4, options.clients)
+    found: dict[str, Answers] = {}
+    with Clients() as clients:
+        with served(policy(settings), HOST, port, name="policy"):
+            clients.run(replace(single, seconds=WARM_UP_SECONDS))
+            found["one_client"] = clients.run(replace(single, clients=1))
+            found["single"] = clients.run(single)
+            found["batched"] = clients.run(replace(single, body=_body([one] * options.batch), clients=few))
+            swapped = clients.start(single)
+            _swap(run, spare, options.seconds)
+            found["swap"] = swapped.result()
+        with _without_serve(settings) as plain:
+            found["single_without_serve"] = clients.run(replace(single, port=plain))
+    alone = _forward_rates(trained.deployed(), options, len(one))
+    rate = {name: answers.per_second for name, answers in found.items()}
+    many = f"{options.clients} clients"
+    report.cases["single"] = Case(rate["single"], alone["single"], "requests/s", f"its forward pass alone; {many}")
     report.cases["batched"] = Case(
-        batched.per_second * options.batch,
+        rate["batched"] * options.batch,
         alone["batched"] * options.batch,
         "actions/s",
-        f"the forward pass of {options.batch} observations, {min(4, options.clients)} clients",
+        f"its forward pass of {options.batch} alone; {few} clients",
     )
-    report.notes |= {
-        "one_client": latency.row(),
-        "single": single.row(),
-        "batched": batched.row(),
-        "swap": {**swap.row(), "checkpoints": versions, "first_failure": swap.first_failure},
-        "network_share_of_one_request": 1.0 / alone["single"] / (latency.milliseconds(0.5) / 1000),
-    }
+    against = f"the same application in one process without Serve; {many}"
+    report.cases["single_without_serve"] = Case(rate["single"], rate["single_without_serve"], "requests/s", against)
+    report.notes |= {name: dict(answers.row()) for name, answers in found.items()}
+    report.notes["swap"] |= {"versions": len(_versions(found["swap"])), "first_failure": found["swap"].first_failure}
+    report.notes["network_share_of_one_request"] = 1000 / alone["single"] / found["one_client"].milliseconds(0.5)
 
 
-def _swap(run: RunDirectory, spare: list[Path], seconds: float) -> int:
-    """Has newer checkpoints appear while clients ask, one after another; how many there were."""
-    pause = seconds / (len(spare) + 1)
+def _body(obs: list[Any]) -> bytes:
+    return json.dumps({"obs": obs}).encode()
+
+
+def _versions(answers: Answers) -> set[str]:
+    return {json.loads(body)["version"] for body in answers.bodies}
+
+
+@contextmanager
+def _without_serve(settings: PolicySettings) -> Iterator[int]:
+    """The application in a thread of this process, at the port that is yielded."""
+    port = free_port(HOST, 0)
+    shelf = Shelf(settings.models)
+    server = uvicorn.Server(uvicorn.Config(build_app(settings, shelf), port=port, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
+    yield port
+    server.should_exit = True
+    thread.join()
+
+
+def _swap(run: RunDirectory, spare: list[Path], seconds: float) -> None:
+    """Has newer checkpoints appear while clients ask, one after another, the last one well before they end."""
+    pause = seconds / (len(spare) + 2)
     for place in spare:
         time.sleep(pause)
         place.rename(run.checkpoints / place.name)
-    return len(spare)
 
 
 def _forward_rates(policy: DeployedPolicy, options: ServePolicyBench, width: int) -> dict[str, float]:

@@ -16,10 +16,7 @@ import torch
 from app_server import AppServer
 
 from rayrlhf.algorithms import checkpoint
-from rayrlhf.config import SacOptions
-from rayrlhf.envs import EnvSpec
 from rayrlhf.errors import UserError
-from rayrlhf.policies import Actor, DeployedPolicy
 from rayrlhf.policies.export import WRITERS
 from rayrlhf.rewards import RewardScorer
 from rayrlhf.serving.policy import build_app, digest_of
@@ -103,33 +100,6 @@ def test_a_seed_draws_the_same_sample_again(url: str) -> None:
     one = post(url, "act", obs=OBS[0].tolist(), deterministic=False, seed=7)["action"]
     np.testing.assert_allclose(one, drawn(seed=7)[0], atol=1e-6)  # type: ignore[index]
     assert post(url, "act", obs=OBS.tolist())["action"] != drawn(seed=7)
-
-
-def test_no_action_leaves_the_bounds() -> None:
-    """Rounded to 32 bits, the middle and half of these bounds add up to more than their upper end."""
-    low, high = np.float32([-0.2, -3.0, 2.0]), np.float32([0.1, 1.0, 2.0])
-    spec = EnvSpec("x", 4, 3, 10, low=tuple(map(float, low)), high=tuple(map(float, high)))
-    policy = DeployedPolicy(_saturated(), *spec.bounds())
-    assert (policy.middle + policy.reach > torch.from_numpy(high)).any(), "or this tests nothing"
-    for sign in (1.0, -1.0):
-        action = policy(sign * torch.full((1, 4), 1e4)).detach().numpy()[0]
-        np.testing.assert_array_equal(action, high if sign > 0 else low)
-
-
-def _saturated() -> Actor:
-    actor = Actor(4, 3, SacOptions(hidden=()))
-    for parameter in actor.parameters():
-        torch.nn.init.constant_(parameter, 0.0)
-    last = actor.trunk[-1]
-    assert isinstance(last, torch.nn.Linear)
-    torch.nn.init.constant_(last.weight[:3], 1.0)
-    return actor
-
-
-def test_actions_in_the_simulators_units_are_what_training_saw() -> None:
-    policy = DeployedPolicy(_saturated(), np.float32([-3.0, 0.0, 2.0]), np.float32([1.0, 5.0, 2.0]))
-    unit = policy.to_unit(torch.tensor([[-3.0, 5.0, 2.0], [-1.0, 2.5, 2.0], [9.0, -9.0, 2.0]]))
-    assert unit.tolist() == [[-1, 1, 0], [0, 0, 0], [1, -1, 0]]
 
 
 def test_rewards_are_the_ensembles(url: str, trained: Trained) -> None:
