@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import tyro
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say
 from rayrlhf.errors import UserError
+from rayrlhf.serving.address import free_port, in_url, is_loopback
 
 TOKEN = "RAYRLHF_TOKEN"
 """Where `--token` finds the token: what stands on a command line, others on the machine can read."""
@@ -47,8 +49,6 @@ class ServeOptions:
 def run(args: Sequence[str]) -> int:
     """Carries out `rayrlhf serve ARGS`."""
     options = parse(ServeOptions, args, "serve")
-    from rayrlhf.serving.address import free_port, in_url
-
     token = _token(options)
     port = free_port(options.host, options.port)
     if options.replicas < 1:
@@ -75,8 +75,10 @@ def run(args: Sequence[str]) -> int:
         url = f"http://{in_url(options.host)}:{port}"
         _show(url, cards, token if options.new_token else None, wanted=token is not None)
         finish({"url": url, "models": list(cards), "token": token if options.new_token else None}, as_json=options.json)
+        sys.stdout.flush()  # whoever reads it through a pipe waits for it
         _until_interrupted()
-    say("stopped")
+    if not options.json:
+        say("stopped")
     return 0
 
 
@@ -90,8 +92,6 @@ def _token(options: ServeOptions) -> str | None:
         if len(found) < 16:
             raise UserError(f"--token wants a token of at least 16 characters in the variable {TOKEN}; see --new-token")
         return found
-    from rayrlhf.serving.address import is_loopback
-
     if not is_loopback(options.host):
         raise UserError(f"--host {options.host} lets other machines call: give --new-token, or --token and {TOKEN}")
     return None
