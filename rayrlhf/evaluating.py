@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from rayrlhf.algorithms import checkpoint
-from rayrlhf.algorithms.files import Damaged, read_arrays
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env, make_env
 from rayrlhf.envs.gl import rendering_problem
@@ -22,8 +21,8 @@ from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
 from rayrlhf.policies import Actor
 from rayrlhf.tracking import RunDirectory
+from rayrlhf.trained import Trained, candidates, load_chosen
 
-ACTOR = "networks/actor."
 VIDEO_FPS = 40
 """One frame per simulator step: half real time of MetaWorld (80 steps a second), slow enough to see."""
 PAUSE_FRAMES = 10
@@ -36,24 +35,22 @@ def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool =
     Returns a row of numbers with `video`, the path of what was filmed. UserError where there is no checkpoint, or
     where `video` or `render` cannot be had.
     """
-    run, place = _find(target)
-    config = run.config()
     if video:
-        _require_drawing(config)
-    manifest = _verified(place, config)
-    policy, weights = _policy(place, config), _ensemble_state(place, manifest)
-    request = EvaluationRequest(tuple(range(episodes)), "final", weights)
+        _require_drawing(candidates(target)[0].config())
+    trained = load_chosen(target)
+    run, config, policy = trained.run, trained.config, trained.actor
+    request = EvaluationRequest(tuple(range(episodes)), "final", trained.ensemble)
     if render:
         result = _watched(policy, config, request)
     else:
         result = EvaluationResult.concatenate(evaluate_episodes(policy, config, request))
-    progress = manifest["progress"]
+    progress = trained.manifest["progress"]
     row: dict[str, Any] = {
         "name": run.name,
         "task": config.env.task,
         "suite": config.env.suite,
         "seed": config.seed,
-        "checkpoint": place.name,
+        "checkpoint": trained.place.name,
         "env_steps": progress["env_steps"],
         "labels": progress["labels"],
         "eval_episodes": episodes,
@@ -64,49 +61,14 @@ def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool =
     return row
 
 
-def _find(target: Path) -> tuple[RunDirectory, Path]:
-    place = target.resolve()
-    if (place / checkpoint.MANIFEST).is_file() and place.parent.name == "checkpoints":
-        return RunDirectory.open(place.parent.parent), place
-    run = RunDirectory.open(target)
-    whole = checkpoint.by_age(run.checkpoints)
-    if not whole:
-        raise UserError(f"{target} has no checkpoint yet")
-    return run, whole[0]
-
-
-def _verified(place: Path, config: RunConfig) -> dict[str, Any]:
-    try:
-        return checkpoint.verify(place, config)
-    except Damaged as damaged:
-        others = [other for other in checkpoint.by_age(place.parent) if other.name < place.name]
-        advice = f"; the one before it is {others[0]}" if others else ""
-        raise UserError(f"{damaged}{advice}") from damaged
-
-
-def _policy(place: Path, config: RunConfig) -> Actor:
-    arrays = read_arrays(place / "learner.safetensors")
-    weights = {name.removeprefix(ACTOR): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(ACTOR)}
-    spec = check_env(config.env)
-    policy = Actor(spec.obs_dim, spec.action_dim, config.sac)
-    policy.load_state_dict(weights)
-    return policy.eval()
-
-
-def _ensemble_state(place: Path, manifest: dict[str, Any]) -> dict[str, NDArray[Any]] | None:
-    if not manifest["reward_version"]:
-        return None
-    return checkpoint.read_ensemble(place / "feedback")
-
-
 def film_run(folder: RunDirectory) -> Path | None:
     """Films the newest policy of a run as its config says; none where it asks for none, or nothing is saved."""
     config, saved = folder.config(), checkpoint.by_age(folder.checkpoints)
     if not saved or not config.evaluation.videos:
         return None
     _require_drawing(config)
-    steps = checkpoint.verify(saved[0], config)["progress"]["env_steps"]
-    return film(_policy(saved[0], config), config, folder.videos, steps)
+    trained = Trained.load(folder, saved[0])
+    return film(trained.actor, config, folder.videos, trained.manifest["progress"]["env_steps"])
 
 
 def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> Path:

@@ -10,12 +10,15 @@ import pytest
 import ray
 import torch
 from queue_server import Server
-from support import Make, build, small
+from support import SMALL, Make, build, small
 
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.cluster import LOCAL, set_ray_defaults
+from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.serving.settings import QueueSettings
+from rayrlhf.tracking import RunDirectory
+from rayrlhf.training import train
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,6 +43,16 @@ def ray_session() -> Iterator[None]:
 def small_run(tmp_path: Path) -> RunConfig:
     """A small run of the toy under `tmp_path`."""
     return small(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def toy_run(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run of the toy that has ended. Its checkpoints: before the first label, in the middle, and the last one."""
+    overrides = ["name=toy", "checkpoint.interval=250", "checkpoint.keep=9", "evaluation.final_episodes=2"]
+    storage = f"storage_path={tmp_path_factory.mktemp('toy')}"
+    config = load_config("toy", [*SMALL, *overrides, "evaluation.interval=500", "evaluation.episodes=2", storage])
+    train(config, progress=False)
+    return RunDirectory.open(Path(config.storage_path) / "toy")
 
 
 @pytest.fixture

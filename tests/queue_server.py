@@ -1,9 +1,9 @@
 """A queue behind a real HTTP server on loopback."""
 
-import socket
 import threading
 
 import uvicorn
+from app_server import free_port
 
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.store import Accounts, Database
@@ -16,9 +16,7 @@ class Server:
 
     def __init__(self, settings: QueueSettings) -> None:
         self.settings = settings
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.accounts = Accounts(Database(settings.database))
         self.tokens = {role: self.accounts.add(f"the {role}", role) for role in ("annotator", "trainer", "admin")}

@@ -17,7 +17,7 @@ LAYERS = (
     {"preferences", "envs"},
     {"policies", "rewards", "queries", "teachers", "exploration", "language", "evaluation"},
     {"algorithms"},
-    {"actors", "cluster", "training", "tuning", "evaluating", "tracking", "plotting"},
+    {"actors", "cluster", "training", "tuning", "evaluating", "trained", "tracking", "plotting"},
     {"serving"},
     {"cli", "bench", "__main__"},
 )
@@ -35,6 +35,8 @@ SIDEWAYS = {
     ("training", "cluster"),
     ("training", "tracking"),
     ("evaluating", "tracking"),
+    ("evaluating", "trained"),
+    ("trained", "tracking"),
     ("plotting", "tracking"),
     ("cli", "bench"),
     ("__main__", "cli"),
@@ -54,6 +56,7 @@ OPTIONAL = {
     "dm_control",
     "onnx",
     "onnxruntime",
+    "onnxscript",
     "psycopg",
 }
 """May be imported inside functions: extras, what needs a display, and trackers that can be switched off."""

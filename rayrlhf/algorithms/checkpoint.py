@@ -144,15 +144,15 @@ def _sync(folder: Path) -> None:
     os.close(handle)
 
 
-def verify(folder: Path, run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any]:
-    """The manifest of a whole checkpoint that fits `run`.
+def verify(folder: Path, run: RunConfig, *, exploration_only: bool = False, with_replay: bool = True) -> dict[str, Any]:
+    """The manifest of a whole checkpoint that fits `run`; without the replay's rows for whoever only acts.
 
     Raises `Damaged` for one that is not whole, and UserError for a newer or foreign one.
     """
     manifest = _fitting_manifest(folder, run, exploration_only=exploration_only)
     for name, expected in manifest["files"].items():
         require_digest(folder / name, expected)
-    for shard in manifest["shards"]:
+    for shard in manifest["shards"] if with_replay else ():
         for chunk in shard["chunks"]:
             require_digest(_rows_of(folder, manifest) / chunk["name"], chunk["digest"])
     return manifest
@@ -291,6 +291,13 @@ def _restore_runners(algorithm: "Pebble", saved: dict[str, Any], *, at_boundary:
             rollouts.place(runner, episodes)
         else:  # kept for a later resume with more actors again
             rollouts.episodes[runner] = episodes
+
+
+def seal_of(folder: Path) -> str:
+    """What tells a checkpoint from any other, also from a later one of its name. Raises `Damaged`."""
+    manifest = read_json(folder / MANIFEST)
+    _require_seal(folder, manifest)
+    return str(manifest["seal"])
 
 
 def ensemble_file(feedback: Path, index: int) -> Path:

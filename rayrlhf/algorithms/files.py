@@ -54,9 +54,11 @@ def digest(path: Path) -> Digest:
 
 def require_digest(path: Path, expected: Digest) -> None:
     """Raises `Damaged` where `path` is missing or is not what it was."""
-    if not path.is_file():
-        raise Damaged(f"{path} is missing: the checkpoint is not whole")
-    if digest(path) != expected:
+    try:
+        found = digest(path)
+    except (FileNotFoundError, IsADirectoryError) as missing:
+        raise Damaged(f"{path} is missing: the checkpoint is not whole") from missing
+    if found != expected:
         raise Damaged(f"{path} is damaged: its content is not what was saved")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rayrlhf.errors import UserError, nearest
 
-BENCHES = ("learner", "rollout", "relabel", "query", "reward", "end2end", "driver", "memory", "controls")
+BENCHES = ("learner", "rollout", "relabel", "query", "reward", "serve", "end2end", "driver", "memory", "controls")
 """Each a module of this package with a function `run(**options)`; loading one loads what it measures."""
 
 __all__ = ["BENCHES", "run"]

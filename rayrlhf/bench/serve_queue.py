@@ -66,13 +66,14 @@ def run(**given: Any) -> dict[str, Any]:
             requests_per_second=1e6,
             burst=10**6,
             at_once=4 * options.annotators,
+            replicas=options.replicas,
         )
         database = Database(settings.database)
         alone = _store_alone(Database(f"{folder}/alone.sqlite"), options)
         accounts = Accounts(database)
         tokens = [accounts.add(f"annotator {number}", "annotator") for number in range(options.annotators)]
         _fill(database, options)
-        deployment = queue_deployment(settings, replicas=options.replicas)
+        deployment = queue_deployment(settings)
         pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         with ray_session(), serving(deployment, "queue", HOST, 0) as url, pool as process:
             work = process.submit(annotate, url, tokens, options.seconds).result()

@@ -17,6 +17,8 @@ VERBS = {
     "train": ("train", "learn a task from preferences (or its true reward), or go on with a run"),
     "eval": ("evaluate", "success, return, smoothness of a run's policy; videos"),
     "label": ("label", "the page on which people answer: for runs, or for clips of yours"),
+    "serve": ("serve", "trained policies over HTTP"),
+    "export": ("export", "a policy as a file that is used without Ray or rayrlhf"),
     "plot": ("plot", "learning curves of one or many runs"),
     "dataset": ("dataset", "preference data: info, export, import"),
     "bench": ("bench", "speed and controls, side by side with a reference"),

@@ -22,7 +22,12 @@ from rayrlhf.errors import in_one_line
 
 _GB = 1024**3
 _PORTS = {6379: "Ray", 8265: "Ray's dashboard"}
-_EXTRAS = {"fast": "C++ MetaWorld", "dmc": "DeepMind Control tasks", "dev": "tests, lint and types"}
+_EXTRAS = {
+    "fast": "C++ MetaWorld",
+    "dmc": "DeepMind Control tasks",
+    "onnx": "ONNX files",
+    "dev": "tests, lint and types",
+}
 """What the extras give that something here uses today."""
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rayrlhf.config.schema import EnvOptions
 from rayrlhf.envs.draws import Draws
 from rayrlhf.envs.frames import resize
-from rayrlhf.envs.interface import EnvSpec
+from rayrlhf.envs.interface import EnvSpec, scaling
 from rayrlhf.envs.loop import LoopEnv, Outcome
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.fragments import Floats
@@ -48,7 +48,15 @@ def spec_of(options: EnvOptions, env: "GymnasiumEnv", limit: int | None) -> EnvS
     if options.horizon is None and limit is None:
         raise UserError(f"{options.task} has no time limit of its own: give env.horizon")
     horizon = options.horizon or -(-cast(int, limit) // options.action_repeat)
-    return EnvSpec(f"{options.suite}/{options.task}", env.obs_dim, env.action_dim, horizon, recalls=env.recalls)
+    return EnvSpec(
+        f"{options.suite}/{options.task}",
+        env.obs_dim,
+        env.action_dim,
+        horizon,
+        recalls=env.recalls,
+        low=env.low,
+        high=env.high,
+    )
 
 
 class GymnasiumEnv:
@@ -69,8 +77,8 @@ class GymnasiumEnv:
         self._env = env
         self.obs_dim, self.action_dim = int(np.prod(observations.shape)), int(np.prod(actions.shape))
         self._shape = actions.shape
-        self._middle = ((actions.high.astype(np.float64) + actions.low) / 2).astype(np.float32)
-        self._half = ((actions.high.astype(np.float64) - actions.low) / 2).astype(np.float32)
+        self._middle, self._half = scaling(actions.low, actions.high)
+        self.low, self.high = (tuple(map(float, np.ravel(bound))) for bound in (actions.low, actions.high))
 
     def reset(self, seed: int) -> NDArray[Any]:
         obs, _ = self._env.reset(seed=seed)

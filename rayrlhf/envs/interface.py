@@ -18,6 +18,7 @@ class EnvSpec:
     horizon: steps until truncation
     caveat:  what whoever trains on it should be told, or nothing
     recalls: whether recorded moments can be drawn again
+    low, high: bounds of the simulator's own actions `[A]`, to which they are scaled; none: -1 and 1
     """
 
     name: str
@@ -26,6 +27,20 @@ class EnvSpec:
     horizon: int
     caveat: str = ""
     recalls: bool = False
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+
+    def bounds(self) -> tuple[Floats, Floats]:
+        """Lowest and highest action `[A]` of the simulator itself."""
+        low = np.full(self.action_dim, -1.0, np.float32) if self.low is None else np.array(self.low, np.float32)
+        high = np.full(self.action_dim, 1.0, np.float32) if self.high is None else np.array(self.high, np.float32)
+        return low, high
+
+
+def scaling(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    """Middle and half width of bounds: `middle + half * action` brings actions from [-1, 1] into them."""
+    wide = low.astype(np.float64), high.astype(np.float64)
+    return ((wide[1] + wide[0]) / 2).astype(np.float32), ((wide[1] - wide[0]) / 2).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,10 @@ class RewardScorer:
 
         In chunks that fit the cache, so `B` may be a whole replay. Raises ValueError before the first `load`.
         """
+        return self.member_scores(obs, action).mean(0)
+
+    def member_scores(self, obs: Tensor | Floats, action: Tensor | Floats) -> Tensor:
+        """Each member's rewards `[E, ...]` of `obs` `[..., O]` and `action` `[..., A]`; their mean is the score."""
         if not self._loaded:
             raise ValueError("score before load: the networks hold no fitted weights")
-        return self._members.rewards(obs, action).mul_(self._members.reward_scale).mean(0)
+        return self._members.rewards(obs, action).mul_(self._members.reward_scale)

@@ -16,8 +16,8 @@ WAITING = 200
 """Requests that wait for a replica; more get 503 from Serve."""
 
 
-def queue_deployment(settings: QueueSettings, *, replicas: int = 1) -> Application:
-    """The queue, for `serve.run`. Replicas share the store and nothing else."""
+def queue_deployment(settings: QueueSettings) -> Application:
+    """The queue, for `serve.run`."""
 
     def build() -> FastAPI:  # Serve calls plain functions only, in each replica
         return _build(settings)
@@ -25,7 +25,7 @@ def queue_deployment(settings: QueueSettings, *, replicas: int = 1) -> Applicati
     deployment: Any = serve.deployment(
         serve.ingress(build)(),
         name="queue",
-        num_replicas=replicas,
+        num_replicas=settings.replicas,
         ray_actor_options={"num_cpus": REPLICA_CPUS},
         # a replica refuses by itself above `at_once`; streams of events come on top
         max_ongoing_requests=4 * settings.at_once,

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -10,10 +11,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rayrlhf.preferences.store import Annotator, UnavailableError
+from rayrlhf.preferences.store import UnavailableError
 from rayrlhf.serving.refusals import no_store, problem
 
 _FORGET_SECONDS = 600.0
+
+
+class Named(Protocol):
+    """Whoever calls."""
+
+    @property
+    def name(self) -> str: ...
 
 
 class Bounds:
@@ -56,15 +64,15 @@ class Bounds:
 class Gate:
     """ASGI middleware: whoever calls has a valid token, and calls no more often than they may.
 
-    It stands before everything that reads a body or knows a route. `request.state.caller` is who calls.
-    Paths that are `free` want no token.
+    It stands before everything that reads a body or knows a route. `request.state.caller` is who calls. What is asked
+    for at paths that are `free` everyone may know.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        who: Callable[[str], Annotator | None],
+        who: Callable[[str], "Named | None"],
         rates: "Rates",
         free: Callable[[str], bool] = lambda path: False,
     ) -> None:
@@ -80,7 +88,7 @@ class Gate:
     async def _refusal(self, scope: Scope) -> JSONResponse | None:
         scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
         try:
-            caller = await run_in_threadpool(self._who, token) if scheme.lower() == "bearer" else None
+            caller = await run_in_threadpool(self._who, token if scheme.lower() == "bearer" else "")
         except UnavailableError:
             return no_store()
         if caller is None:

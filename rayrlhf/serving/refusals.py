@@ -13,7 +13,7 @@ from rayrlhf.preferences.store import RefusedError, UnavailableError
 from rayrlhf.preferences.wire import REFUSAL_STATUS, Problem
 
 RETRY_SECONDS = 1
-_WORDS = {403: "role", 404: "unknown", 413: "size", 416: "range"}
+_WORDS = {403: "role", 404: "unknown", 409: "conflict", 413: "size", 416: "range", 422: "invalid"}
 
 
 def problem(status: int, why: str, detail: str, retry: float = RETRY_SECONDS) -> JSONResponse:
@@ -46,7 +46,7 @@ def add_refusals(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        return problem(422, "invalid", f"{place}: {first['msg']}")
+        return problem(422, "invalid", f"{place}: {first['msg'].removeprefix('Value error, ')}")
 
     def plain(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

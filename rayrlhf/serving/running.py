@@ -1,8 +1,6 @@
 """A Ray Serve application on this machine, for as long as a block lasts."""
 
-import ipaddress
 import logging
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,22 +12,23 @@ from ray.exceptions import RayError
 from ray.serve import Application
 
 from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.serving.address import free_port, in_url
 
 START_SECONDS, END_SECONDS, POLL_SECONDS = 60.0, 20.0, 0.1
 
 
 @contextmanager
 def serving(application: Application, name: str, host: str, port: int) -> Iterator[str]:
-    """Serves `application` at `host` and `port` (0: a free one) while the block lasts; its address.
+    """Serves `application` at `host` and `port` (0: a free one) while the block lasts; its address. Ray must run.
 
     Raises:
         UserError: the port is taken, Ray runs Serve for something else, or the application does not start.
     """
-    port = _free_port(host, port)
+    port = free_port(host, port)
     for logger in ("ray.serve", "ray._private"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     if _serve_runs():
-        raise UserError("this Ray cluster runs Serve already: start the queue there, and give its address (people.url)")
+        raise UserError(f"this Ray cluster runs Serve already: deploy the {name} there, by a file in serve/")
     try:
         serve.start(
             proxy_location="HeadOnly",
@@ -42,7 +41,8 @@ def serving(application: Application, name: str, host: str, port: int) -> Iterat
         raise UserError(f"the {name} does not start: {_cause(error)}") from error
     try:
         _wait_for_answers(host, port)
-        yield f"http://{_shown(host)}:{port}"
+        yield f"http://{in_url(host)}:{port}"
+        serve.delete(name)  # what is in work is answered
     finally:
         _end_serve()
 
@@ -50,7 +50,7 @@ def serving(application: Application, name: str, host: str, port: int) -> Iterat
 def _wait_for_answers(host: str, port: int) -> None:
     """Serve's proxy says 404 until it has heard of the application."""
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    url = f"http://{f'[{here}]' if ':' in here else here}:{port}/v1/health"
+    url = f"http://{in_url(here)}:{port}/v1/health"
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         with suppress(httpx.TransportError):
@@ -79,29 +79,3 @@ def _cause(error: Exception) -> str:
     """The last line of what a replica raised: its own error stands there."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return in_one_line(error) if not lines else lines[-1].strip()
-
-
-def _free_port(host: str, port: int) -> int:
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        raise UserError(f"cannot listen on {host} port {port}: {error.strerror}; choose another port") from error
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody beyond this machine can call."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _shown(host: str) -> str:
-    if host in ("0.0.0.0", "::"):
-        return socket.gethostname()
-    return f"[{host}]" if ":" in host else host

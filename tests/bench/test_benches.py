@@ -108,6 +108,17 @@ def test_end2end() -> None:
 
 
 @pytest.mark.slow
+def test_serve_policy() -> None:
+    small: dict[str, Any] = {"suite": "toy", "task": "point", "hidden": [16], "batch": 8, "clients": 2, "swaps": 2}
+    result = run("serve", part="policy", rounds=1, seconds=2.0, **small)
+    check(result, "serve_policy", {"single", "batched", "single_without_serve"})
+    notes = result["notes"]
+    assert [notes[load]["failed"] for load in ("one_client", "single", "batched", "swap")] == [0] * 4
+    assert notes["swap"]["versions"] == 3
+    assert 0 < notes["network_share_of_one_request"] < 1
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_controls(tmp_path: Any) -> None:
     overrides = ["total_steps=2200", "queries.budget=20", "queries.per_session=10", "evaluation.final_episodes=4"]
@@ -202,6 +213,8 @@ def test_no_ratio_to_nothing() -> None:
         ("learner", {"round": 3}, "did you mean 'rounds'"),
         ("reward", {"rounds": 0}, "rounds=0"),
         ("query", {"device": "tpu"}, "device='tpu'"),
+        ("serve", {"part": "polcy"}, "did you mean 'policy'"),
+        ("serve", {"swap": 3}, "did you mean 'swaps'"),
     ],
 )
 def test_mistakes_are_one_line(name: str, options: dict[str, Any], says: str) -> None:

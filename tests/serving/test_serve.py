@@ -39,7 +39,7 @@ def url(settings: QueueSettings) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(queue_deployment(settings, replicas=2), name="queue", route_prefix="/")
+    serve.run(queue_deployment(settings.model_copy(update={"replicas": 2})), name="queue", route_prefix="/")
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 

@@ -45,6 +45,14 @@ class Accounts:
             raise RefusedError("conflict", message) from error
         return token
 
+    def ensure(self, name: str, role: Role, digest: str) -> None:
+        """Has an account whose token has this SHA-256; one that is there gets role and token anew."""
+        values = {"role": role, "token_digest": digest, "disabled_at": None}
+        with self._database.writing() as connection:
+            if not connection.execute(update(annotators).where(annotators.c.name == name).values(values)).rowcount:
+                made = {"name": name, "created_at": self._database.clock.now(), **values}
+                connection.execute(insert(annotators).values(made))
+
     def renew(self, name: str) -> str:
         """Another token for an account, which ends the one before and any disabling."""
         token = secrets.token_urlsafe(_TOKEN_BYTES)

@@ -1,0 +1,175 @@
+"""What training left in a run's folder, found and taken out again: the policy, the reward ensemble, what they are."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import rayrlhf
+from rayrlhf.algorithms import checkpoint
+from rayrlhf.algorithms.files import Arrays, Damaged, read_arrays
+from rayrlhf.config import RunConfig
+from rayrlhf.envs import EnvSpec, check_env
+from rayrlhf.errors import UserError
+from rayrlhf.policies import Actor, DeployedPolicy
+from rayrlhf.rewards import RewardScorer, merge_members
+from rayrlhf.tracking import RunDirectory
+
+ACTOR = "networks/actor."
+ENSEMBLE = "feedback/ensemble"
+MEASURES = ("success_rate", "success_low", "success_high", "true_return_mean")
+"""What is told of a policy where it was measured."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One checkpoint of a run, whole and in memory.
+
+    place:    its folder; training may have deleted it since
+    manifest: what it says of itself
+    ensemble: the reward ensemble's state; none where nobody had answered
+    """
+
+    run: RunDirectory
+    place: Path
+    config: RunConfig
+    manifest: dict[str, Any]
+    spec: EnvSpec
+    actor: Actor
+    ensemble: Arrays | None
+
+    @classmethod
+    def load(cls, run: RunDirectory, place: Path) -> "Trained":
+        """Raises `Damaged` where it is not whole, or not there any more, and `UserError` where it does not fit."""
+        config = run.config()
+        manifest = checkpoint.verify(place, config, with_replay=False)
+        spec = check_env(config.env)
+        actor = _actor(place, config, spec)
+        return cls(run, place, config, manifest, spec, actor, _ensemble(place, manifest))
+
+    @property
+    def name(self) -> str:
+        """A name of it for callers and files: its task, in plain letters."""
+        return re.sub(r"[^\w.-]+", "-", self.config.env.task, flags=re.ASCII).strip("-._")[:60] or "policy"
+
+    @property
+    def version(self) -> str:
+        """Its environment steps and the beginning of its seal: a resumed run may come by the same steps again."""
+        return f"{self.manifest['progress']['env_steps']}-{self.manifest['seal'][:8]}"
+
+    def deployed(self) -> DeployedPolicy:
+        """The policy with actions in the simulator's own units."""
+        return DeployedPolicy(self.actor, *self.spec.bounds()).eval()
+
+    def scorer(self) -> RewardScorer | None:
+        """What scores transitions as training did; none where nobody had answered."""
+        if self.ensemble is None:
+            return None
+        scorer = RewardScorer(self.config.reward, self.spec.obs_dim, self.spec.action_dim, threads=1)
+        scorer.load(self.ensemble)
+        return scorer
+
+    def card(self) -> dict[str, Any]:
+        """What this is: task, layouts, versions, how good it was found to be. Plain JSON."""
+        env, progress = self.config.env, self.manifest["progress"]
+        low, high = self.spec.bounds()
+        simulator = {"suite", "backend", "goal_hidden", "reward_version", "random_start"}
+        own = simulator if env.suite == "metaworld" else {"suite"}
+        return {
+            "task": env.task,
+            "env": {**env.model_dump(mode="json", include=own), "horizon": self.spec.horizon},
+            "observation": {"width": self.spec.obs_dim, "layout": "the simulator's own, flattened; not normalised"},
+            "action": {
+                "width": self.spec.action_dim,
+                "low": low.tolist(),
+                "high": high.tolist(),
+                "units": "the simulator's own",
+                "repeat": env.action_repeat,
+            },
+            "version": self.version,
+            "checkpoint": self.place.name,
+            "env_steps": progress["env_steps"],
+            "labels": progress["labels"],
+            "reward_version": self.manifest["reward_version"],
+            "trained_with": self.manifest["rayrlhf"],
+            "rayrlhf": rayrlhf.__version__,
+            "run": self.run.name,
+            "seed": self.config.seed,
+            "measured": self._measured(),
+        }
+
+    def _measured(self) -> dict[str, Any] | None:
+        """The last evaluation of the run up to this checkpoint; none before the first."""
+        steps = self.manifest["progress"]["env_steps"]
+        summary = self.run.summary()
+        if summary is not None and summary.get("env_steps") == steps:
+            found = {name: summary[name] for name in MEASURES if summary.get(name) is not None}
+            return {"env_steps": steps, "episodes": summary["eval_episodes"], **found}
+        rows = [row for row in self.run.metrics() if row.get("true_return_mean") is not None]
+        rows = [row for row in rows if (row["env_steps"] or 0) <= steps]
+        if not rows:
+            return None
+        found = {name: rows[-1][name] for name in MEASURES if rows[-1].get(name) is not None}
+        return {"env_steps": rows[-1]["env_steps"], "episodes": self.config.evaluation.episodes, **found}
+
+
+def candidates(target: Path) -> tuple[RunDirectory, list[Path]]:
+    """The run that `target` is, or belongs to, and the checkpoints that are meant, newest first.
+
+    Raises `UserError` where it is neither a run nor a checkpoint.
+    """
+    place = target.resolve()
+    if place.parent.name == "checkpoints" and (place / checkpoint.MANIFEST).is_file():
+        return RunDirectory.open(place.parent.parent), [place]
+    run = RunDirectory.open(target)
+    return run, checkpoint.by_age(run.checkpoints)
+
+
+def load_chosen(target: Path) -> Trained:
+    """The checkpoint `target`, or the newest one of the run `target`; `UserError` where that one is not whole."""
+    run, places = candidates(target)
+    if not places:
+        raise UserError(f"{target} has no checkpoint yet")
+    place = places[0]
+    try:
+        return Trained.load(run, place)
+    except Damaged as damaged:
+        others = [other for other in checkpoint.by_age(place.parent) if other.name < place.name]
+        advice = f"; the one before it is {others[0]}" if others else ""
+        raise UserError(f"{damaged}{advice}") from damaged
+
+
+def load_newest(target: Path) -> Trained:
+    """The checkpoint `target`, or the newest whole one of the run `target`, which may be training.
+
+    Training deletes old checkpoints while they are read: then there are newer ones. `UserError` where none is whole.
+    """
+    tried: dict[Path, Damaged] = {}
+    while True:
+        run, places = candidates(target)
+        untried = [place for place in places if place not in tried]
+        if not untried:
+            break
+        try:
+            return Trained.load(run, untried[0])
+        except Damaged as damaged:
+            tried[untried[0]] = damaged
+    if not tried:
+        raise UserError(f"{target} has no checkpoint yet")
+    raise UserError(f"{target} has no whole checkpoint: {next(iter(tried.values()))}")
+
+
+def _actor(place: Path, config: RunConfig, spec: EnvSpec) -> Actor:
+    arrays = read_arrays(place / "learner.safetensors")
+    weights = {name.removeprefix(ACTOR): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(ACTOR)}
+    actor = Actor(spec.obs_dim, spec.action_dim, config.sac)
+    actor.load_state_dict(weights)
+    return actor.eval().requires_grad_(False)
+
+
+def _ensemble(place: Path, manifest: dict[str, Any]) -> Arrays | None:
+    if not manifest["reward_version"]:
+        return None
+    return merge_members([read_arrays(place / name) for name in sorted(manifest["files"]) if name.startswith(ENSEMBLE)])
