@@ -73,7 +73,10 @@ def test_serve_until_ctrl_c(toy_run: RunDirectory) -> None:
     newest, *_, oldest = checkpoint.by_age(toy_run.checkpoints)
     command = [sys.executable, "-m", "rayrlhf", "serve", f"new={newest}", f"old={oldest}"]
     with subprocess.Popen(
-        [*command, "--port=0", "--max-replicas=2", "--new-token", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--port=0", "--max-replicas=2", "--new-token", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as server:
         assert server.stdout is not None and server.stderr is not None
         try:
