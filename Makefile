@@ -20,17 +20,18 @@ demo: $(ENV)/.ready
 	$(BIN)/rayrlhf train quickstart $(ARGS)
 
 test: $(ENV)/.ready
-	.ci/postgresql
+	.ci/packages postgresql
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(ENV)/.ready
-	.ci/postgresql
+	.ci/packages postgresql
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-gpu: $(ENV)/.ready
 	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 test-ui: $(ENV)/.ready
+	.ci/packages chromium
 	$(BIN)/python -m pytest -m ui $(ARGS)
 
 check: $(ENV)/.ready

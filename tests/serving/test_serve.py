@@ -17,12 +17,14 @@ from ray import serve
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.client import QueueClient
-from rayrlhf.preferences.store import Accounts, Database, Question, Reports, Run
+from rayrlhf.preferences.store import Accounts, Database, Question, Run
 from rayrlhf.serving.deploy import queue_deployment
 from rayrlhf.serving.settings import QueueSettings
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
-PEOPLE, QUESTIONS, OVERLAP = 8, 120, 2
+PEOPLE, OVERLAP = 8, 2
+PER_KILL = 40
+"""Questions that are answered for each kill."""
 
 
 @pytest.fixture
@@ -64,34 +66,36 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def test_replicas_killed_in_the_middle_of_answers(url: str, settings: QueueSettings) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_replicas_killed_in_the_middle_of_answers(url: str, settings: QueueSettings, kills: int) -> None:
     """People go on with what is left of the queue; every acknowledged answer is there once, no seat is taken twice."""
+    questions = PER_KILL * kills
     accounts = Accounts(Database(settings.database))
     names = [f"annotator {number}" for number in range(PEOPLE)]
     tokens = [accounts.add(name, "annotator") for name in names]
     with QueueClient(url, accounts.add("trainer", "trainer"), patience=60) as trainer:
         options = QueueOptions(overlap=OVERLAP, min_answers=OVERLAP, settle_seconds=0, lease_seconds=60)
         trainer.register(Run("run", "t", "s", options=options))
-        trainer.enqueue("run", [Question(f"q{i}", 0, i) for i in range(QUESTIONS)])
+        trainer.enqueue("run", [Question(f"q{i}", 0, i) for i in range(questions)])
     acknowledged: list[int] = []
     people = [threading.Thread(target=_answer_all, args=(url, token, acknowledged)) for token in tokens]
     for person in people:
         person.start()
     killed = 0
-    for goal in (30, 90, 150):
-        while len(acknowledged) < goal:
+    while killed < kills:
+        while len(acknowledged) < (killed + 0.5) * PER_KILL * OVERLAP:
             time.sleep(0.01)
         if victims := replicas():
             os.kill(victims[0], signal.SIGKILL)
             killed += 1
     for person in people:
         person.join()
-    assert killed == 3
-    answered = Reports(Database(settings.database)).browse("run", limit=200)
-    assert len(answered) == QUESTIONS
+    with QueueClient(url, accounts.add("reader", "trainer"), patience=60) as reader:
+        answered = list(reader.answered("run"))
+    assert len(answered) == questions
     assert {len({vote.annotator for vote in item.votes}) for item in answered} == {OVERLAP}
     assert Counter(acknowledged).most_common(1)[0][1] == 1
-    assert len(acknowledged) == QUESTIONS * OVERLAP
+    assert len(acknowledged) == questions * OVERLAP
 
 
 def _answer_all(url: str, token: str, acknowledged: list[int]) -> None:

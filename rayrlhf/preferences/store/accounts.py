@@ -73,6 +73,8 @@ class Accounts:
 
         Tokens are looked up by their digests: how long that takes says nothing of them.
         """
+        if not token:
+            return None
         digest = _digest(token)
         known = select(annotators).where(annotators.c.token_digest == digest, annotators.c.disabled_at.is_(None))
         with self._database.reading() as connection:

@@ -1,0 +1,95 @@
+"""A run with its own queue and page: killed again and again while somebody answers."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from app_server import free_port
+from sqlalchemy import select
+from support import SMALL
+
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.client import QueueClient
+from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.preferences.store import Database
+from rayrlhf.preferences.store.tables import answers
+from rayrlhf.tracking import RunDirectory
+
+ENDLESS = ["--total_steps=1000000", "--queries.budget=3000", "--queries.interval=100", "--checkpoint.interval=200"]
+
+
+class Person(threading.Thread):
+    """Answers whatever there is, through every outage; `acknowledged` are the numbers of the answers."""
+
+    def __init__(self, run: RunDirectory, port: int) -> None:
+        super().__init__(daemon=True)
+        self._run, self._url = run, f"http://127.0.0.1:{port}"
+        self.acknowledged: list[int] = []
+        self.enough = threading.Event()
+
+    def run(self) -> None:
+        while not self._run.links_file.is_file():
+            time.sleep(0.1)
+        token = json.loads(self._run.links_file.read_text())["me"]
+        with QueueClient(self._url, token, patience=120) as client:
+            while not self.enough.is_set():
+                try:
+                    for question in client.lease("run", 3):
+                        choice = random.choice(("left", "right", "equal"))
+                        self.acknowledged.append(client.answer(question.lease, choice).answer)
+                except UserError:
+                    pass  # the run is not known yet, or the question was dropped meanwhile
+                time.sleep(0.05)
+
+
+def train(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
+    with (folder / "log").open("ab") as log:
+        command = [sys.executable, "-m", "rayrlhf", "train", *words]
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.timeout(3600)
+def test_a_run_that_is_killed_while_somebody_answers_loses_and_doubles_nothing(tmp_path: Path, kills: int) -> None:
+    """Every answer that was acknowledged is in the store once, and in the run's log as often as it was learnt from."""
+    run, port = RunDirectory(tmp_path / "run"), free_port()
+    start = ["toy", *SMALL, *ENDLESS, "--teacher=human", "--queue.settle_seconds=0", "--name=run"]
+    start += [f"--storage_path={tmp_path}", f"--people.port={port}"]
+    person = Person(run, port)
+    person.start()
+    training = train(tmp_path, start)
+    for killed in range(kills + 1):
+        before = len(person.acknowledged)
+        while len(person.acknowledged) < before + 4:
+            assert training.poll() is None, (tmp_path / "log").read_text()[-2000:]
+            time.sleep(0.02)
+        time.sleep(random.uniform(0, 0.5))
+        if killed == kills:
+            break
+        training.send_signal(signal.SIGKILL)
+        training.wait()
+        training = train(tmp_path, ["--resume", str(run.path)])
+    person.enough.set()
+    person.join()
+    time.sleep(5)  # what was said last is fetched
+    training.send_signal(signal.SIGINT)
+    training.wait(120)
+    assert len(person.acknowledged) == len(set(person.acknowledged)) > 4 * kills
+    with Database(str(run.queue_file)).reading() as store:
+        stored = Counter(store.scalars(select(answers.c.id)))
+        by_lease = Counter(store.scalars(select(answers.c.lease).where(answers.c.undone_at.is_(None))))
+        said = store.scalar(select(answers.c.id).order_by(answers.c.id.desc()).limit(1))
+    assert set(person.acknowledged) <= set(stored)
+    assert by_lease.most_common(1)[0][1] == 1
+    logged = [answer for _, answers_ in PreferenceDataset(run.preferences).read() for answer in answers_]
+    assert len(logged) == len({answer.query_id for answer in logged}), "a question is learnt from once"
+    assert len(logged) == said, "each answer decided a question, and came to the log"
