@@ -17,16 +17,12 @@ LOCAL = "local"
 """Ray's address of a cluster that a process starts for itself, whatever else runs on the machine."""
 
 
-class NoRayError(UserError):
-    """There is no Ray for the run, and nothing was done."""
-
-
 @contextmanager
 def ray_session(cpus: int) -> Iterator[None]:
     """Joins the cluster this process belongs to, or starts Ray on this machine, of `cpus` CPUs, while the block lasts.
 
     Raises:
-        NoRayError: there is none and none starts.
+        UserError: there is none and none starts.
     """
     mine = not ray.is_initialized()
     if mine:
@@ -56,9 +52,9 @@ def require_cluster() -> None:
         raise _without_ray(address, error) from error
 
 
-def _without_ray(address: str, error: Exception) -> NoRayError:
+def _without_ray(address: str, error: Exception) -> UserError:
     where = "Ray does not start here" if address == LOCAL else f"the Ray cluster at {address} cannot be joined"
-    return NoRayError(f"{where}: {in_one_line(error)}")
+    return UserError(f"{where}: {in_one_line(error)}")
 
 
 def set_ray_defaults() -> None:

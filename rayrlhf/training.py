@@ -18,7 +18,7 @@ from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
-from rayrlhf.cluster import NoRayError, ray_session, require_cluster
+from rayrlhf.cluster import ray_session, require_cluster
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.envs.gl import rendering_problem
@@ -63,15 +63,17 @@ def train(
     checkpoint.refuse_changes(folder.checkpoints, config)
     if spec.caveat:
         Progress(config.total_steps, _budget(config), enabled=progress).write(spec.caveat)
+    begun = resume is not None
     with folder.held(), native_stderr_to(folder.path / "ray.log"):
         try:
             with ray_session(_cpus(config)):
                 there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
                 _require_gpus(config, there.get("GPU", 0))
                 with _asking(config, folder, people) as queue:
+                    begun = True
                     return _to_the_end(config, folder, resume is not None, progress, queue)
-        except NoRayError:
-            if resume is None:
+        except UserError:
+            if not begun:
                 folder.discard()
             raise
 
@@ -191,7 +193,7 @@ def _require_gpus(config: RunConfig, there: float) -> None:
     rewards = 0 if config.mode == "oracle" else resources.reward_actors
     wanted = max(1, resources.learners) * resources.gpus_per_learner + rewards * resources.reward_gpus
     if wanted > there:
-        raise NoRayError(
+        raise UserError(
             f"the run wants {wanted:g} GPUs, and there are {there:g}: lower resources.gpus_per_learner (of each "
             "learner) or resources.reward_gpus (of each reward actor); 0 computes on the CPU"
         )
