@@ -20,7 +20,7 @@ from rayrlhf.actors.placement import start_roles
 from rayrlhf.algorithms.checkpoint import ensemble_file
 from rayrlhf.algorithms.roles import Ref, SessionOutcome
 from rayrlhf.config import RunConfig
-from rayrlhf.preferences.answers import Answer, Labels, labels_from
+from rayrlhf.preferences.answers import Answer, Choice, Labels, labels_from
 from rayrlhf.preferences.client import QueueAddress
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.segments import Queries
@@ -205,9 +205,12 @@ class FeedbackLoop:
             queries, said = self._log.read_session(session)
             self._keep(session, said)
         else:
-            queries = self._select(session, count)
+            queries, pairs = self._select(session, count)
             if self._people is not None:
+                tests = self._tests(session, count, pairs)
                 self._people.keep(queries, ray.get(self._trajectories("chosen_moments")))
+                if tests is not None:
+                    self._people.test(*tests)
             self._log.append(queries, [])
         self._newest, self._held = queries, session + 1
         return queries, said
@@ -273,14 +276,26 @@ class FeedbackLoop:
         answers = self.answers + sum(len(said) for _, said in fresh)
         return SessionOutcome(session, self.labels + new, answers, self._publish(), version, metrics)
 
-    def _select(self, session: int, count: int) -> Queries:
+    def _select(self, session: int, count: int) -> tuple[Queries, Ref]:
+        """The questions, and the candidates among which they were chosen."""
         # the first session is uniform: an ensemble that has seen no label has nothing to disagree about (PEBBLE)
         informed = self.labels > 0 and self._run.queries.selection != "uniform"
-        pairs = self._trajectories("candidates", session, count, self._run.queries.candidates if informed else 1)
+        factor = self._run.queries.candidates if informed else 1
+        pairs = self._trajectories("candidates", session, count, factor + (self._num_tests(count) > 0))
         method = self._run.queries.selection if informed else "uniform"
         logits = [role("pair_logits", pairs) for role in self._ensemble] if method in SCORES else []
         queries: Queries = ray.get(self._trajectories("choose", session, count, method, pairs, *logits))
-        return queries
+        return queries, pairs
+
+    def _num_tests(self, count: int) -> int:
+        """Questions that test people, for `count` that do not."""
+        every = self._run.queue.gold_every
+        return -(-count // every) if self._people is not None and every else 0
+
+    def _tests(self, session: int, count: int, pairs: Ref) -> tuple[Queries, dict[str, Choice]] | None:
+        """Questions whose answer is known, since the true reward tells it."""
+        wanted = self._num_tests(count)
+        return ray.get(self._trajectories("tests", session, wanted, pairs)) if wanted else None
 
     def _fit_to(self, parts: list[Labels]) -> dict[str, float]:
         for labels in parts:

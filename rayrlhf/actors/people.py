@@ -3,13 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rayrlhf.actors.renderer import Studio
 from rayrlhf.config import RunConfig
 from rayrlhf.envs.instructions import sentence_of
 from rayrlhf.errors import UserError
+from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.client import QueueAddress, QueueClient
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.preferences.segments import Queries
@@ -45,6 +46,10 @@ class People:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._look_after, name="people", daemon=True)
         self._thread.start()
+
+    def test(self, queries: Queries, known: Mapping[str, Choice]) -> None:
+        """Puts questions whose answers are `known`, to see how people answer them."""
+        self.teacher.ask(self.showable(queries), known)
 
     def tell(self, doing: Doing) -> None:
         """Keeps what training does for the next time that people are told."""

@@ -15,7 +15,7 @@ from rayrlhf.algorithms.collector import environment_of
 from rayrlhf.algorithms.files import read_arrays, write_arrays
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import SessionError
-from rayrlhf.preferences.answers import Labels
+from rayrlhf.preferences.answers import Choice, Labels
 from rayrlhf.preferences.fragments import Floats, Fragment
 from rayrlhf.preferences.segments import Queries, Segments, query_id
 from rayrlhf.preferences.trajectories import TrajectoryStore
@@ -34,6 +34,7 @@ class TrajectoryRole:
         self._store = TrajectoryStore(run.queries.recent_episodes, obs_dim=obs_dim, action_dim=action_dim)
         self._moments: TrajectoryStore | None = None
         self._chosen: Arrays = {}
+        self._index = np.empty(0, np.int64)
         self._labelled: list[Labels] = []
 
     def add(self, *fragments: Fragment) -> None:
@@ -82,11 +83,26 @@ class TrajectoryRole:
         ids = tuple(query_id(self._name, session, i) for i in range(count))
         typical = self._store.typical_return(self._run.queries.segment_length)
         queries = Queries(ids, session, left.take(index), right.take(index), typical)
-        self._chosen = self._moments_of(queries)
+        self._index, self._chosen = index, self._moments_of(queries)
         return queries
 
+    def tests(self, session: int, count: int, pairs: Pairs) -> tuple[Queries, dict[str, Choice]]:
+        """Up to `count` other pairs, those whose true returns are farthest apart, with the answer that these give.
+
+        After `choose`, for the same `pairs`.
+        """
+        left, right = pairs
+        gap = right.reward.sum(1) - left.reward.sum(1)
+        gap[self._index] = 0
+        best = np.argsort(-np.abs(gap), kind="stable")[:count]
+        best = best[gap[best] != 0]
+        ids = tuple(f"{query_id(self._name, session, i)}-test" for i in range(len(best)))
+        queries = Queries(ids, session, left.take(best), right.take(best))
+        self._chosen |= self._moments_of(queries)
+        return queries, {key: "right" if gap[i] > 0 else "left" for key, i in zip(ids, best, strict=True)}
+
     def chosen_moments(self) -> Arrays:
-        """What it takes to draw both segments `[T, M]` of each query chosen last, by `ID/left` and `ID/right`.
+        """What it takes to draw both segments `[T, M]` of each query and test chosen last: `ID/left` and `ID/right`.
 
         As far as it is stored: not of episodes from before people were asked.
         """

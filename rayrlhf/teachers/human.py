@@ -1,9 +1,9 @@
 """People as the teacher, through the queue of questions."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from rayrlhf.preferences.answers import Answer
+from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.segments import Queries
 from rayrlhf.preferences.store import Decision, Question, Run, UnavailableError
@@ -26,10 +26,14 @@ class HumanTeacher:
         self._received: list[str] = []
         self._away = False
 
-    def ask(self, queries: Queries) -> None:
-        """Puts `queries`; ids that were put before are handed out once more when they are decided."""
+    def ask(self, queries: Queries, known: Mapping[str, Choice] | None = None) -> None:
+        """Puts `queries`; ids that were put before are handed out once more when they are decided.
+
+        Those whose answer is `known` test people, and nothing is handed out.
+        """
         self._unasked += [
-            Question(key, queries.session, position, ready=False) for position, key in enumerate(queries.ids)
+            Question(key, queries.session, position, gold=(known or {}).get(key), ready=False)
+            for position, key in enumerate(queries.ids)
         ]
         self._reach(self._put)
 

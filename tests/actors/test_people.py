@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import ray
 from queue_server import Server
+from sqlalchemy import func, select
 from support import Make, advance, changed
 
 from rayrlhf.actors.feedback import FeedbackLoop
@@ -27,6 +28,7 @@ from rayrlhf.preferences.client import QueueAddress, QueueClient
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.store import Database, Reports
 from rayrlhf.preferences.store.records import clip_name
+from rayrlhf.preferences.store.tables import queries
 from rayrlhf.preferences.wire import Shown
 from rayrlhf.training import train
 
@@ -117,6 +119,24 @@ def test_what_several_people_say_is_one_soft_label(
     assert set(labels.target.tolist()) <= {0.25, 0.75}
     assert algorithm.progress.answers == 8
     assert ray.get(algorithm.feedback._ensemble[0]("fit")).loss.mean() > 0.4, "it was fitted to soft targets"
+
+
+def test_people_are_tested_by_what_the_true_reward_tells(small_run: RunConfig, make: Make, server: Server) -> None:
+    """Every second question is one whose answer is known; it makes no label, and a trainer sees how it was answered."""
+    algorithm = make(asking(small_run, queue={"gold_every": 2}), feedback=loop_of(server))
+    advance(algorithm, 320)
+    ready = select(func.count()).where(queries.c.ready)
+    with Database(server.settings.database).reading() as store:
+        until(lambda: store.scalar(ready) == 6)
+    with server.client() as person, server.client("trainer") as trainer:
+        for _ in range(6):  # the four questions and the two tests
+            [question] = shown(person, 1)
+            person.answer(question.lease, "equal")
+        until(lambda: person.lease("run") == [])
+        [seen] = trainer.people("run")
+        assert (seen.answers, seen.gold) == (6, (0, 2))
+        trained_until(algorithm, lambda: algorithm.progress.labels == 4)
+        assert len(list(trainer.answered("run"))) == 4
 
 
 def test_training_goes_on_while_the_queue_is_away_and_catches_up(
