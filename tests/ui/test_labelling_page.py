@@ -1,5 +1,6 @@
 """The label view in a real browser, before a real queue with real clips."""
 
+import random
 import statistics
 import time
 
@@ -132,6 +133,44 @@ def test_an_answer_that_was_not_sent_is_taken_back_too(visit, trainer) -> None:
     person.saved()
     assert list(votes(trainer).values()) == [["skip"]]
     assert person.pair() == second
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_on_the_way_the_last_word_is_stored(visit, trainer, seed: int) -> None:
+    """Calls fail before they arrive or after, or are slow, while somebody answers and takes back."""
+    asked = ask(trainer, 12, settle_seconds=60)
+    rng, person = random.Random(seed), visit()
+
+    def disturb(route) -> None:
+        fate = rng.random()
+        if fate < 0.2:
+            route.abort()
+        elif fate < 0.4:
+            route.fetch()
+            route.abort()
+        elif fate < 0.5:
+            route.fulfill(status=503, headers={"Retry-After": "1"}, body="{}")
+        else:
+            route.continue_()
+
+    person.page.route("**/v1/answers*", disturb)
+    person.page.route("**/v1/answers/*", disturb)
+    person.page.route("**/leases", disturb)
+    said: dict[frozenset[str], str] = {}
+    while len(said) < len(asked):
+        pair = frozenset(person.pair())
+        assert pair not in said, "nothing is asked twice"
+        said[pair] = rng.choice(["equal", "skip"])
+        person.press({"equal": "0", "skip": "s"}[said[pair]])
+        if rng.random() < 0.3:
+            person.page.keyboard.press("z")
+            assert frozenset(person.pair()) == pair
+            del said[pair]
+    person.page.unroute_all()
+    person.saved()
+    assert {frozenset(asked[name]): choices for name, choices in votes(trainer).items()} == {
+        pair: [choice] for pair, choice in said.items()
+    }
 
 
 def test_too_late_to_take_back(visit, trainer) -> None:
