@@ -134,9 +134,10 @@ def seen(page: Page) -> None:
 
 
 def answered(page: Page) -> None:
-    """The next pair, after an answer."""
-    seen(page)
-    page.keyboard.press("1")
+    """Another pair, after some answers."""
+    for key in "120":
+        seen(page)
+        page.keyboard.press(key)
     seen(page)
 
 

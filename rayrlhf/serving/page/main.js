@@ -79,7 +79,7 @@ class Page {
     byId("views").hidden = this.#allowed.length < 2;
     for (const id of ["help-button", "status"]) byId(id).hidden = !this.#labels;
     byId("run").onchange = () => this.#go({ run: byId("run").value });
-    addEventListener("hashchange", () => this.#follow());
+    addEventListener("hashchange", () => this.#open());
     addEventListener("keydown", (event) => this.#press(event));
     setUpSettings(this.#keys, this.#account, () => {
       forgetToken();
@@ -117,16 +117,6 @@ class Page {
 
   #go(change) {
     location.hash = new URLSearchParams({ ...this.#place, ...change });
-  }
-
-  /** The address has changed: another view, another run, or the link of another account. */
-  #follow() {
-    if (this.#place.token) {
-      takeToken();
-      location.reload();
-    } else {
-      this.#open();
-    }
   }
 
   /** Opens the view and the run that the address names, unless they are open. */
@@ -186,8 +176,16 @@ class Page {
   }
 }
 
+/** A link that is opened in this very tab changes no more than what follows the `#`. */
+function followLinks() {
+  if (!new URLSearchParams(location.hash.slice(1)).has("token")) return;
+  takeToken();
+  location.reload();
+}
+
 async function start() {
   const token = takeToken();
+  addEventListener("hashchange", followLinks);
   releaseAfterClicks(document);
   if (!token) return askForToken();
   let page = null;
