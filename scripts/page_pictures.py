@@ -182,14 +182,14 @@ def main(folder: Path) -> None:
         link = {name: f"{url}/#token={token}" for name, token in tokens.items()}
         tablet = {"viewport": {"width": 820, "height": 1180}}
         for name, start, act, context in (
+            ("browse", f"{link['tina']}&view=browse", browsed, {}),
+            ("browse-dark", f"{link['tina']}&view=browse", browsed, {"color_scheme": "dark"}),
+            ("people", f"{link['tina']}&view=people", looked_at, {}),
             ("label", link["anna"], answered, {}),
             ("dark", link["ben"], answered, {"color_scheme": "dark"}),
             ("tablet", link["ben"], answered, tablet),
             ("help", link["anna"], opened("help"), {}),
             ("settings", link["anna"], opened("settings"), {}),
-            ("browse", f"{link['tina']}&view=browse", browsed, {}),
-            ("browse-dark", f"{link['tina']}&view=browse", browsed, {"color_scheme": "dark"}),
-            ("people", f"{link['tina']}&view=people", looked_at, {}),
             ("admin", f"{link['ada']}&view=accounts", made, {}),
         ):
             shoot(browser, folder / f"page-{name}.png", start, act, **context)

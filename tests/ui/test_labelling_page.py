@@ -62,6 +62,20 @@ def test_a_server_that_goes_and_comes_loses_and_doubles_nothing(visit, trainer, 
     print(f"\nnext pair after {statistics.median(times):.0f} ms (median), {times[-2]:.0f} ms (p95), of {len(times)}")
 
 
+def test_a_server_that_is_away_is_said_to_be(visit, trainer, server) -> None:
+    ask(trainer, 2)
+    person = visit()
+    person.press("1")
+    person.ready()
+    server.stop()
+    person.press("1")
+    person.said("The server cannot be reached just now.")
+    server.start()
+    person.said("You have answered everything there is.")
+    person.saved()
+    assert [len(said) for said in votes(trainer).values()] == [1, 1]
+
+
 def test_answers_that_wait_outlive_the_page(visit, trainer) -> None:
     asked = ask(trainer, 6)
     person = visit()

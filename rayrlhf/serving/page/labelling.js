@@ -12,6 +12,7 @@ const CHOICES = ["left", "right", "equal", "skip"];
 const MOST_SECONDS = 86_400; // the longest time that an answer may carry
 const MOST_SHOWN = 600; // seconds for which undo is offered
 const MOST_BACK = 5; // answers that can be taken back one after the other
+const AWAY = "The server cannot be reached just now. Your answers are kept, and this page tries again by itself.";
 const labelOf = (id) => ACTIONS.find((action) => action.id === id).label;
 
 /** The label view of one run, until it is closed. */
@@ -138,10 +139,12 @@ export class Labelling {
     const question = this.#hand.first;
     for (const { pair } of this.#hand.questions) if (!pair.element) byId("pairs").append(this.#controls.frame(pair));
     if (question !== this.#shown) this.#change(question);
+    const known = this.#hand.asked && !this.#hand.away;
     byId("question").hidden = question === null;
-    byId("waiting").hidden = question !== null || !this.#hand.asked;
-    byId("loading").hidden = question !== null || this.#hand.asked;
-    if (question === null && this.#hand.asked) this.#showWaiting();
+    byId("waiting").hidden = question !== null || !known;
+    byId("loading").hidden = question !== null || known;
+    byId("loading").textContent = this.#hand.away ? AWAY : "Asking for questions …";
+    if (question === null && known) this.#showWaiting();
     this.#showChoices();
   }
 
