@@ -3,7 +3,7 @@
 import { Accounts } from "./accounts.js";
 import { Api, patiently, sleep } from "./api.js";
 import { Browse } from "./browse.js";
-import { byId, counted, make, releaseAfterClicks } from "./dom.js";
+import { byId, make, number, releaseAfterClicks } from "./dom.js";
 import { Keys } from "./keys.js";
 import { Labelling } from "./labelling.js";
 import { Outbox } from "./outbox.js";
@@ -152,7 +152,7 @@ class Page {
 
   #showRuns() {
     const options = this.#runs.map(({ name, open }) =>
-      make("option", { value: name, textContent: `${name} (${counted(open, "open question")})` }),
+      make("option", { value: name, textContent: `${name} (${number(open)} open)` }),
     );
     const chosen = this.#view?.run;
     if (document.activeElement === byId("run")) return; // somebody is choosing
