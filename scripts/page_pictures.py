@@ -38,8 +38,8 @@ GUIDELINES = """Look at the drawer first: the further it comes out, the better.
 If it stays shut in both clips, choose the one in which the hand comes nearer to the handle.
 
 Jerky movements do not matter."""
-PEOPLE = {"anna": 0.05, "ben": 0.1, "chitra": 0.3}
-"""How often each of them says something else than the learned reward does."""
+PEOPLE = {"chitra": (16, 0.3), "anna": (12, 0.05), "ben": (7, 0.1)}
+"""How many answers each of them gives, and how often something else than the learned reward says."""
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -80,11 +80,11 @@ def ask(client: QueueClient) -> dict[str, float]:
     return {clip: sum(rewards) for clip, rewards in made}
 
 
-def answer(url: str, token: str, error: float, sums: dict[str, float], seed: int) -> None:
-    """One person's answers, who mostly says what the reward says."""
+def answer(url: str, token: str, count: int, error: float, sums: dict[str, float], seed: int) -> None:
+    """`count` answers of one person, who mostly says what the reward says."""
     rng = np.random.default_rng(seed)
     with QueueClient(url, token) as client:
-        for lease in (lease for _ in range(16) for lease in client.lease(RUN)):
+        for lease in (lease for _ in range(count) for lease in client.lease(RUN)):
             better = sums[str(lease.right_clip)] - sums[str(lease.left_clip)]
             said = "equal" if abs(better) < 1 else "right" if better > 0 else "left"
             said = str(rng.choice(["left", "right", "equal", "skip"])) if rng.random() < error else said
@@ -108,8 +108,8 @@ def queue() -> Iterator[tuple[str, dict[str, str]]]:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         with QueueClient(url, tokens["tina"]) as client:
             sums = ask(client)
-        for seed, (name, error) in enumerate(PEOPLE.items()):
-            answer(url, tokens[name], error, sums, seed)
+        for seed, (name, (count, error)) in enumerate(PEOPLE.items()):
+            answer(url, tokens[name], count, error, sums, seed)
         yield url, tokens
         server.should_exit = server.force_exit = True
         thread.join()
@@ -134,9 +134,10 @@ def seen(page: Page) -> None:
 
 
 def answered(page: Page) -> None:
-    """The next pair, after an answer."""
-    seen(page)
-    page.keyboard.press("1")
+    """Another pair, after some answers."""
+    for key in "120":
+        seen(page)
+        page.keyboard.press(key)
     seen(page)
 
 
@@ -181,14 +182,14 @@ def main(folder: Path) -> None:
         link = {name: f"{url}/#token={token}" for name, token in tokens.items()}
         tablet = {"viewport": {"width": 820, "height": 1180}}
         for name, start, act, context in (
+            ("browse", f"{link['tina']}&view=browse", browsed, {}),
+            ("browse-dark", f"{link['tina']}&view=browse", browsed, {"color_scheme": "dark"}),
+            ("people", f"{link['tina']}&view=people", looked_at, {}),
             ("label", link["anna"], answered, {}),
             ("dark", link["ben"], answered, {"color_scheme": "dark"}),
             ("tablet", link["ben"], answered, tablet),
             ("help", link["anna"], opened("help"), {}),
             ("settings", link["anna"], opened("settings"), {}),
-            ("browse", f"{link['tina']}&view=browse", browsed, {}),
-            ("browse-dark", f"{link['tina']}&view=browse", browsed, {"color_scheme": "dark"}),
-            ("people", f"{link['tina']}&view=people", looked_at, {}),
             ("admin", f"{link['ada']}&view=accounts", made, {}),
         ):
             shoot(browser, folder / f"page-{name}.png", start, act, **context)

@@ -1,5 +1,6 @@
 """The label view in a real browser, before a real queue with real clips."""
 
+import random
 import statistics
 import time
 
@@ -59,6 +60,20 @@ def test_a_server_that_goes_and_comes_loses_and_doubles_nothing(visit, trainer, 
     times = sorted(person.page.evaluate("rayrlhf.latencies"))
     assert len(times) >= 15
     print(f"\nnext pair after {statistics.median(times):.0f} ms (median), {times[-2]:.0f} ms (p95), of {len(times)}")
+
+
+def test_a_server_that_is_away_is_said_to_be(visit, trainer, server) -> None:
+    ask(trainer, 2)
+    person = visit()
+    person.press("1")
+    person.ready()
+    server.stop()
+    person.press("1")
+    person.said("The server cannot be reached just now.")
+    server.start()
+    person.said("You have answered everything there is.")
+    person.saved()
+    assert [len(said) for said in votes(trainer).values()] == [1, 1]
 
 
 def test_answers_that_wait_outlive_the_page(visit, trainer) -> None:
@@ -132,6 +147,43 @@ def test_an_answer_that_was_not_sent_is_taken_back_too(visit, trainer) -> None:
     person.saved()
     assert list(votes(trainer).values()) == [["skip"]]
     assert person.pair() == second
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_on_the_way_the_last_word_is_stored(visit, trainer, seed: int) -> None:
+    """Calls fail before they arrive or after, or are slow, while somebody answers and takes back."""
+    asked = ask(trainer, 12, settle_seconds=60)
+    rng, person = random.Random(seed), visit()
+    said: dict[frozenset[str], str] = {}
+
+    def disturb(route) -> None:
+        fate = rng.random() if len(said) < len(asked) else 1.0  # in the end the network is well again
+        if fate < 0.2:
+            route.abort()
+        elif fate < 0.4:
+            route.fetch()
+            route.abort()
+        elif fate < 0.5:
+            route.fulfill(status=503, headers={"Retry-After": "1"}, body="{}")
+        else:
+            route.continue_()
+
+    person.page.route("**/v1/answers*", disturb)
+    person.page.route("**/v1/answers/*", disturb)
+    person.page.route("**/leases", disturb)
+    while len(said) < len(asked):
+        pair = frozenset(person.pair())
+        assert pair not in said, "nothing is asked twice"
+        said[pair] = rng.choice(["equal", "skip"])
+        person.press({"equal": "0", "skip": "s"}[said[pair]])
+        if rng.random() < 0.3:
+            person.page.keyboard.press("z")
+            assert frozenset(person.pair()) == pair
+            del said[pair]
+    person.saved()
+    assert {frozenset(asked[name]): choices for name, choices in votes(trainer).items()} == {
+        pair: [choice] for pair, choice in said.items()
+    }
 
 
 def test_too_late_to_take_back(visit, trainer) -> None:
@@ -333,11 +385,16 @@ def test_a_token_that_ended_keeps_what_waits(visit, trainer, server) -> None:
     assert len(votes(trainer)) == 1
 
 
-def test_without_a_token_it_asks_for_one(visit, server) -> None:
+def test_without_a_token_it_asks_for_one(visit, trainer, server) -> None:
     person = visit(None)
     person.page.goto(server.url)
     person.said("paste your token here")
     assert not [url for url in person.requests if "/v1/" in url]
+    ask(trainer, 1)
+    person.open(server.tokens["annotator"])  # in the same tab
+    person.ready()
+    person.page.goto(server.url)  # from now on without the link
+    person.ready()
 
 
 def test_what_people_write_is_only_text(visit, trainer) -> None:

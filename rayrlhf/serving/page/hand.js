@@ -71,6 +71,7 @@ export class Hand extends EventTarget {
     this.#given = outbox.leases;
     this.questions = [];
     this.asked = false; // whether the server has said what there is
+    this.away = false; // whether it did not answer when it was last asked
     for (const name of INPUTS) addEventListener(name, this.#noteInput, { passive: true });
     this.#timer = setInterval(() => this.#renew(), 1000);
   }
@@ -110,7 +111,7 @@ export class Hand extends EventTarget {
     try {
       while (this.#again && this.#open) {
         this.#again = false;
-        await patiently(() => this.#ask(), () => this.#open);
+        await patiently(() => this.#askOnce(), () => this.#open);
       }
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
@@ -125,6 +126,16 @@ export class Hand extends EventTarget {
     clearInterval(this.#timer);
     for (const name of INPUTS) removeEventListener(name, this.#noteInput);
     this.#keepOnly(() => false);
+  }
+
+  async #askOnce() {
+    try {
+      await this.#ask();
+    } catch (problem) {
+      this.away = true;
+      if (this.#open) this.dispatchEvent(new Event("change"));
+      throw problem;
+    }
   }
 
   async #ask() {
@@ -144,6 +155,7 @@ export class Hand extends EventTarget {
       if (!this.#given.has(shown.lease)) this.questions.push(new Question(this.#api, shown));
     }
     this.asked = true;
+    this.away = false;
     this.#askedAt = performance.now();
     if (first && first.state === "freed") this.dispatchEvent(new Event("lost"));
     this.dispatchEvent(new Event("change"));

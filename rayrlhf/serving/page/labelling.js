@@ -12,6 +12,7 @@ const CHOICES = ["left", "right", "equal", "skip"];
 const MOST_SECONDS = 86_400; // the longest time that an answer may carry
 const MOST_SHOWN = 600; // seconds for which undo is offered
 const MOST_BACK = 5; // answers that can be taken back one after the other
+const AWAY = "The server cannot be reached just now. Your answers are kept, and this page tries again by itself.";
 const labelOf = (id) => ACTIONS.find((action) => action.id === id).label;
 
 /** The label view of one run, until it is closed. */
@@ -142,10 +143,12 @@ export class Labelling {
       Object.assign(pair.element.dataset, { lease, left: clips[0], right: clips[1] }); // for programs that answer
     }
     if (question !== this.#shown) this.#change(question);
+    const known = this.#hand.asked && !this.#hand.away;
     byId("question").hidden = question === null;
-    byId("waiting").hidden = question !== null || !this.#hand.asked;
-    byId("loading").hidden = question !== null || this.#hand.asked;
-    if (question === null && this.#hand.asked) this.#showWaiting();
+    byId("waiting").hidden = question !== null || !known;
+    byId("loading").hidden = question !== null || known;
+    byId("loading").textContent = this.#hand.away ? AWAY : "Asking for questions …";
+    if (question === null && known) this.#showWaiting();
     this.#showChoices();
   }
 

@@ -3,7 +3,7 @@
 import { Accounts } from "./accounts.js";
 import { Api, patiently, sleep } from "./api.js";
 import { Browse } from "./browse.js";
-import { byId, counted, make, releaseAfterClicks } from "./dom.js";
+import { byId, make, number, releaseAfterClicks } from "./dom.js";
 import { Keys } from "./keys.js";
 import { Labelling } from "./labelling.js";
 import { Outbox } from "./outbox.js";
@@ -79,7 +79,7 @@ class Page {
     byId("views").hidden = this.#allowed.length < 2;
     for (const id of ["help-button", "status"]) byId(id).hidden = !this.#labels;
     byId("run").onchange = () => this.#go({ run: byId("run").value });
-    addEventListener("hashchange", () => this.#follow());
+    addEventListener("hashchange", () => this.#open());
     addEventListener("keydown", (event) => this.#press(event));
     setUpSettings(this.#keys, this.#account, () => {
       forgetToken();
@@ -119,16 +119,6 @@ class Page {
     location.hash = new URLSearchParams({ ...this.#place, ...change });
   }
 
-  /** The address has changed: another view, another run, or the link of another account. */
-  #follow() {
-    if (this.#place.token) {
-      takeToken();
-      location.reload();
-    } else {
-      this.#open();
-    }
-  }
-
   /** Opens the view and the run that the address names, unless they are open. */
   #open() {
     if (this.#closed) return;
@@ -162,7 +152,7 @@ class Page {
 
   #showRuns() {
     const options = this.#runs.map(({ name, open }) =>
-      make("option", { value: name, textContent: `${name} (${counted(open, "open question")})` }),
+      make("option", { value: name, textContent: `${name} (${number(open)} open)` }),
     );
     const chosen = this.#view?.run;
     if (document.activeElement === byId("run")) return; // somebody is choosing
@@ -186,8 +176,16 @@ class Page {
   }
 }
 
+/** A link that is opened in this very tab changes no more than what follows the `#`. */
+function followLinks() {
+  if (!new URLSearchParams(location.hash.slice(1)).has("token")) return;
+  takeToken();
+  location.reload();
+}
+
 async function start() {
   const token = takeToken();
+  addEventListener("hashchange", followLinks);
   releaseAfterClicks(document);
   if (!token) return askForToken();
   let page = null;
