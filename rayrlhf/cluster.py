@@ -5,9 +5,9 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from rayrlhf.errors import UserError, in_one_line
 
@@ -26,11 +26,13 @@ def ray_session(cpus: int) -> Iterator[None]:
     """
     mine = not ray.is_initialized()
     if mine:
-        set_ray_defaults()
         address = os.environ.get("RAY_ADDRESS") or LOCAL
-        local: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == LOCAL else {}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+            if address == LOCAL:
+                start_ray(cpus)
+            else:
+                set_ray_defaults()
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # Ray raises ConnectionError, RuntimeError and plain Exception
             raise _without_ray(address, error) from error
     try:
@@ -38,6 +40,20 @@ def ray_session(cpus: int) -> Iterator[None]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def start_ray(cpus: int) -> None:
+    """A Ray of this process's own, of `cpus` CPUs, that nobody beyond this machine reaches.
+
+    Whoever reaches a Ray's ports can run code there, and by default they are open to the network.
+    """
+    set_ray_defaults()
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when Ray is imported: too early for us
+    try:
+        ray.init(LOCAL, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
 
 
 def require_cluster() -> None:

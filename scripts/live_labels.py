@@ -5,7 +5,7 @@
 
 Whoever answers knows the true reward behind each clip and presses 1 or 2, after PAUSE seconds of looking; everything
 else is as for a person: the link that training prints, headless Chromium, no call to the queue but the page's own. One
-JSON row a seed: labels, answers, success, minutes, seconds that training waited, and milliseconds from a key's press to
+JSON row a seed: labels, answers, success, minutes, seconds that sessions took for the queue and its answers, and milliseconds from a key's press to
 the next pair. CHROMIUM names the browser.
 """
 
@@ -102,14 +102,15 @@ def live(seed: int, options: argparse.Namespace, browser: str) -> dict[str, Any]
         latencies = sorted(answer(page, run, training, options.pause, options.most))
         chromium.close()
     summary = json.loads(log.read_text(errors="replace").splitlines()[-1])
-    rows = run.metrics()
+    # a session's stand in the rows until the next
+    by_session = {row["sessions"]: row.get("teacher_seconds") or 0.0 for row in run.metrics() if row.get("sessions")}
     return {
         "seed": seed,
         "labels": summary["labels"],
         "answers": summary["answers"],
         "success": summary["success_rate"],
         "minutes": summary["wall_seconds"] / 60,
-        "training_waited_seconds": sum(row.get("wait_seconds") or 0.0 for row in rows),
+        "teacher_seconds": sum(by_session.values()),
         "next_pair_ms": statistics.median(latencies) if latencies else None,
         "next_pair_ms_p95": latencies[int(0.95 * len(latencies))] if latencies else None,
     }

@@ -13,7 +13,7 @@ from queue_server import Server
 from support import SMALL, Make, build, small
 
 from rayrlhf.algorithms.pebble import Pebble
-from rayrlhf.cluster import LOCAL, set_ray_defaults
+from rayrlhf.cluster import start_ray
 from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.serving.settings import QueueSettings
@@ -30,11 +30,10 @@ logging.getLogger("ray.rllib").setLevel(logging.ERROR)
 def ray_session() -> Iterator[None]:
     """Ray on this machine with more logical CPUs than cores, so that nothing waits for a place."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    set_ray_defaults()
     # what lies beside the tests, such as environments that break, is there in Ray's processes too
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    ray.init(LOCAL, num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    start_ray(8)
     yield
     ray.shutdown()
 

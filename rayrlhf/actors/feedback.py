@@ -174,7 +174,7 @@ class FeedbackLoop:
             answered = time.perf_counter()
             with self._fitting:
                 if not abandoned.is_set():
-                    metrics = {"query_seconds": answered - begin - waited, "wait_seconds": waited}
+                    metrics = {"query_seconds": answered - begin - waited, "teacher_seconds": waited}
                     future.set_result(self._learn(session, metrics))
         except BaseException as error:  # raised again where the outcome is asked for
             future.set_exception(error)
@@ -182,21 +182,22 @@ class FeedbackLoop:
     def _ask(self, session: int, count: int, abandoned: threading.Event) -> float:
         """Asks the questions of `session` and takes in what has been answered, to earlier ones too.
 
-        The seconds that training was made to wait for answers.
+        The seconds that it took the teacher: its calls and, with `teacher.wait`, the wait for answers.
         """
         asked: tuple[str, ...] = ()
+        begin = time.perf_counter()
         if count:
             with self._teacher_in_use:
                 queries, said = self._questions(session, count)
+                begin = time.perf_counter()
                 self._put(queries, said)
             asked = queries.ids
         self._collect()
-        begin = time.perf_counter()
         while self._run.teacher.wait and not self._open.keys().isdisjoint(asked):
             if abandoned.wait(WAIT_POLL_SECONDS):
                 break
             self._collect()
-        return time.perf_counter() - begin if self._run.teacher.wait else 0.0
+        return time.perf_counter() - begin
 
     def _questions(self, session: int, count: int) -> tuple[Queries, list[Answer]]:
         """New ones, or those that the log holds of a session that a crash or Ctrl-C cut off, with their answers."""

@@ -15,7 +15,7 @@ from rayrlhf.algorithms.env_runner import spaces_of
 from rayrlhf.algorithms.learner import PebbleLearner
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.bench.reference_sac import TensorReplay
-from rayrlhf.cluster import LOCAL, set_ray_defaults
+from rayrlhf.cluster import start_ray
 from rayrlhf.config import RunConfig
 from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.preferences.trajectories import TrajectoryStore
@@ -33,8 +33,7 @@ def ray_session(cpus: int = 16) -> Iterator[None]:
     mine = not ray.is_initialized()
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     if mine:
-        set_ray_defaults()
-        ray.init(LOCAL, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        start_ray(cpus)
     try:
         yield
     finally:

@@ -186,7 +186,7 @@ def _session(report: Report, options: End2EndBench) -> None:
                 lambda learner: learner.reward_with("ensemble", outcome.weights, outcome.version)
             )
             seconds.setdefault("relabel", []).append(time.perf_counter() - answered)
-            for part in ("query_seconds", "fit_seconds"):
+            for part in ("query_seconds", "teacher_seconds", "fit_seconds"):
                 seconds.setdefault(part.removesuffix("_seconds"), []).append(outcome.metrics[part])
             seconds.setdefault("whole", []).append(time.perf_counter() - begin)
             number += 1

@@ -125,9 +125,13 @@ def test_people_are_tested_by_what_the_true_reward_tells(small_run: RunConfig, m
     """Every second question is one whose answer is known; it makes no label, and a trainer sees how it was answered."""
     algorithm = make(asking(small_run, queue={"gold_every": 2}), feedback=loop_of(server))
     advance(algorithm, 320)
-    ready = select(func.count()).where(queries.c.ready)
-    with Database(server.settings.database).reading() as store:
-        until(lambda: store.scalar(ready) == 6)
+    database = Database(server.settings.database)
+
+    def ready() -> int:
+        with database.reading() as store:
+            return store.scalar(select(func.count()).where(queries.c.ready)) or 0
+
+    until(lambda: ready() == 6)
     with server.client() as person, server.client("trainer") as trainer:
         for _ in range(6):  # the four questions and the two tests
             [question] = shown(person, 1)
