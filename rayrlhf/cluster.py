@@ -26,6 +26,7 @@ def ray_session(cpus: int) -> Iterator[None]:
     """
     mine = not ray.is_initialized()
     if mine:
+        require_cluster()
         address = os.environ.get("RAY_ADDRESS") or LOCAL
         try:
             if address == LOCAL:

@@ -6,14 +6,14 @@ from pathlib import Path
 from rayrlhf.errors import UserError
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replaces `path` by `content` in one step, on disk before this returns.
+def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
+    """Replaces `path` by `content` in one step, on disk before this returns; `mode` is less what the umask takes.
 
     Raises `UserError` where the disk is full or the folder cannot be written; the old file then stays as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())

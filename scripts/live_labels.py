@@ -71,7 +71,7 @@ def answer(page: Page, run: RunDirectory, training: subprocess.Popen[bytes], pau
             page.wait_for_timeout(1000 * pause)
             page.keyboard.press(truth.prefers(shown["left"], shown["right"]))
             given, last = given + 1, shown["lease"]
-            latencies = page.evaluate("rayrlhf.latencies")
+            latencies = max(latencies, page.evaluate("rayrlhf.latencies"), key=len)
         except Error:  # the run is over, and its page with it
             continue
     while training.poll() is None:
@@ -82,7 +82,9 @@ def answer(page: Page, run: RunDirectory, training: subprocess.Popen[bytes], pau
 def link_of(run: RunDirectory) -> str:
     """The link that training prints for whoever answers."""
     log = run.path.parent / f"{run.path.name}.log"
-    while not (found := LINK.search(log.read_text(errors="replace"))):
+    while not (found := LINK.search(text := log.read_text(errors="replace"))):
+        if "rayrlhf: " in text:
+            sys.exit(text)
         time.sleep(0.2)
     return found[0]
 

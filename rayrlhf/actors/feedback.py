@@ -4,6 +4,7 @@ The driver's side of the roles around the reward model. Sessions run in a thread
 wait for actors and teachers; training goes on meanwhile.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Collection
@@ -28,6 +29,8 @@ from rayrlhf.preferences.wire import Doing
 from rayrlhf.queries.selection import SCORES
 from rayrlhf.rewards import FitReport, fit_together, reward_scale
 from rayrlhf.teachers import Teacher, make_teacher
+
+_log = logging.getLogger(__name__)
 
 WAIT_POLL_SECONDS = 0.05
 DRAWN_SESSIONS = 5
@@ -60,11 +63,8 @@ class FeedbackLoop:
         self._run = run
         self._log = PreferenceDataset(f"{folder}/preferences")
         name = folder.rstrip("/").rsplit("/", 1)[-1]
-        self._people = People(run, name, queue, Path(folder)) if queue is not None and run.asks_people else None
-        if teacher is None:
-            teacher = make_teacher(run.teacher, run.seed) if self._people is None else self._people.teacher
-        self._teacher = teacher
         self._trajectories, self._ensemble = start_roles(run, name, obs_dim, action_dim)
+        self._people: People | None = None
         self._thread: threading.Thread | None = None
         self._running: Future[SessionOutcome] | None = None
         self._abandoned = threading.Event()
@@ -85,6 +85,11 @@ class FeedbackLoop:
             self._room -= len(labels_from(queries, said))
             self._open |= dict.fromkeys(_unanswered(queries, said).ids, queries.session)
         self.labels, self.answers, self.version = 0, 0, 0
+        if run.asks_people and queue is not None:  # last: it starts a thread
+            self._people = People(run, name, queue, Path(folder))
+        if teacher is None:
+            teacher = make_teacher(run.teacher, run.seed) if self._people is None else self._people.teacher
+        self._teacher = teacher
 
     # --- the protocol ---
 
@@ -147,9 +152,10 @@ class FeedbackLoop:
     @property
     def open_questions(self) -> int:
         """Questions that may still be answered."""
-        newest = max(self._open.values(), default=0)
-        asked = [session for session in list(self._open.values()) if session > newest - self._run.queue.keep_sessions]
-        return len(asked) if self._people is not None else len(self._open)
+        if self._people is None or self._newest is None:
+            return len(self._open)
+        oldest = self._newest.session - self._run.queue.keep_sessions + 1
+        return sum(session >= oldest for session in list(self._open.values()))
 
     def _collect_into(self, future: Future[None]) -> None:
         try:
@@ -194,7 +200,7 @@ class FeedbackLoop:
             asked = queries.ids
         self._collect()
         while self._run.teacher.wait and not self._open.keys().isdisjoint(asked):
-            if abandoned.wait(WAIT_POLL_SECONDS):
+            if abandoned.wait(WAIT_POLL_SECONDS if self._people is None else COLLECT_SECONDS):
                 break
             self._collect()
         return time.perf_counter() - begin
@@ -220,10 +226,23 @@ class FeedbackLoop:
         """Puts what is unanswered to the teacher. It may have been asked before: by another process, of another one."""
         unanswered = _unanswered(queries, said)
         if self._people is not None:
-            unanswered = self._people.showable(unanswered)
+            unanswered = self._shown(unanswered)
         if len(unanswered):
             self._open |= dict.fromkeys(unanswered.ids, queries.session)
             self._teacher.ask(unanswered)
+
+    def _shown(self, queries: Queries) -> Queries:
+        """Those of `queries` that can be shown to people; the others are not asked."""
+        assert self._people is not None
+        showable = self._people.showable(queries)
+        if lost := set(queries.ids).difference(showable.ids):
+            for key in lost:
+                self._open.pop(key, None)
+            _log.warning(
+                "%d of %d questions of session %d are not asked: what it takes to draw them was not recorded",
+                len(lost), len(queries), queries.session,
+            )  # fmt: skip
+        return showable
 
     def _keep(self, session: int, said: list[Answer]) -> None:
         """For the next fit."""
@@ -344,14 +363,14 @@ class FeedbackLoop:
     def save(self, folder: Path) -> None:
         """Writes the roles' state; no session may be running."""
         folder.mkdir(parents=True, exist_ok=True)
-        calls = [self._trajectories("save", str(folder / "trajectories.safetensors"))]
+        calls = [self._trajectories("save", str(folder))]
         calls += [role("save", str(ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)]
         ray.get(calls)
 
     def load(self, folder: Path, *, sessions: int, labels: int, version: int, trajectories_only: bool = False) -> None:
         """Restores the roles. The log may hold more labels of the first `sessions` than the `labels` fitted."""
         cut_inside = trajectories_only or not self._run.rollout.synchronous
-        ray.get(self._trajectories("load", str(folder / "trajectories.safetensors"), cut_inside))
+        ray.get(self._trajectories("load", str(folder), cut_inside))
         if trajectories_only:
             return
         self._held = sessions

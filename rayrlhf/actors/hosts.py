@@ -5,6 +5,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayrlhf.algorithms.roles import Ref
 
@@ -39,12 +40,9 @@ def start_host(
     cpus: float,
     gpus: float = 0.0,
     threads: int = 1,
-    restarts: bool = False,
+    node: str | None = None,
 ) -> dict[str, RoleHandle]:
-    """Starts a process with `roles` and returns a handle for each.
-
-    With `restarts`, for roles that hold nothing, Ray starts it again when it dies; the calls it was at fail.
-    """
-    again = -1 if restarts else 0
-    host = ray.remote(Host).options(num_cpus=cpus, num_gpus=gpus, max_restarts=again).remote(roles, threads=threads)
+    """Starts a process with `roles`, on the `node` with this id if one is named, and returns a handle for each."""
+    place = {} if node is None else {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+    host = ray.remote(Host).options(num_cpus=cpus, num_gpus=gpus, **place).remote(roles, threads=threads)
     return {role: RoleHandle(host, role) for role in roles}

@@ -1,15 +1,20 @@
 """People around a run: what they are asked, shown and told."""
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 from rayrlhf.actors.renderer import Studio
 from rayrlhf.config import RunConfig
 from rayrlhf.envs.instructions import sentence_of
 from rayrlhf.errors import UserError
+from rayrlhf.files import write_atomically
 from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.client import QueueAddress, QueueClient
 from rayrlhf.preferences.fragments import Floats
@@ -36,7 +41,8 @@ class People:
 
     def __init__(self, run: RunConfig, name: str, queue: QueueAddress, folder: Path) -> None:
         sentence = run.people.sentence or sentence_of(run.env)
-        self._run = Run(name, run.env.task, sentence, run.people.guidelines, run.queue)
+        identity = _identity(folder / "moments" / "identity")
+        self._run = Run(name, run.env.task, sentence, run.people.guidelines, run.queue, identity)
         self._client = QueueClient(queue.url, queue.token, patience=PATIENCE)
         self._studio = Studio(run, queue, folder / "moments")
         self.teacher = HumanTeacher(self._client, self._run, self._studio.make)
@@ -44,6 +50,9 @@ class People:
         self._doing: Doing | None = None
         self._curves: list[Curves] = []
         self._closed = threading.Event()
+        self._complained = False
+        with suppress(UnavailableError):  # else it is registered when the queue is there
+            self._client.register(self._run)
         self._thread = threading.Thread(target=self._look_after, name="people", daemon=True)
         self._thread.start()
 
@@ -57,6 +66,8 @@ class People:
 
     def draw(self, queries: Queries, version: int, left: Floats, right: Floats) -> None:
         """Keeps the learned reward along both segments `[N, T]` of `queries` for the next time."""
+        if not (np.isfinite(left).all() and np.isfinite(right).all()):
+            return
         rows = zip(queries.ids, left.tolist(), right.tolist(), strict=True)
         self._curves += [Curves(key, version, tuple(one), tuple(other)) for key, one, other in rows]
 
@@ -64,13 +75,14 @@ class People:
         """Tells people that the run is over, and ends the renderer."""
         self._closed.set()
         self._thread.join(2 * PATIENCE)
-        self._doing = (self._doing or Doing(phase="")).model_copy(update={"phase": "over", "next_questions_at": None})
-        self._tell()
+        if not self._thread.is_alive():  # else the queue is away
+            doing = self._doing or Doing(phase="")
+            self._doing = doing.model_copy(update={"phase": "over", "next_questions_at": None})
+            self._tell()
         self._studio.close()
         self._client.close()
 
     def _look_after(self) -> None:
-        self._reach(lambda: self._client.register(self._run))
         told = time.monotonic() - TELL_SECONDS
         while not self._closed.wait(ROUND_SECONDS):
             self._studio.tend()
@@ -79,18 +91,30 @@ class People:
                 self._tell()
 
     def _tell(self) -> None:
-        curves, self._curves = self._curves, []
-        if self._doing is not None:
-            doing = self._doing
+        if (doing := self._doing) is not None:
             self._reach(lambda: self._client.note(self._run.name, doing))
-        if curves:
-            self._reach(lambda: self._client.keep_curves(self._run.name, curves))
+        if curves := self._curves:
+            self._curves = []
+            if not self._reach(lambda: self._client.keep_curves(self._run.name, curves)):
+                self._curves = curves + self._curves
 
-    def _reach(self, call: Callable[[], None]) -> None:
-        """Tries once: what is told later tells more. Whoever asks says where the queue is away."""
+    def _reach(self, call: Callable[[], None]) -> bool:
+        """Tries once; whether it came to the queue. Whoever asks says where that is away."""
         try:
             call()
         except (UnavailableError, RefusedError):
-            pass
+            return False
         except UserError as error:
-            _log.warning("%s", error)
+            if not self._complained:
+                _log.warning("people are not told what training does: %s", error)
+            self._complained = True
+            return False
+        return True
+
+
+def _identity(file: Path) -> str:
+    """Drawn once for a run's folder: another run of its name may not ask in the same queue."""
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, secrets.token_hex(16))
+    return file.read_text()

@@ -15,16 +15,17 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from rayrlhf.actors.hosts import start_host
+from rayrlhf.actors.hosts import RoleHandle, start_host
 from rayrlhf.algorithms.collector import environment_of, number_of
 from rayrlhf.algorithms.files import Arrays, read_arrays, write_arrays
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.config import RunConfig
 from rayrlhf.envs.clips import Stage
 from rayrlhf.errors import UserError
-from rayrlhf.preferences.client import QueueAddress, QueueClient
+from rayrlhf.preferences.client import QueueAddress, QueueClient, is_loopback
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.preferences.segments import Queries
+from rayrlhf.preferences.store import UnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +33,10 @@ NICENESS = 5
 """How far drawing stands back behind training."""
 AT_ONCE = 4
 """Questions whose clips are on their way."""
-REST_SECONDS = 5.0
+REST_SECONDS = 2.0
 """Pause after a clip that could not be made or stored."""
+TRIES = 5
+"""Of a clip that cannot be made, while others can; then its question is not shown."""
 PATIENCE = 20.0
 """Seconds that an upload is tried for before the next try waits."""
 Scene = tuple[int, Floats]
@@ -63,14 +66,16 @@ class Studio:
 
     def __init__(self, run: RunConfig, queue: QueueAddress, folder: Path) -> None:
         self._folder = folder
-        self._renderer = start_host(
-            {"renderer": partial(Renderer, run, queue)}, cpus=run.resources.renderer_cpus, restarts=True
-        )["renderer"]
+        self._start = partial(_start_renderer, run, queue)
+        self._renderer = self._start()
         self._lock = threading.Lock()
+        self._closed = False
         self._scenes: dict[str, tuple[Scene, Scene]] = {}
         self._wanted: list[str] = []
+        self._tries: dict[str, int] = {}
         self._on_their_way: dict[Ref, str] = {}
         self._rest_until = 0.0
+        self._complained = False
 
     def keep(self, queries: Queries, moments: Arrays) -> None:
         """Writes the moments of a session's questions, before these are asked."""
@@ -100,8 +105,9 @@ class Studio:
         """Takes note of what is done and sends off what comes next; returns at once, and is to be called often."""
         with self._lock:
             for reference in _finished(self._on_their_way):
-                self._take(reference, self._on_their_way.pop(reference))
-            if time.monotonic() < self._rest_until:
+                if reference in self._on_their_way:  # else it was lost with the renderer
+                    self._take(reference, self._on_their_way.pop(reference))
+            if self._closed or time.monotonic() < self._rest_until:
                 return
             while self._wanted and len(self._on_their_way) < AT_ONCE:
                 question = self._wanted.pop(0)
@@ -110,24 +116,45 @@ class Studio:
     def _take(self, reference: Ref, question: str) -> None:
         try:
             ray.get(reference)
-        except RayActorError:  # it died, and Ray starts it again
-            self._wanted.insert(0, question)
-        except (UserError, RayError) as error:
-            if not self._rest_until:
-                reason = str(getattr(error, "cause", None) or error).splitlines()[0]
-                _log.warning("clips cannot be made or stored: %s; training goes on, and it is tried again", reason)
-            self._rest_until = time.monotonic() + REST_SECONDS
+        except RayActorError as error:  # it holds nothing: another one does what it was at
+            self._wanted = [question, *self._on_their_way.values(), *self._wanted]
+            self._on_their_way = {}
+            self._rest(error)
+            self._renderer = self._start()
+        except UnavailableError as error:
             self._wanted.append(question)
+            self._rest(error)
+        except (UserError, RayError) as error:
+            self._rest(error)
+            self._tries[question] = self._tries.get(question, 0) + 1
+            if self._tries[question] < TRIES:
+                self._wanted.append(question)
         else:
-            self._rest_until = 0.0
+            self._complained = False
             self._scenes.pop(question, None)
+
+    def _rest(self, error: Exception) -> None:
+        if not self._complained:
+            reason = str(getattr(error, "cause", None) or error).splitlines()[0]
+            _log.warning("clips cannot be made or stored: %s; training goes on, and it is tried again", reason)
+        self._complained = True
+        self._rest_until = time.monotonic() + REST_SECONDS
 
     def close(self) -> None:
         """Ends the renderer."""
-        ray.kill(self._renderer.host)
+        with self._lock:
+            self._closed = True
+            ray.kill(self._renderer.host)
 
     def _file(self, session: int) -> Path:
         return self._folder / f"{session:05d}.safetensors"
+
+
+def _start_renderer(run: RunConfig, queue: QueueAddress) -> RoleHandle:
+    """On this node where only this machine reaches the queue."""
+    node = ray.get_runtime_context().get_node_id() if is_loopback(queue.host) else None
+    roles = {"renderer": partial(Renderer, run, queue)}
+    return start_host(roles, cpus=run.resources.renderer_cpus, node=node)["renderer"]
 
 
 def _finished(references: Iterable[Ref]) -> list[Ref]:

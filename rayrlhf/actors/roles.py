@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from rayrlhf import seeding
-from rayrlhf.algorithms.checkpoint import read_ensemble
+from rayrlhf.algorithms.checkpoint import moments_file, read_ensemble, trajectories_file
 from rayrlhf.algorithms.collector import environment_of
 from rayrlhf.algorithms.files import read_arrays, write_arrays
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import SessionError
 from rayrlhf.preferences.answers import Choice, Labels
-from rayrlhf.preferences.fragments import Floats, Fragment
+from rayrlhf.preferences.fragments import Floats, Fragment, Integers
 from rayrlhf.preferences.segments import Queries, Segments, query_id
 from rayrlhf.preferences.trajectories import TrajectoryStore
 from rayrlhf.queries.selection import draw_pairs, select
@@ -34,6 +34,7 @@ class TrajectoryRole:
         self._store = TrajectoryStore(run.queries.recent_episodes, obs_dim=obs_dim, action_dim=action_dim)
         self._moments: TrajectoryStore | None = None
         self._chosen: Arrays = {}
+        self._scenes: tuple[list[Floats | None], ...] = ([], [])
         self._index = np.empty(0, np.int64)
         self._labelled: list[Labels] = []
 
@@ -71,7 +72,10 @@ class TrajectoryRole:
                 "lower queries.per_session or queries.segment_length, or collect more steps before the first session"
             )
         rng = seeding.generator(self._run.seed, "candidates", session)
-        return draw_pairs(self._store, questions * factor, length, rng)
+        pairs = draw_pairs(self._store, questions * factor, length, rng)
+        # now: when the questions are chosen, an episode may have gone
+        self._scenes = tuple(self._moments_of(side) for side in pairs)
+        return pairs
 
     def choose(self, session: int, count: int, method: str, pairs: Pairs, *logits: NDArray[np.float32]) -> Queries:
         """The `count` questions among `pairs` by `method`; `logits` `[E_g, N]` where it ranks by the members."""
@@ -83,7 +87,7 @@ class TrajectoryRole:
         ids = tuple(query_id(self._name, session, i) for i in range(count))
         typical = self._store.typical_return(self._run.queries.segment_length)
         queries = Queries(ids, session, left.take(index), right.take(index), typical)
-        self._index, self._chosen = index, self._moments_of(queries)
+        self._index, self._chosen = index, self._of_candidates(ids, index)
         return queries
 
     def tests(self, session: int, count: int, pairs: Pairs) -> tuple[Queries, dict[str, Choice]]:
@@ -98,7 +102,7 @@ class TrajectoryRole:
         best = best[gap[best] != 0]
         ids = tuple(f"{query_id(self._name, session, i)}-test" for i in range(len(best)))
         queries = Queries(ids, session, left.take(best), right.take(best))
-        self._chosen |= self._moments_of(queries)
+        self._chosen |= self._of_candidates(ids, best)
         return queries, {key: "right" if gap[i] > 0 else "left" for key, i in zip(ids, best, strict=True)}
 
     def chosen_moments(self) -> Arrays:
@@ -108,15 +112,19 @@ class TrajectoryRole:
         """
         return self._chosen
 
-    def _moments_of(self, queries: Queries) -> Arrays:
-        found: Arrays = {}
+    def _moments_of(self, segments: Segments) -> list[Floats | None]:
+        """The moments `[T, M]` of each segment, as far as they are stored."""
         if self._moments is None:
-            return found
-        for side, segments in (("left", queries.left), ("right", queries.right)):
-            where = zip(queries.ids, segments.episode.tolist(), segments.start.tolist(), strict=True)
-            for key, episode, start in where:
-                moments = self._moments.observed(episode, start, segments.length)
-                if moments is not None:
+            return [None] * len(segments)
+        where = zip(segments.episode.tolist(), segments.start.tolist(), strict=True)
+        return [self._moments.observed(episode, start, segments.length) for episode, start in where]
+
+    def _of_candidates(self, ids: Sequence[str], index: Integers) -> Arrays:
+        """The moments of the candidates at `index`, by the ids that these get."""
+        found: Arrays = {}
+        for side, scenes in zip(("left", "right"), self._scenes, strict=True):
+            for key, i in zip(ids, index, strict=True):
+                if (moments := scenes[i]) is not None:
                     found[f"{key}/{side}"] = moments
         return found
 
@@ -126,17 +134,17 @@ class TrajectoryRole:
         for store in self._stores():
             store.close_open_episodes(lambda episode: chosen is None or environment_of(episode) in chosen)
 
-    def save(self, file: str) -> None:
+    def save(self, folder: str) -> None:
         """Writes the stored episodes."""
-        write_arrays(Path(file), self._store.state())
+        write_arrays(trajectories_file(Path(folder)), self._store.state())
         if self._moments is not None:
-            write_arrays(moments_file(Path(file)), self._moments.state())
+            write_arrays(moments_file(Path(folder)), self._moments.state())
 
-    def load(self, file: str, whole_episodes_only: bool) -> None:
+    def load(self, folder: str, whole_episodes_only: bool) -> None:
         """Restores them; episodes that were running are closed where they cannot go on."""
-        self._store.load_state(read_arrays(Path(file)))
-        if self._run.asks_people and moments_file(Path(file)).is_file():
-            state = read_arrays(moments_file(Path(file)))
+        self._store.load_state(read_arrays(trajectories_file(Path(folder))))
+        if self._run.asks_people and moments_file(Path(folder)).is_file():
+            state = read_arrays(moments_file(Path(folder)))
             self._moments_of_width(TrajectoryStore.obs_dim_of(state)).load_state(state)
         if whole_episodes_only:
             for store in self._stores():
@@ -198,11 +206,6 @@ class EnsembleRole:
     def load(self, folder: str) -> None:
         """Restores these members from what all roles saved in `folder`, over however many the ensemble was spread."""
         self._ensemble.load_state(take_members(read_ensemble(Path(folder)), self._ensemble.members))
-
-
-def moments_file(trajectories: Path) -> Path:
-    """Where the moments of the episodes in the file `trajectories` are."""
-    return trajectories.with_stem(f"{trajectories.stem}-moments")
 
 
 def _of_moments(fragment: Fragment, moment: Floats) -> Fragment:

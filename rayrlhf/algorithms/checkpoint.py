@@ -242,8 +242,16 @@ def load(
 
 def explored_steps(folder: Path, run: RunConfig) -> int:
     """Steps of the exploration in `folder`, whole and fit for `run`; UserError where it is not."""
-    progress = Progress(**verify(folder, run, exploration_only=True)["progress"])
+    manifest = verify(folder, run, exploration_only=True)
+    progress = Progress(**manifest["progress"])
     _require_usable_exploration(folder, progress, run)
+    if run.asks_people and (
+        manifest["made_for"]["seed"] != run.seed or not moments_file(folder / "feedback").is_file()
+    ):
+        raise UserError(
+            f"{folder} cannot be shown to people: only an exploration of the same seed that recorded how to draw it can; "
+            "explore anew (without explore.from)"
+        )
     return progress.env_steps
 
 
@@ -298,6 +306,16 @@ def seal_of(folder: Path) -> str:
     manifest = read_json(folder / MANIFEST)
     _require_seal(folder, manifest)
     return str(manifest["seal"])
+
+
+def trajectories_file(feedback: Path) -> Path:
+    """Where the newest episodes are, in the folder of the feedback."""
+    return feedback / "trajectories.safetensors"
+
+
+def moments_file(feedback: Path) -> Path:
+    """Where it is kept what it takes to draw them, if people are asked."""
+    return feedback / "moments.safetensors"
 
 
 def ensemble_file(feedback: Path, index: int) -> Path:

@@ -107,8 +107,10 @@ def _store_alone(database: Database, options: ServeQueueBench) -> float:
     store, begin, count = _fill(database, options), time.perf_counter(), 0
     while time.perf_counter() - begin < options.seconds / 2:
         person = f"annotator {count % options.annotators}"
-        [lease] = store.lease(RUN, person)
-        store.answer(person, lease.id, "equal", key=f"alone-{count:08d}")
+        leased = store.lease(RUN, person)
+        if not leased:
+            break
+        store.answer(person, leased[0].id, "equal", key=f"alone-{count:08d}")
         count += 1
     return count / (time.perf_counter() - begin)
 

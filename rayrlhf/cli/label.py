@@ -1,7 +1,9 @@
 """`rayrlhf label`: the queue and the labelling page on this machine."""
 
+import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _WRITE_SECONDS = 2.0
 _CPUS = 2
+_ME = ("me",)
+_NAME_LENGTH = 60
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class LabelOptions:
     """Folder of the queue, where it is no run's."""
     database: str | None = None
     """`postgresql://USER@HOST/NAME` instead of a file there."""
-    names: tuple[str, ...] = ("me",)
-    """Who answers; each gets a link of their own."""
+    names: tuple[str, ...] = ()
+    """Who answers; each gets a link of their own. By default those of the run, else `me`."""
     sentence: str = "Which of the two is better?"
     """With --pairs: what people are asked."""
     guidelines: str = ""
@@ -58,70 +62,87 @@ class LabelOptions:
 def run(args: Sequence[str]) -> int:
     """Carries out `rayrlhf label ARGS`."""
     options = parse(LabelOptions, args, "label")
-    if options.run is not None and options.pairs is not None:
-        raise UserError("--run and --pairs are two things: give one of them")
-    if options.once and options.pairs is None:
-        raise UserError("--once goes with --pairs")
+    _refuse_what_does_nothing(options)
     pairs = None if options.pairs is None else read_pairs(options.pairs)
     # imported here, so that help and mistakes come at once
+    from rayrlhf.cli.guard import one_line
     from rayrlhf.cluster import ray_session
-    from rayrlhf.serving.labelling import Place, labelling
+    from rayrlhf.serving.labelling import Place
     from rayrlhf.tracking import native_stderr_to
 
-    if options.run is not None:
-        folder = RunDirectory.open(options.run)
-        with folder.held(), native_stderr_to(folder.path / "ray.log"), ray_session(_CPUS):
-            names = folder.config().people.names if options.names == LabelOptions.names else options.names
-            with labelling(Place.of_run(folder), names, options.host, options.port) as queue:
-                _serve(queue, options, folder.name)
-        return 0
-    options.storage_path.mkdir(parents=True, exist_ok=True)
-    place = Place.of_folder(options.storage_path, options.database)
-    with native_stderr_to(options.storage_path / "ray.log"), ray_session(_CPUS):
-        if pairs is not None:
-            assert options.pairs is not None
-            _label_pairs(place, options, options.pairs.resolve().stem or "pairs", pairs)
+    with one_line():
+        if options.run is not None:
+            folder = RunDirectory.open(options.run)
+            names = options.names or folder.config().people.names
+            place = Place.of_run(folder)
+            with folder.held(), native_stderr_to(folder.path / "ray.log"), ray_session(_CPUS):
+                _label_run(place, options, folder.name, names)
             return 0
-        with labelling(place, options.names, options.host, options.port) as queue:
-            _serve(queue, options, None)
+        options.storage_path.mkdir(parents=True, exist_ok=True)
+        place = Place.of_folder(options.storage_path, options.database)
+        with native_stderr_to(options.storage_path / "ray.log"), ray_session(_CPUS):
+            if pairs is not None:
+                _label_pairs(place, options, pairs)
+            else:
+                _label_run(place, options, None, options.names or _ME)
     return 0
 
 
-def _label_pairs(place: "Place", options: LabelOptions, name: str, pairs: list[Pair]) -> None:
+def _refuse_what_does_nothing(options: LabelOptions) -> None:
+    default = LabelOptions()
+
+    def given(*names: str) -> list[str]:
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != getattr(default, name)]
+
+    if options.run is not None and options.pairs is not None:
+        raise UserError("--run and --pairs are two things: give one of them")
+    if options.pairs is None and (useless := given("to", "sentence", "guidelines", "once", "queue")):
+        raise UserError(f"{useless[0]} goes with --pairs")
+    if options.run is not None and (useless := given("database", "storage_path")):
+        raise UserError(f"{useless[0]} does not go with --run: the run has its own")
+
+
+def _label_pairs(place: "Place", options: LabelOptions, pairs: list[Pair]) -> None:
     from rayrlhf.serving.labelling import labelling
     from rayrlhf.serving.pairs import ask_pairs, write_labels
 
-    ask_pairs(place, name, pairs, options.queue, sentence=options.sentence, guidelines=options.guidelines)
+    assert options.pairs is not None
+    name = re.sub(r"[^\w.@+-]+", "-", options.pairs.resolve().stem).strip(".-")[:_NAME_LENGTH] or "pairs"
+    asked = ask_pairs(place, name, pairs, options.queue, sentence=options.sentence, guidelines=options.guidelines)
     to = options.to or options.storage_path / "labels.jsonl"
     wanted = sum(pair.gold is None for pair in pairs)
-    with labelling(place, options.names, options.host, options.port) as queue:
+    with labelling(place, options.names or _ME, options.host, options.port) as queue:
         _tell(queue, name)
-        decided = -1
-        try:
+        decided, trouble = -1, ""
+        with suppress(KeyboardInterrupt):
             while not (options.once and decided >= wanted):
                 time.sleep(_WRITE_SECONDS)
-                now = write_labels(to, queue.reports, name, pairs)
+                try:
+                    now, failure = write_labels(to, queue.reports, name, asked), ""
+                except UserError as error:  # the page goes on: answers are kept, and written when that is over
+                    now, failure = decided, str(error)
+                if failure and failure != trouble:
+                    say(f"{to} is not up to date: {failure}")
                 if now != decided:
                     say(f"{now} of {wanted} pairs are decided")
-                decided = now
-        except KeyboardInterrupt:
-            decided = write_labels(to, queue.reports, name, pairs)
+                decided, trouble = now, failure
+        decided = write_labels(to, queue.reports, name, asked)
     say(f"labels  {to}")
     finish({"labels": str(to), "pairs": wanted, "decided": decided}, as_json=options.json)
 
 
-def _serve(queue: "Labelling", options: LabelOptions, run: str | None) -> None:
+def _label_run(place: "Place", options: LabelOptions, run: str | None, names: tuple[str, ...]) -> None:
     """Until Ctrl-C."""
-    from rayrlhf.serving.labelling import TOKEN_VARIABLE, TRAINER
+    from rayrlhf.serving.labelling import TOKEN_VARIABLE, TRAINER, labelling
 
-    _tell(queue, run)
-    if run is None:
-        say(f"for training: {TOKEN_VARIABLE}={queue.tokens[TRAINER]} rayrlhf train ... --teacher human \\")
-        say(f"              --people.url {queue.url}")
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
+    with labelling(place, names, options.host, options.port) as queue:
+        _tell(queue, run)
+        if run is None:
+            say(f"for training: {TOKEN_VARIABLE}={queue.tokens[TRAINER]} rayrlhf train ... --teacher human \\")
+            say(f"              --people.url {queue.url}")
+        with suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600)
         say("answers are kept; the same command serves the same links again")
     finish({"url": queue.url}, as_json=options.json)
 

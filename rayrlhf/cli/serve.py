@@ -15,7 +15,8 @@ import tyro
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say
 from rayrlhf.errors import UserError
-from rayrlhf.serving.address import free_port, is_loopback
+from rayrlhf.preferences.client import is_loopback
+from rayrlhf.serving.address import free_port
 
 TOKEN = "RAYRLHF_TOKEN"
 """Where `--token` finds the token: what stands on a command line, others on the machine can read."""

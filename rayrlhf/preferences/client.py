@@ -1,5 +1,6 @@
 """The queue over HTTP, from Python: the same calls as `PreferenceStore`, with the same records and errors."""
 
+import ipaddress
 import random
 import time
 import uuid
@@ -51,6 +52,11 @@ class QueueAddress:
     url: str
     token: str = field(repr=False)
 
+    @property
+    def host(self) -> str:
+        """The name or address of the machine."""
+        return _host(self.url)
+
 
 class QueueClient:
     """Calls on the queue at `url` with an account's `token`; use it in a `with` block, or `close` it.
@@ -65,7 +71,10 @@ class QueueClient:
 
     def __init__(self, url: str, token: str, *, patience: float = 30.0, timeout: float = 10.0) -> None:
         self._url, self._patience = url.rstrip("/"), patience
-        self._http = httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=timeout)
+        headers = {"Authorization": f"Bearer {token}"}
+        # a proxy is for what lies beyond this machine, and is nobody's to give a token to
+        trust_env = not is_loopback(_host(url))
+        self._http = httpx.Client(headers=headers, timeout=min(timeout, max(patience, 1.0)), trust_env=trust_env)
 
     def __enter__(self) -> "QueueClient":
         return self
@@ -217,6 +226,21 @@ class QueueClient:
                 raise UnavailableError(f"the queue at {self._url} does not answer: {reason}")
             time.sleep(wait * random.uniform(0.8, 1.2))  # not all at the same moment
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _host(url: str) -> str:
+    try:
+        return httpx.URL(url).host
+    except httpx.InvalidURL:
+        return ""
 
 
 def _part(name: str) -> str:

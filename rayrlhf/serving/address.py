@@ -1,21 +1,12 @@
 """Where to listen. Nothing heavy is imported: a taken port is told at once."""
 
 import errno
-import ipaddress
 import socket
 import time
 
 from rayrlhf.errors import UserError
 
 FREE_SECONDS = 4.0
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def free_port(host: str, port: int) -> int:
@@ -29,12 +20,13 @@ def free_port(host: str, port: int) -> int:
     while True:
         try:
             return _bound(host, port)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and time.monotonic() < end:
+        except (OSError, UnicodeError) as error:
+            if getattr(error, "errno", None) == errno.EADDRINUSE and time.monotonic() < end:
                 time.sleep(0.2)
                 continue
+            reason = getattr(error, "strerror", None) or error
             raise UserError(
-                f"cannot listen at {host}:{port} ({error.strerror}): choose another port, or 0 for a free one"
+                f"cannot listen at {host}:{port} ({reason}): choose another port, or 0 for a free one"
             ) from error
 
 
@@ -50,3 +42,8 @@ def _bound(host: str, port: int) -> int:
 def in_url(host: str) -> str:
     """`host` as it is written in a URL."""
     return f"[{host}]" if ":" in host else host
+
+
+def reachable(host: str) -> str:
+    """The name under which others reach this machine, where `host` is all of its addresses."""
+    return socket.gethostname() if host in ("0.0.0.0", "::") else host

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.preferences.store import Accounts, Database
-from rayrlhf.serving.deploy import WAITING, queue_deployment
+from rayrlhf.serving.deploy import BACKPRESSURE, WAITING, queue_deployment
 from rayrlhf.serving.policy import build_app
 from rayrlhf.serving.policy_settings import PolicySettings, Targets
 from rayrlhf.serving.settings import QueueSettings
@@ -52,6 +52,7 @@ def policy(settings: PolicySettings) -> Application:
         # a replica refuses by itself above `at_once`, and says when to come again
         max_ongoing_requests=2 * settings.at_once,
         max_queued_requests=WAITING,
+        backpressure_config=BACKPRESSURE,
         logging_config={"enable_access_log": False},
         **scale,
     )

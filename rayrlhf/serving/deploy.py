@@ -6,14 +6,17 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import BackpressureConfig
 
 from rayrlhf.errors import UserError
 from rayrlhf.serving.queue import build_app
+from rayrlhf.serving.refusals import RETRY_SECONDS
 from rayrlhf.serving.settings import QueueSettings
 
 REPLICA_CPUS = 0.1
 WAITING = 200
 """Requests that wait for a replica; more get 503 from Serve."""
+BACKPRESSURE = BackpressureConfig(retry_after_s=RETRY_SECONDS)
 
 
 def queue_deployment(settings: QueueSettings) -> Application:
@@ -30,6 +33,7 @@ def queue_deployment(settings: QueueSettings) -> Application:
         # a replica refuses by itself above `at_once`; streams of events come on top
         max_ongoing_requests=4 * settings.at_once,
         max_queued_requests=WAITING,
+        backpressure_config=BACKPRESSURE,
     )
     application: Application = deployment.bind()
     return application

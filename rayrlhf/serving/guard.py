@@ -89,8 +89,8 @@ class Gate:
         scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
         try:
             caller = await run_in_threadpool(self._who, token if scheme.lower() == "bearer" else "")
-        except UnavailableError:
-            return no_store()
+        except UnavailableError as error:
+            return no_store(error)
         if caller is None:
             refused = problem(401, "token", "no valid token")
             refused.headers["WWW-Authenticate"] = "Bearer"

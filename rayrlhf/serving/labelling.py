@@ -42,7 +42,10 @@ class Place:
     @classmethod
     def of_run(cls, run: RunDirectory) -> "Place":
         """A run's. UserError where it asked nobody."""
-        database = run.config().people.database or str(run.queue_file)
+        people = run.config().people
+        if people.url is not None:
+            raise UserError(f"{run.path} asks in the queue at {people.url}: its page is there")
+        database = people.database or str(run.queue_file)
         if "://" not in database and not Path(database).is_file():
             raise UserError(f"{run.path} asked nobody: train it with --teacher human, or label clips with --pairs")
         return cls(database, str(run.clips.absolute()), run.links_file)
@@ -59,16 +62,29 @@ class Labelling:
 
 @contextmanager
 def labelling(place: Place, names: tuple[str, ...], host: str, port: int) -> Iterator[Labelling]:
-    """Serves the queue at `place` to the annotators `names` while the block lasts. Ray must run."""
+    """Serves the queue at `place` to the annotators `names` while the block lasts. Ray must run.
+
+    Raises:
+        UserError: a name is the queue's own, the database does not answer or has a queue of another folder's.
+    """
     if taken := {TRAINER, ADMIN} & set(names):
         raise UserError(f"{taken.pop()!r} is the queue's own name: give the annotator another one")
     database = Database(place.database)
-    wanted: dict[str, Role] = {TRAINER: "trainer", ADMIN: "admin", **dict.fromkeys(names, "annotator")}
-    tokens = tokens_of(Accounts(database), wanted, place.links)
-    deployment = queue_deployment(QueueSettings(database=place.database, clips=place.clips))
-    with serving(deployment, "queue", host, port) as url:
-        yield Labelling(url, tokens, Reports(database))
-    database.close()
+    try:
+        accounts = Accounts(database)
+        shared = not database.is_sqlite and not place.links.is_file()
+        if shared and any(account.name == TRAINER for account, _ in accounts.all()):
+            raise UserError(
+                "the database has another folder's queue: let one `rayrlhf label --database` serve it, and give runs "
+                "its address (--people.url)"
+            )
+        wanted: dict[str, Role] = {TRAINER: "trainer", ADMIN: "admin", **dict.fromkeys(names, "annotator")}
+        tokens = tokens_of(accounts, wanted, place.links)
+        deployment = queue_deployment(QueueSettings(database=place.database, clips=place.clips))
+        with serving(deployment, "queue", host, port) as url:
+            yield Labelling(url, tokens, Reports(database))
+    finally:
+        database.close()
 
 
 @contextmanager

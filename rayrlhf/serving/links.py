@@ -4,44 +4,48 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from rayrlhf.errors import UserError
 from rayrlhf.files import write_atomically
-from rayrlhf.preferences.store import Accounts, RefusedError
+from rayrlhf.preferences.store import Accounts, new_token
 from rayrlhf.preferences.store.records import Role
+
+_OWNERS = 0o600
 
 
 def tokens_of(accounts: Accounts, wanted: Mapping[str, Role], file: Path) -> dict[str, str]:
     """A token for each account in `wanted`, kept in `file`, which only its owner may read: links outlive a restart.
 
-    Raises:
-        UserError: an account is there already and its token is not in `file`.
+    An annotator who was given another link on the page, or was disabled there, has none here. Trainers and admins
+    whose tokens are unknown get new ones.
     """
-    known = _read(file)
-    tokens = {}
+    known, there = _read(file), {account.name: usable for account, usable in accounts.all()}
+    # in the file before the accounts are made: a crash in between leaves no account without its token
+    drawn = {name: known.get(name) or new_token() for name in wanted if name not in there}
+    if drawn.keys() - known.keys():
+        write_atomically(file, json.dumps({**known, **drawn}, indent=1), mode=_OWNERS)
+    for name, token in drawn.items():
+        accounts.add(name, wanted[name], token)
+    found = {**known, **drawn}
     for name, role in wanted.items():
-        token = known.get(name, "")
-        who = accounts.who(token) if token else None
-        tokens[name] = token if who is not None and (who.name, who.role) == (name, role) else _new(accounts, name, role)
-    if known != tokens:
-        file.touch(mode=0o600)
-        write_atomically(file, json.dumps({**known, **tokens}, indent=1))
-        os.chmod(file, 0o600)
-    return tokens
+        who = accounts.who(found.get(name, ""))
+        if who is not None and who.name == name:
+            continue
+        if role == "annotator":
+            found.pop(name, None)
+        else:
+            found[name] = accounts.renew(name)
+    if found != known:
+        write_atomically(file, json.dumps(found, indent=1), mode=_OWNERS)
+    if file.is_file():
+        os.chmod(file, _OWNERS)
+    return {name: found[name] for name in wanted if name in found}
 
 
 def link(url: str, token: str, run: str | None = None) -> str:
     """The page's address for whoever has `token`. What stands behind the # is never sent to a server."""
-    return f"{url}/#token={token}" + (f"&run={run}" if run else "")
-
-
-def _new(accounts: Accounts, name: str, role: Role) -> str:
-    try:
-        return accounts.add(name, role)
-    except RefusedError as error:
-        raise UserError(
-            f"{error}: whoever made it has its token (it is not in the links of this folder); choose another name"
-        ) from error
+    return f"{url}/#token={token}" + (f"&run={quote(run, safe='')}" if run else "")
 
 
 def _read(file: Path) -> dict[str, str]:
@@ -52,5 +56,5 @@ def _read(file: Path) -> dict[str, str]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise UserError(f"{file} is damaged: move it away, and give people new links by `rayrlhf label`")
+        raise UserError(f"{file} is damaged: move it away; annotators keep their links, or get new ones on the page")
     return found

@@ -1,7 +1,8 @@
 """Pairs of clips in the queue, and what people say of them in a file."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,42 +19,39 @@ from rayrlhf.serving.labelling import Place
 
 def ask_pairs(
     place: Place, name: str, pairs: list[Pair], options: QueueOptions, *, sentence: str, guidelines: str
-) -> None:
-    """Puts pairs of clips as questions of the run `name`; those that are there already stay as they are.
+) -> dict[str, Pair]:
+    """Puts pairs of clips as questions of the run `name`; by id. Those that are there already stay as they are.
+
+    A question's id follows from what its clips show, so that other clips of the same name are other questions.
 
     Raises:
         UserError: a clip cannot be read, or the disk is full; nothing was asked then.
     """
-    store, clips = PreferenceStore(Database(place.database)), Clips(place.clips)
-    questions = [
-        Question(
-            question_id(name, pair),
-            session=0,
-            position=position,
-            gold=pair.gold,
-            left_clip=clips.keep(browser_clip(pair.left)),
-            right_clip=clips.keep(browser_clip(pair.right)),
-        )
-        for position, pair in enumerate(pairs)
-    ]
-    store.register(Run(name, name, sentence, guidelines, options))
-    store.enqueue(name, questions)
+    clips, asked, questions = Clips(place.clips), dict[str, Pair](), []
+    for position, pair in enumerate(pairs):
+        left, right = (clips.keep(browser_clip(path)) for path in (pair.left, pair.right))
+        shown = hashlib.blake2b(f"{left} {right}".encode(), digest_size=8).hexdigest()
+        key = f"{name}/{pair.id}~{shown}"
+        asked[key] = pair
+        questions.append(Question(key, 0, position, gold=pair.gold, left_clip=left, right_clip=right))
+    database = Database(place.database)
+    try:
+        store = PreferenceStore(database)
+        store.register(Run(name, name, sentence, guidelines, options))
+        store.enqueue(name, questions)
+    finally:
+        database.close()
+    return asked
 
 
-def question_id(run: str, pair: Pair) -> str:
-    """The id that a pair has in the queue."""
-    return f"{run}/{pair.id}"
-
-
-def write_labels(file: Path, reports: Reports, name: str, pairs: list[Pair]) -> int:
-    """Writes what was said of `pairs` to a JSON-lines file, whole; how many are decided.
+def write_labels(file: Path, reports: Reports, name: str, asked: Mapping[str, Pair]) -> int:
+    """Writes what was said of the pairs `asked` to a JSON-lines file, whole; how many are decided.
 
     A line is `{"id", "left", "right", "status", "choice", "target", "votes"}`; `target` is P(right preferred).
     """
-    of = {question_id(name, pair): pair for pair in pairs}
     lines, decided = [], 0
     for row in _answered(reports, name):
-        pair = of.get(row["query_id"])
+        pair = asked.get(row["query_id"])
         if pair is not None:
             said = {key: row[key] for key in ("status", "choice", "target", "votes")}
             lines.append({"id": pair.id, "left": str(pair.left), "right": str(pair.right), **said})

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from fastapi import Body, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
+from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -62,6 +63,8 @@ _EVENT_SECONDS = 1.0
 _LOOKS = 600
 _STREAMS = 4
 """Streams of events that one account may have open on a replica."""
+FREE = {"/v1/health", "/v1/ready"}
+"""For whoever only wants to know whether it runs."""
 InPath = Annotated[RunName, Path()]
 
 
@@ -84,7 +87,7 @@ def build_app(settings: QueueSettings) -> FastAPI:
     app = FastAPI(title="rayrlhf queue", version=__version__, responses=refusals, **hidden)
     # the last one is the outermost
     rates = Rates(settings.requests_per_second, settings.burst)
-    app.add_middleware(Gate, who=queue.accounts.who, rates=rates, free=is_page)
+    app.add_middleware(Gate, who=queue.accounts.who, rates=rates, free=lambda path: is_page(path) or path in FREE)
     app.add_middleware(Bounds, at_once=settings.at_once, body_bytes=settings.body_bytes, uncounted="/events")
     add_refusals(app)
     for add in (_add_asking, _add_answering, _add_looking, _add_accounts, _add_health):
@@ -332,9 +335,16 @@ def _add_accounts(app: FastAPI, queue: Queue) -> None:
 
 def _add_health(app: FastAPI, queue: Queue) -> None:
     @app.get("/v1/health")
-    def health(caller: Anyone) -> dict[str, str]:
-        """That the server and, since the token was looked up, the store answer."""
+    def health() -> dict[str, str]:
+        """That the server answers. It wants no token, nor does `/v1/ready`."""
         return {"status": "ok", "version": __version__}
+
+    @app.get("/v1/ready", responses=problems(503))
+    def ready() -> dict[str, str]:
+        """That the store answers, too; 503 where it does not."""
+        with queue.database.reading() as connection:
+            connection.execute(select(1))
+        return {"status": "ready"}
 
     @app.get("/v1/openapi.json")
     def openapi(caller: Anyone) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What is said where a request is not carried out: always one `Problem`."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from rayrlhf.errors import UserError
 from rayrlhf.preferences.store import RefusedError, UnavailableError
 from rayrlhf.preferences.wire import REFUSAL_STATUS, Problem
 
+log = logging.getLogger(__name__)
+
 RETRY_SECONDS = 1
 _WORDS = {403: "role", 404: "unknown", 409: "conflict", 413: "size", 416: "range", 422: "invalid"}
 
@@ -22,9 +25,11 @@ def problem(status: int, why: str, detail: str, retry: float = RETRY_SECONDS) ->
     return JSONResponse({"why": why, "detail": detail}, status, headers)
 
 
-def no_store() -> JSONResponse:
-    """The database is away."""
-    return problem(503, "unavailable", "the preference store does not answer; try again")
+def no_store(error: Exception) -> JSONResponse:
+    """The database is away; what exactly is the matter is for the log, and for whoever runs it."""
+    log.error("%s", error)
+    full = "is full" in str(error)
+    return problem(503, "unavailable", f"the preference store {'is full' if full else 'does not answer'}; try again")
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -40,7 +45,7 @@ def add_refusals(app: FastAPI) -> None:
         return problem(REFUSAL_STATUS[error.why], error.why, str(error))
 
     def unavailable(_: Request, error: Exception) -> JSONResponse:
-        return no_store()
+        return no_store(error)
 
     def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)

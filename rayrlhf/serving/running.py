@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from ray.serve import Application
 
 from rayrlhf.errors import UserError, in_one_line
-from rayrlhf.serving.address import free_port, in_url
+from rayrlhf.serving.address import free_port, in_url, reachable
 
 START_SECONDS, END_SECONDS, POLL_SECONDS = 60.0, 20.0, 0.1
 
@@ -28,7 +28,10 @@ def serving(application: Application, name: str, host: str, port: int) -> Iterat
     for logger in ("ray.serve", "ray._private"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     if _serve_runs():
-        raise UserError(f"this Ray cluster runs Serve already: deploy the {name} there, by a file in serve/")
+        raise UserError(
+            f"this Ray cluster runs Serve already: deploy the {name} there, by a file in serve/; or end what a killed "
+            "process left there: serve shutdown"
+        )
     try:
         serve.start(
             proxy_location="HeadOnly",
@@ -36,12 +39,14 @@ def serving(application: Application, name: str, host: str, port: int) -> Iterat
             logging_config={"log_level": "ERROR", "enable_access_log": False},
         )
         serve.run(application, name=name, route_prefix="/")
-    except Exception as error:  # Serve raises RuntimeError for whatever a replica raised
+    except BaseException as error:  # Serve raises RuntimeError for whatever a replica raised
         _end_serve()
+        if not isinstance(error, Exception):
+            raise
         raise UserError(f"the {name} does not start: {_cause(error)}") from error
     try:
         _wait_for_answers(host, port)
-        yield f"http://{in_url(host)}:{port}"
+        yield f"http://{in_url(reachable(host))}:{port}"
         serve.delete(name)  # what is in work is answered
     finally:
         _end_serve()
@@ -54,7 +59,7 @@ def _wait_for_answers(host: str, port: int) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         with suppress(httpx.TransportError):
-            if httpx.get(url, timeout=START_SECONDS).status_code != 404:
+            if httpx.get(url, timeout=START_SECONDS, trust_env=False).status_code != 404:
                 return
         time.sleep(POLL_SECONDS)
     raise UserError(f"nothing answers at {url}")

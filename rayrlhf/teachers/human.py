@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from rayrlhf.errors import SessionError, UserError
 from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.segments import Queries
-from rayrlhf.preferences.store import Decision, Question, Run, UnavailableError
+from rayrlhf.preferences.store import Decision, Question, RefusedError, Run, UnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ class HumanTeacher:
         """make_clips: is told the ids of questions that are put and whose clips are still to be made."""
         self._client, self._run, self._make_clips = client, run, make_clips
         self._registered = False
-        self._unasked: list[Question] = []
+        self._open: dict[str, Question] = {}
+        self._unasked: dict[str, Question] = {}
         self._received: list[str] = []
         self._away = False
 
@@ -31,10 +33,9 @@ class HumanTeacher:
 
         Those whose answer is `known` test people, and nothing is handed out.
         """
-        self._unasked += [
-            Question(key, queries.session, position, gold=(known or {}).get(key), ready=False)
-            for position, key in enumerate(queries.ids)
-        ]
+        for position, key in enumerate(queries.ids):
+            gold = (known or {}).get(key)
+            self._open[key] = self._unasked[key] = Question(key, queries.session, position, gold=gold, ready=False)
         self._reach(self._put)
 
     def collect(self) -> list[Answer]:
@@ -47,6 +48,8 @@ class HumanTeacher:
             self._received = [decision.query_id for decision in decisions]
 
         self._reach(fetch)
+        for decision in decisions:
+            self._open.pop(decision.query_id, None)
         return [answer for decision in decisions for answer in self._answers(decision)]
 
     def _put(self) -> None:
@@ -54,19 +57,31 @@ class HumanTeacher:
             self._client.register(self._run)
             self._registered = True
         if self._unasked:
-            self._make_clips(self._client.enqueue(self._run.name, self._unasked))
-            self._unasked = []
+            self._make_clips(self._client.enqueue(self._run.name, list(self._unasked.values())))
+            self._unasked = {}
 
     def _reach(self, call: Callable[[], None]) -> None:
-        """Calls, and says once where the queue is away: training goes on, and a later call catches up."""
+        """Calls, and says once where the queue is away: training goes on, and a later call catches up.
+
+        A queue that does not know the run any more, since its database is another one, is asked everything anew.
+        """
         try:
             call()
         except UnavailableError as error:
-            if not self._away:
-                _log.warning("%s; training goes on, and what people say is fetched when it is back", error)
-            self._away = True
+            self._complain(f"{error}; training goes on, and what people say is fetched when it is back")
+        except RefusedError as error:
+            if error.why != "unknown":
+                raise SessionError(f"people cannot be asked: {error}") from error
+            self._registered, self._unasked, self._received = False, dict(self._open), []
+        except UserError as error:
+            self._complain(f"{error}; training goes on without people until that is mended")
         else:
             self._away = False
+
+    def _complain(self, message: str) -> None:
+        if not self._away:
+            _log.warning("%s", message)
+        self._away = True
 
     def _answers(self, decision: Decision) -> Sequence[Answer]:
         """The votes where labels are their mean, else what was decided as one answer of all who said something."""

@@ -168,7 +168,7 @@ def test_clips_are_made_after_all(small_run: RunConfig, make: Make, server: Serv
     advance(first, 320)
     with server.client() as person:
         assert len(shown(person, 4)) == 4
-    ray.kill(studio._renderer.host)  # for good
+    studio.close()  # for good
     advance(first, 520)
     first.save_checkpoint(str(tmp_path / "cut"))
     second = make(asking(small_run), feedback=loop_of(server))

@@ -16,6 +16,11 @@ from rayrlhf.preferences.store.tables import annotators
 _TOKEN_BYTES = 32
 
 
+def new_token() -> str:
+    """A token that nobody guesses."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)
+
+
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
@@ -26,8 +31,8 @@ class Accounts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, name: str, role: Role) -> str:
-        """A new account's token, which is shown this once.
+    def add(self, name: str, role: Role, token: str | None = None) -> str:
+        """A new account's token, which is shown this once; drawn unless it was before.
 
         Raises:
             UserError: `name` is no plain name.
@@ -35,7 +40,7 @@ class Accounts:
         """
         if not re.fullmatch(ACCOUNT_PATTERN, name):
             raise UserError(f"{name!r} is no name for an account: letters, digits, spaces and . @ + - _, at most 100")
-        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        token = token or new_token()
         row = {"name": name, "role": role, "token_digest": _digest(token), "created_at": self._database.clock.now()}
         try:
             with self._database.writing() as connection:
@@ -55,7 +60,7 @@ class Accounts:
 
     def renew(self, name: str) -> str:
         """Another token for an account, which ends the one before and any disabling."""
-        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        token = new_token()
         self._change(name, {"token_digest": _digest(token), "disabled_at": None})
         return token
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -46,6 +46,10 @@ class RefusedError(UserError):
         super().__init__(message)
         self.why = why
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Exceptions come out of actors as they went in."""
+        return type(self), (self.why, str(self))
+
 
 def unknown_run(run: str) -> RefusedError:
     """What is said of a run that is not in the store."""
@@ -57,6 +61,7 @@ class Run:
     """Whatever asks: a training run, or a file of pairs.
 
     sentence: what the robot is to do, as the annotators read it
+    identity: drawn by whoever asks; another one may not ask under the same name
     """
 
     __pydantic_config__ = _CHECKED
@@ -66,6 +71,7 @@ class Run:
     sentence: Text
     guidelines: Text = ""
     options: QueueOptions = field(default_factory=QueueOptions)
+    identity: Annotated[str, StringConstraints(max_length=NAME_LENGTH, pattern=NO_NUL)] = ""
 
 
 @dataclass(frozen=True)

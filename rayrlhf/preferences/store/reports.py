@@ -198,7 +198,7 @@ class Reports:
         recent = page.c.answered_at >= (since or 0.0)
         found = select(page).where(recent).order_by(page.c.answered_at.desc(), page.c.id.desc()).limit(min(limit, PAGE))
         if after_id is not None:
-            found = select(page).where(page.c.id > after_id).order_by(page.c.id).limit(min(limit, PAGE))
+            found = select(page).where(recent, page.c.id > after_id).order_by(page.c.id).limit(min(limit, PAGE))
         elif before is not None:
             at, last = before
             found = found.where(or_(page.c.answered_at < at, and_(page.c.answered_at == at, page.c.id < last)))

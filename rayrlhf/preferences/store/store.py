@@ -51,11 +51,18 @@ class PreferenceStore:
     # --- whoever asks ---
 
     def register(self, run: Run) -> None:
-        """Makes the run known, or what is written of it new."""
+        """Makes the run known, or what is written of it new.
+
+        Raises:
+            RefusedError: another run asks under this name.
+        """
         said = {"task": run.task, "sentence": run.sentence, "guidelines": run.guidelines}
         said["options"] = run.options.model_dump_json()
-        row = {"name": run.name, "status": "{}", "created_at": self._clock.now(), **said}
+        row = {"name": run.name, "status": "{}", "created_at": self._clock.now(), "identity": run.identity, **said}
         with self._database.writing() as connection:
+            whose = connection.scalar(select(runs.c.identity).where(runs.c.name == run.name))
+            if whose is not None and whose != run.identity:
+                raise RefusedError("conflict", f"another run asks as {run.name!r} in this queue: choose another --name")
             statement = self._insert(runs).values(row)
             connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=said))
 

@@ -42,6 +42,7 @@ runs = Table(
     Column("guidelines", Text, nullable=False),
     Column("options", Text, nullable=False),  # QueueOptions as JSON
     Column("status", Text, nullable=False),  # what training does, as JSON
+    Column("identity", Text, nullable=False),  # whose it is
     Column("created_at", Float, nullable=False),
 )
 
