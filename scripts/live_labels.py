@@ -5,8 +5,8 @@
 
 Whoever answers knows the true reward behind each clip and presses 1 or 2, after PAUSE seconds of looking; everything
 else is as for a person: the link that training prints, headless Chromium, no call to the queue but the page's own. One
-JSON row a seed: labels, answers, success, minutes, seconds that sessions took for the queue and its answers, and milliseconds from a key's press to
-the next pair. CHROMIUM names the browser.
+JSON row a seed: labels, answers, success, minutes, seconds that sessions took for the queue and its answers, and
+milliseconds from a key's press to the next pair. CHROMIUM names the browser.
 """
 
 import argparse

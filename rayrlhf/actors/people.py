@@ -50,9 +50,10 @@ class People:
         self._doing: Doing | None = None
         self._curves: list[Curves] = []
         self._closed = threading.Event()
-        self._complained = False
-        with suppress(UnavailableError):  # else it is registered when the queue is there
+        self._registered = self._complained = False
+        with suppress(UnavailableError):  # else when the queue is there
             self._client.register(self._run)
+            self._registered = True
         self._thread = threading.Thread(target=self._look_after, name="people", daemon=True)
         self._thread.start()
 
@@ -91,6 +92,8 @@ class People:
                 self._tell()
 
     def _tell(self) -> None:
+        if not self._registered:
+            self._registered = self._reach(lambda: self._client.register(self._run))
         if (doing := self._doing) is not None:
             self._reach(lambda: self._client.note(self._run.name, doing))
         if curves := self._curves:
@@ -102,7 +105,10 @@ class People:
         """Tries once; whether it came to the queue. Whoever asks says where that is away."""
         try:
             call()
-        except (UnavailableError, RefusedError):
+        except UnavailableError:
+            return False
+        except RefusedError:  # its database is another one
+            self._registered = False
             return False
         except UserError as error:
             if not self._complained:

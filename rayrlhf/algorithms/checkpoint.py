@@ -245,12 +245,11 @@ def explored_steps(folder: Path, run: RunConfig) -> int:
     manifest = verify(folder, run, exploration_only=True)
     progress = Progress(**manifest["progress"])
     _require_usable_exploration(folder, progress, run)
-    if run.asks_people and (
-        manifest["made_for"]["seed"] != run.seed or not moments_file(folder / "feedback").is_file()
-    ):
+    drawable = manifest["made_for"]["seed"] == run.seed and moments_file(folder / "feedback").is_file()
+    if run.asks_people and not drawable:
         raise UserError(
-            f"{folder} cannot be shown to people: only an exploration of the same seed that recorded how to draw it can; "
-            "explore anew (without explore.from)"
+            f"{folder} cannot be shown to people, who see what was recorded for them with the same seed: explore anew, "
+            "without explore.from"
         )
     return progress.env_steps
 

@@ -152,9 +152,11 @@ def _without_serve(settings: PolicySettings) -> Iterator[int]:
     thread.start()
     while not server.started and thread.is_alive():
         time.sleep(0.01)
-    yield port
-    server.should_exit = True
-    thread.join()
+    try:
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def _swap(run: RunDirectory, spare: list[Path], seconds: float) -> None:

@@ -159,6 +159,7 @@ class Shelf:
         self._targets = dict(targets)
         self._loaded: dict[str, Model] = {}
         self._alive: weakref.WeakSet[Model] = weakref.WeakSet()  # Serve lets go of those that are not used
+        self._counting = threading.Lock()
         self._ended = threading.Event()
         if watch_seconds is not None:
             threading.Thread(target=self._watch, args=(watch_seconds,), name="watch", daemon=True).start()
@@ -186,8 +187,14 @@ class Shelf:
     def take(self, name: str) -> Model:
         """Loads a model, which is followed from now on as long as somebody holds it."""
         model = Model(name, self._targets[name])
-        self._alive.add(model)
+        with self._counting:
+            self._alive.add(model)
         return model
+
+    def _models(self) -> list[Model]:
+        """Those that are held now, while other threads load and let go."""
+        with self._counting:
+            return list(self._alive)
 
     def aim(self, targets: Mapping[str, str]) -> None:
         """Serves other runs or checkpoints under names that are there; what cannot be loaded leaves the old one."""
@@ -196,7 +203,7 @@ class Shelf:
                 log.warning("there is no policy %r to exchange; there are %s", name, ", ".join(self.names))
                 continue
             try:
-                for model in [model for model in list(self._alive) if model.name == name]:
+                for model in [model for model in self._models() if model.name == name]:
                     model.aim(target)
                 self._targets[name] = target
             except UserError as trouble:
@@ -204,7 +211,7 @@ class Shelf:
 
     def follow(self) -> None:
         """One look at whatever is loaded."""
-        for model in list(self._alive):
+        for model in self._models():
             try:
                 if model.follow():
                     log.info("%s is at version %s now", model.name, model.current.id)

@@ -177,6 +177,28 @@ def test_clips_are_made_after_all(small_run: RunConfig, make: Make, server: Serv
     trained_until(second, lambda: reports.progress("run").open > 4 and not reports.progress("run").unready)
 
 
+def test_what_was_not_recorded_is_not_asked(small_run: RunConfig, make: Make, server: Server, tmp_path: Path) -> None:
+    """A run that a program taught goes on with people: they are asked about what happens from then on."""
+    first = make(changed(small_run, rollout={"actors": 0}))
+    advance(first, 320)
+    first.save_checkpoint(str(tmp_path / "cut"))
+    second = make(asking(small_run), feedback=loop_of(server))
+    second.load_checkpoint(str(tmp_path / "cut"))
+    advance(second, 520)
+    _, said = PreferenceDataset(tmp_path / "run" / "preferences").read_session(1)
+    with server.client("trainer") as trainer:
+        assert trainer.progress("run").open == second.feedback.open_questions < 4
+    assert said == []
+
+
+def test_an_exploration_that_was_not_recorded_for_people_is_refused(small_run: RunConfig, tmp_path: Path) -> None:
+    saved = str(tmp_path / "explored")
+    train(changed(small_run, explore={"save": saved}, total_steps=320, queries={"budget": 4}), progress=False)
+    for run in (asking(small_run, explore={"from": saved}), asking(small_run, explore={"from": saved}, seed=1)):
+        with pytest.raises(UserError, match="cannot be shown to people"):
+            train(run, people=lambda *_: pytest.fail("it is refused before"))
+
+
 @pytest.mark.parametrize(
     ("env", "message"),
     [

@@ -1,6 +1,7 @@
 """The queue over HTTP: what it does, and what it refuses."""
 
 import json
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -79,8 +80,12 @@ def routes(server) -> list[tuple[str, str]]:
     return listed
 
 
-def test_nothing_answers_without_a_token(server) -> None:
+def test_nothing_but_health_answers_without_a_token(server) -> None:
+    for path in ("/v1/health", "/v1/ready"):
+        assert httpx.get(server.url + path).status_code == 200
     for method, path in routes(server):
+        if path in ("/v1/health", "/v1/ready"):
+            continue
         url = server.url + path.format(run="run", number=1, clip=CLIP, name="x")
         for headers in (
             {},
@@ -359,3 +364,21 @@ def test_which_clips_are_wanted_is_said_until_they_are_there(server) -> None:
         assert trainer.enqueue("run", questions) == ["q0", "q1"]
         trainer.clips_made("q0", CLIP, CLIP)
         assert trainer.enqueue("run", questions) == ["q1"]
+
+
+def test_another_run_of_the_same_name_is_refused(server) -> None:
+    """It would be handed answers to questions that are not its own."""
+    with server.client("trainer") as trainer:
+        first = Run("run", "t", "s", identity="one")
+        trainer.register(first)
+        trainer.register(first)
+        with pytest.raises(RefusedError, match="another run asks as 'run'") as refused:
+            trainer.register(Run("run", "t", "s", identity="two"))
+    assert pickle.loads(pickle.dumps(refused.value)).why == "conflict"
+
+
+def test_a_token_for_this_machine_goes_to_no_proxy(server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with server.client(patience=0.5) as client:
+        assert client.me().name == "the annotator"

@@ -1,6 +1,7 @@
 """People as the teacher: through a real queue over HTTP."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.answers import labels_from
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.segments import Queries, Segments
-from rayrlhf.preferences.store import Run
+from rayrlhf.preferences.store import Accounts, Database, Run
 from rayrlhf.teachers.human import HumanTeacher
 
 CLIP = "0123456789abcdef" * 2 + ".mp4"
@@ -108,3 +109,28 @@ def test_a_queue_that_is_away_holds_nothing_up(server: Server, caplog: pytest.Lo
     while len(found) < 2:
         found += [answer.query_id for answer in teacher.collect()]
     assert sorted(found) == ["run/00000/00000", "run/00001/00000"]
+
+
+def test_a_queue_with_another_database_is_asked_everything_anew(server: Server, tmp_path: Path) -> None:
+    teacher, asked = teacher_of(server), queries(2)
+    teacher.ask(asked)
+    server.stop()
+    (tmp_path / "queue.sqlite").rename(tmp_path / "old.sqlite")
+    for leftover in tmp_path.glob("queue.sqlite-*"):
+        leftover.unlink()
+    accounts = Accounts(Database(str(tmp_path / "queue.sqlite")))
+    for name, role in (("the trainer", "trainer"), ("the annotator", "annotator")):
+        accounts.add(name, role, server.tokens[role])
+    server.start()
+    assert teacher.collect() == teacher.collect() == []
+    with server.client() as person:
+        say(person, "equal", 2)
+    assert {answer.query_id for answer in teacher.collect()} == set(asked.ids)
+
+
+def test_a_token_that_ended_is_said_once_and_training_goes_on(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    teacher = teacher_of(server)
+    server.accounts.disable("the trainer")
+    teacher.ask(queries(1))
+    assert teacher.collect() == teacher.collect() == []
+    assert len([record for record in caplog.records if "training goes on without people" in record.message]) == 1
