@@ -2,6 +2,8 @@
 
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from postgres import Postgres, installed
 from queue_server import Server
 from support import SMALL, Make, build, small
 
@@ -89,3 +92,16 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 def server(make_server: Callable[..., Server]) -> Server:
     """One of them."""
     return make_server()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of the tests' own."""
+    if not installed():
+        pytest.skip("no PostgreSQL server here: sudo apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="rayrlhf-postgres-"))
+    server = Postgres(folder)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
