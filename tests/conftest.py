@@ -2,8 +2,6 @@
 
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 import ray
 import torch
-from postgres import Postgres, installed
+from postgres import Postgres, running
 from queue_server import Server
 from support import SMALL, Make, build, small
 
@@ -97,11 +95,5 @@ def server(make_server: Callable[..., Server]) -> Server:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server of the tests' own."""
-    if not installed():
-        pytest.skip("no PostgreSQL server here: sudo apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="rayrlhf-postgres-"))
-    server = Postgres(folder)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
+    with running() as server:
+        yield server
