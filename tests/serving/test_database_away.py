@@ -1,7 +1,6 @@
 """The queue's server lives while its PostgreSQL is stopped and started."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import numpy as np
