@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from postgres import Postgres, running
 from queue_server import Server
 from support import SMALL, Make, build, small
 
@@ -88,3 +89,10 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 def server(make_server: Callable[..., Server]) -> Server:
     """One of them."""
     return make_server()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of the tests' own."""
+    with running() as server:
+        yield server

@@ -3,10 +3,14 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 
 
 def _program(name: str) -> str | None:
@@ -49,3 +53,18 @@ class Postgres:
 def installed() -> bool:
     """Whether the server's programs are on this machine."""
     return _program("initdb") is not None and _program("pg_ctl") is not None
+
+
+@contextmanager
+def running() -> Iterator[Postgres]:
+    """A server for the time of the block; where there is none to start, the test is skipped."""
+    if not installed():
+        pytest.skip("no PostgreSQL server here: sudo apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="rayrlhf-postgres-"))
+    try:
+        server = Postgres(folder)
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        shutil.rmtree(folder)

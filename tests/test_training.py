@@ -238,6 +238,38 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, args: list[str], 
     assert not (tmp_path / "run").exists(), "the same name serves the corrected command"
 
 
+@pytest.mark.parametrize(
+    ("args", "token", "said"),
+    [
+        (
+            ["--people.database=postgresql://127.0.0.1:1/none"],
+            "",
+            "preference store at postgresql+psycopg://127.0.0.1:1/",
+        ),
+        pytest.param(
+            ["--people.database=/proc/none/queue.sqlite"], "", "cannot make /proc/none", marks=pytest.mark.slow
+        ),
+        (["--people.url=http://127.0.0.1:1"], "a token", "the queue at http://127.0.0.1:1 does not answer"),
+        pytest.param(
+            ["--people.url=http://127.0.0.1:1"],
+            "",
+            "the queue at http://127.0.0.1:1 wants a token: set RAYRLHF_TOKEN",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["--people.url=nowhere"], "a token", "'nowhere' is no address of a queue", marks=pytest.mark.slow),
+    ],
+)
+def test_people_who_cannot_be_asked_are_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], token: str, said: str
+) -> None:
+    monkeypatch.setenv("RAYRLHF_TOKEN", token)
+    code, _, err = finish(start(*small(tmp_path, "--teacher", "human", "--people.port=0", *args)))
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert code == 2, err
+    assert len(lines) == 1 and said in lines[0], err
+    assert not (tmp_path / "run").exists(), "the same name serves the corrected command"
+
+
 def test_a_task_that_is_not_what_it_seems_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,26 +1,12 @@
 """The preference store on SQLite and on a PostgreSQL of the tests' own."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres import Postgres, installed
+from postgres import Postgres
 
 from rayrlhf.preferences.store import Database, PreferenceStore
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    if not installed():
-        pytest.skip("no PostgreSQL server here: sudo apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="rayrlhf-postgres-"))
-    server = Postgres(folder)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
