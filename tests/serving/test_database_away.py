@@ -55,7 +55,7 @@ def test_postgresql_is_away_behind_a_living_server(
     headers = {"Authorization": f"Bearer {server.tokens['trainer']}"}
     with httpx.Client(base_url=server.url, headers=headers, timeout=60) as plain:
         for method, path in (
-            ("GET", "/v1/health"),
+            ("GET", "/v1/ready"),
             ("GET", "/v1/me"),
             ("GET", "/v1/runs"),
             ("POST", "/v1/runs/run/decisions"),
