@@ -39,10 +39,12 @@ from rayrlhf.preferences.store.records import NO_NUL, Role, RunName, unknown_run
 from rayrlhf.preferences.store.reports import PAGE
 from rayrlhf.preferences.store.voting import Status
 from rayrlhf.preferences.wire import (
+    Account,
     Asked,
     ClipsMade,
     Doing,
     Drawn,
+    Health,
     NewAccount,
     Received,
     Said,
@@ -318,9 +320,9 @@ def _add_accounts(app: FastAPI, queue: Queue) -> None:
         return Token(queue.accounts.renew(name))
 
     @app.get("/v1/accounts")
-    def accounts(caller: Admin) -> list[dict[str, Any]]:
+    def accounts(caller: Admin) -> list[Account]:
         """All accounts."""
-        return [{**asdict(account), "usable": usable} for account, usable in queue.accounts.all()]
+        return [Account(one.name, one.role, usable) for one, usable in queue.accounts.all()]
 
     @app.delete("/v1/accounts/{name}", status_code=204, responses=problems(404, 409))
     def disable(name: Annotated[AccountName, Path()], caller: Admin) -> None:
@@ -332,9 +334,9 @@ def _add_accounts(app: FastAPI, queue: Queue) -> None:
 
 def _add_health(app: FastAPI, queue: Queue) -> None:
     @app.get("/v1/health")
-    def health(caller: Anyone) -> dict[str, str]:
+    def health(caller: Anyone) -> Health:
         """That the server and, since the token was looked up, the store answer."""
-        return {"status": "ok", "version": __version__}
+        return Health("ok", __version__)
 
     @app.get("/v1/openapi.json")
     def openapi(caller: Anyone) -> dict[str, Any]:
