@@ -89,9 +89,12 @@ def run(args: Sequence[str]) -> int:
 
 def _label_pairs(place: "Place", options: LabelOptions, name: str, pairs: list[Pair]) -> None:
     from rayrlhf.serving.labelling import labelling
-    from rayrlhf.serving.pairs import ask_pairs, write_labels
+    from rayrlhf.serving.pairs import ask_pairs, rules_for, warning_of_lengths, write_labels
 
-    ask_pairs(place, name, pairs, options.queue, sentence=options.sentence, guidelines=options.guidelines)
+    if (warning := warning_of_lengths(pairs)) is not None:
+        say(warning)
+    rules = rules_for(pairs, options.queue)
+    ask_pairs(place, name, pairs, rules, sentence=options.sentence, guidelines=options.guidelines)
     to = options.to or options.storage_path / "labels.jsonl"
     wanted = sum(pair.gold is None for pair in pairs)
     with labelling(place, options.names, options.host, options.port) as queue:

@@ -109,7 +109,7 @@ class NewAccount(Body):
 
 @dataclass(frozen=True)
 class Account:
-    """An account as admins see it. usable: its token is not ended"""
+    """An account as admins see it; `usable` unless its token was ended."""
 
     name: str
     role: Role

@@ -297,7 +297,7 @@ def test_news_come_by_themselves(server) -> None:
         with pytest.raises(RefusedError, match="none"):
             next(annotator.events("none"))
         server.stop()
-        with pytest.raises(UnavailableError, match="broke off|does not answer"):
+        with pytest.raises(UnavailableError, match=r"broke off|does not answer"):
             next(news)
 
 
