@@ -39,7 +39,8 @@ def warning_of_lengths(pairs: list[Pair]) -> str | None:
         return None
     first, left, right = apart[0]
     what = f"one clip is more than {100 * _MOST_APART:.0f} % shorter than the other"
-    return f"warning: in {len(apart)} of {len(pairs)} pairs {what}, first in {first.id!r} (left {left:.1f} s, right {right:.1f} s)"
+    where = f"first in {first.id!r} (left {left:.1f} s, right {right:.1f} s)"
+    return f"warning: in {len(apart)} of {len(pairs)} pairs {what}, {where}"
 
 
 def ask_pairs(
