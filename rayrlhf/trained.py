@@ -161,6 +161,20 @@ def load_newest(target: Path) -> Trained:
     raise UserError(f"{target} has no whole checkpoint: {next(iter(tried.values()))}")
 
 
+def newest_run(storage: Path) -> RunDirectory:
+    """The run in the folder `storage` that trained last, of those with a whole checkpoint; `UserError` without any."""
+    last = {
+        folder: max((place.stat().st_mtime for place in checkpoint.by_age(folder / "checkpoints")), default=0.0)
+        for folder in sorted(storage.glob("*"))
+    }
+    for folder in sorted(last, key=lambda folder: last[folder], reverse=True):
+        try:
+            return load_newest(folder).run
+        except UserError:
+            continue  # no run, or nothing whole in it
+    raise UserError(f"no run in {str(storage)!r} has a whole checkpoint: say which run or checkpoint to serve")
+
+
 def _actor(place: Path, config: RunConfig, spec: EnvSpec) -> Actor:
     arrays = read_arrays(place / "learner.safetensors")
     weights = {name.removeprefix(ACTOR): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(ACTOR)}

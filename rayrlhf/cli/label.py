@@ -104,11 +104,14 @@ def _refuse_what_does_nothing(options: LabelOptions) -> None:
 
 def _label_pairs(place: "Place", options: LabelOptions, pairs: list[Pair]) -> None:
     from rayrlhf.serving.labelling import labelling
-    from rayrlhf.serving.pairs import ask_pairs, write_labels
+    from rayrlhf.serving.pairs import ask_pairs, rules_for, warning_of_lengths, write_labels
 
     assert options.pairs is not None
     name = re.sub(r"[^\w.@+-]+", "-", options.pairs.resolve().stem).strip(".-")[:_NAME_LENGTH] or "pairs"
-    asked = ask_pairs(place, name, pairs, options.queue, sentence=options.sentence, guidelines=options.guidelines)
+    if (warning := warning_of_lengths(pairs)) is not None:
+        say(warning)
+    rules = rules_for(pairs, options.queue)
+    asked = ask_pairs(place, name, pairs, rules, sentence=options.sentence, guidelines=options.guidelines)
     to = options.to or options.storage_path / "labels.jsonl"
     wanted = sum(pair.gold is None for pair in pairs)
     with labelling(place, options.names or _ME, options.host, options.port) as queue:

@@ -18,6 +18,8 @@ from rayrlhf.errors import UserError
 from rayrlhf.preferences.client import is_loopback
 from rayrlhf.serving.address import free_port
 
+RUNS = Path("runs")
+"""Where runs are, unless their options say otherwise."""
 TOKEN = "RAYRLHF_TOKEN"
 """Where `--token` finds the token: what stands on a command line, others on the machine can read."""
 
@@ -26,8 +28,9 @@ TOKEN = "RAYRLHF_TOKEN"
 class ServeOptions:
     """Serve the policies of runs or checkpoints over HTTP until Ctrl-C."""
 
-    targets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME=]RUN|CHECKPOINT")]
-    """Folders of runs (their newest checkpoints) or of checkpoints; a policy's name is its task unless given."""
+    targets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME=]RUN|CHECKPOINT")] = ()
+    """Folders of runs (their newest checkpoints) or of checkpoints; a policy's name is its task unless given. None:
+    the run under runs/ that trained last."""
     host: str = "127.0.0.1"
     """Where to listen; anything but this machine itself needs a token."""
     port: int = 8422
@@ -53,8 +56,6 @@ def run(args: Sequence[str]) -> int:
     port = free_port(options.host, options.port)
     if options.replicas < 1:
         raise UserError(f"--replicas is {options.replicas}, wanted a whole number above 0")
-    if not options.targets:
-        raise UserError("which run or checkpoint? see rayrlhf serve --help")
     # imported here, so that help and mistakes come at once
     from rayrlhf.cli.guard import one_line
     from rayrlhf.cluster import ray_session
@@ -64,8 +65,10 @@ def run(args: Sequence[str]) -> int:
     from rayrlhf.serving.policy_settings import PolicySettings
     from rayrlhf.serving.running import serving
     from rayrlhf.tracking import native_stderr_to
+    from rayrlhf.trained import newest_run
 
-    cards = cards_of(options.targets, watch=options.watch)
+    targets = options.targets or (str(newest_run(RUNS).path),)
+    cards = cards_of(targets, watch=options.watch)
     settings = PolicySettings(
         models={name: card["target"] for name, card in cards.items()},
         watch=options.watch,
@@ -77,6 +80,8 @@ def run(args: Sequence[str]) -> int:
     cpus = max(free_cores(), settings.max_replicas + 1)
     quiet = native_stderr_to(Path(os.devnull))
     with one_line(), quiet, ray_session(cpus), serving(application, "policy", options.host, port) as url:
+        if not options.targets:
+            say(f"serving {targets[0]}, the run that trained last")
         _show(url, cards, token if options.new_token else None, wanted=token is not None)
         finish({"url": url, "models": list(cards), "token": token if options.new_token else None}, as_json=options.json)
         _until_interrupted()

@@ -62,6 +62,20 @@ def browser_clip(path: Path) -> bytes:
         raise UserError(f"{path} is no video that can be read: {in_one_line(error)}") from error
 
 
+def clip_seconds(path: Path) -> float | None:
+    """How long the video `path` lasts; none where it does not say. Raises `UserError` for what is no video."""
+    import av  # a large library, wanted only here
+
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            if stream.duration is not None and stream.time_base is not None:
+                return float(stream.duration * stream.time_base)
+            return None if container.duration is None else container.duration / av.time_base
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        raise UserError(f"{path} is no video that can be read: {in_one_line(error)}") from error
+
+
 def _frames(container: Any, stream: Any) -> Iterator[NDArray[np.uint8]]:
     for frame in container.decode(stream):
         yield frame.to_ndarray(format="rgb24")

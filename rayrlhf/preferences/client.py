@@ -1,10 +1,12 @@
 """The queue over HTTP, from Python: the same calls as `PreferenceStore`, with the same records and errors."""
 
 import ipaddress
+import json
 import random
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar
@@ -22,11 +24,13 @@ from rayrlhf.preferences.wire import (
     MOST_AT_ONCE,
     MOST_CURVES,
     REFUSAL_STATUS,
+    Account,
     Asked,
     Body,
     ClipsMade,
     Doing,
     Drawn,
+    Health,
     NewAccount,
     Problem,
     Received,
@@ -43,6 +47,7 @@ _AGAIN = (429, 500, 502, 503, 504)
 """Statuses of which a later call may be free; 500 is what Ray Serve says for a replica that died under a request."""
 _WHY = {status: why for why, status in REFUSAL_STATUS.items()}
 _LONGEST_PAUSE = 5.0
+_DATA = "data: "
 
 
 @dataclass(frozen=True)
@@ -175,9 +180,37 @@ class QueueClient:
             yield from page
             last = {"after_id": page[-1].query_id}
 
+    def export(self, run: str) -> Iterator[Answered]:
+        """The same as one stream, which is not asked for again where it breaks."""
+        read = TypeAdapter(Answered).validate_json
+        with self._stream(f"/v1/runs/{_part(run)}/export") as lines:
+            for line in lines:
+                try:
+                    found = read(line)
+                except ValidationError as error:
+                    raise UserError(f"{self._url} is no queue of this rayrlhf: {in_one_line(error)}") from error
+                yield found
+
+    def events(self, run: str) -> Iterator[dict[str, Any]]:
+        """What is new in a run as it comes: `open`, `answers`, `mine`, `doing`. The stream ends after some minutes."""
+        with self._stream(f"/v1/runs/{_part(run)}/events") as lines:
+            for line in lines:
+                if line.startswith(_DATA):
+                    yield json.loads(line.removeprefix(_DATA))
+
     def clip(self, name: str) -> bytes:
         """The clip `name`, an MP4 file."""
         return self._send("GET", f"/v1/clips/{_part(name)}", None, {}).content
+
+    def health(self) -> Health:
+        """That the queue and its store answer."""
+        return self._call("GET", "/v1/health", None, Health)
+
+    # --- admins ---
+
+    def accounts(self) -> list[Account]:
+        """All accounts, by name."""
+        return self._call("GET", "/v1/accounts", None, list[Account])
 
     def add_account(self, name: str, role: Role) -> str:
         """A new account's token; where it got lost on the way, `renew_token` gives another."""
@@ -186,6 +219,10 @@ class QueueClient:
     def renew_token(self, name: str) -> str:
         """Another token for an account, which ends the one before."""
         return self._call("POST", f"/v1/accounts/{_part(name)}/token", None, Token).token
+
+    def disable_account(self, name: str) -> None:
+        """Ends another account's token; its answers stay."""
+        self._call("DELETE", f"/v1/accounts/{_part(name)}")
 
     # --- over HTTP ---
 
@@ -206,14 +243,36 @@ class QueueClient:
         except ValidationError as error:
             raise UserError(f"{self._url} is no queue of this rayrlhf: {in_one_line(error)}") from error
 
+    @contextmanager
+    def _stream(self, path: str) -> Iterator[Iterator[str]]:
+        """The lines of a response as they come."""
+        response = self._send("GET", path, None, {}, stream=True)
+        try:
+            yield response.iter_lines()
+        except httpx.TransportError as error:
+            raise UnavailableError(f"the queue at {self._url} broke off: {in_one_line(error)}") from error
+        finally:
+            response.close()
+
     def _send(
-        self, method: str, path: str, body: bytes | None, params: dict[str, Any], *, kind: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        params: dict[str, Any],
+        *,
+        kind: str = "application/json",
+        stream: bool = False,
     ) -> httpx.Response:
         headers = {"Content-Type": kind} if body is not None else {}
         end, pause = time.monotonic() + self._patience, 0.05
         while True:
             try:
-                response = self._http.request(method, self._url + path, content=body, params=params, headers=headers)
+                url = self._url + path
+                request = self._http.build_request(method, url, content=body, params=params, headers=headers)
+                response = self._http.send(request, stream=stream)
+                if not response.is_success:
+                    response.read()
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
                 raise UserError(f"{self._url!r} is no address of a queue: {error}") from error
             except httpx.TransportError as error:

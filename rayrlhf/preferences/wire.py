@@ -108,6 +108,23 @@ class NewAccount(Body):
 
 
 @dataclass(frozen=True)
+class Account:
+    """An account as admins see it; `usable` unless its token was ended."""
+
+    name: str
+    role: Role
+    usable: bool
+
+
+@dataclass(frozen=True)
+class Health:
+    """That a queue answers, and of which version it is."""
+
+    status: str
+    version: str
+
+
+@dataclass(frozen=True)
 class Token:
     """Of a new account; it is shown this once."""
 

@@ -8,13 +8,40 @@ from pathlib import Path
 from typing import Any
 
 from rayrlhf.config import QueueOptions
-from rayrlhf.envs.video import browser_clip
+from rayrlhf.envs.video import browser_clip, clip_seconds
 from rayrlhf.files import write_atomically
 from rayrlhf.preferences.pairs import Pair
 from rayrlhf.preferences.store import Database, PreferenceStore, Question, Reports, Run
 from rayrlhf.preferences.store.reports import PAGE
 from rayrlhf.serving.clips import Clips
 from rayrlhf.serving.labelling import Place
+
+GOLD_EVERY = 10
+"""How often a person is tested where pairs have known answers and nothing is said of it."""
+_MOST_APART = 0.1
+"""Part of the longer clip's length that the other may be shorter by."""
+
+
+def rules_for(pairs: list[Pair], options: QueueOptions) -> QueueOptions:
+    """The rules by which `pairs` are asked: where some have a known answer, everybody is asked those, too."""
+    if options.gold_every or all(pair.gold is None for pair in pairs):
+        return options
+    return options.model_copy(update={"gold_every": GOLD_EVERY})
+
+
+def warning_of_lengths(pairs: list[Pair]) -> str | None:
+    """One line where the two clips of a pair differ in length, which people may judge instead of what is in them."""
+    apart: list[tuple[Pair, float, float]] = []
+    for pair in pairs:
+        left, right = clip_seconds(pair.left), clip_seconds(pair.right)
+        if left is not None and right is not None and abs(left - right) > _MOST_APART * max(left, right):
+            apart.append((pair, left, right))
+    if not apart:
+        return None
+    first, left, right = apart[0]
+    what = f"one clip is more than {100 * _MOST_APART:.0f} % shorter than the other"
+    where = f"first in {first.id!r} (left {left:.1f} s, right {right:.1f} s)"
+    return f"warning: in {len(apart)} of {len(pairs)} pairs {what}, {where}"
 
 
 def ask_pairs(

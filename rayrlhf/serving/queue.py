@@ -40,10 +40,12 @@ from rayrlhf.preferences.store.records import NO_NUL, Role, RunName, unknown_run
 from rayrlhf.preferences.store.reports import PAGE
 from rayrlhf.preferences.store.voting import Status
 from rayrlhf.preferences.wire import (
+    Account,
     Asked,
     ClipsMade,
     Doing,
     Drawn,
+    Health,
     NewAccount,
     Received,
     Said,
@@ -321,9 +323,9 @@ def _add_accounts(app: FastAPI, queue: Queue) -> None:
         return Token(queue.accounts.renew(name))
 
     @app.get("/v1/accounts")
-    def accounts(caller: Admin) -> list[dict[str, Any]]:
+    def accounts(caller: Admin) -> list[Account]:
         """All accounts."""
-        return [{**asdict(account), "usable": usable} for account, usable in queue.accounts.all()]
+        return [Account(one.name, one.role, usable) for one, usable in queue.accounts.all()]
 
     @app.delete("/v1/accounts/{name}", status_code=204, responses=problems(404, 409))
     def disable(name: Annotated[AccountName, Path()], caller: Admin) -> None:
@@ -335,9 +337,9 @@ def _add_accounts(app: FastAPI, queue: Queue) -> None:
 
 def _add_health(app: FastAPI, queue: Queue) -> None:
     @app.get("/v1/health")
-    def health() -> dict[str, str]:
+    def health() -> Health:
         """That the server answers. It wants no token, nor does `/v1/ready`."""
-        return {"status": "ok", "version": __version__}
+        return Health("ok", __version__)
 
     @app.get("/v1/ready", responses=problems(503))
     def ready() -> dict[str, str]:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import httpx
@@ -30,10 +31,9 @@ def mistake(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["serve"], "which run or checkpoint?"),
         (["serve", "no/where"], "there is no run 'no/where'"),
         (["serve", "a=no/where"], "there is no run 'no/where'"),
-        (["serve", ".", "--port", "99999"], "--port is 99999"),
+        (["serve", ".", "--port", "99999"], "the port is 99999"),
         (["serve", ".", "--host", "256.1.1.1", "--new-token"], "cannot listen"),
         (["serve", ".", "--replicas", "0"], "--replicas is 0"),
         (["serve", ".", "--host", "0.0.0.0"], "lets other machines call: give --new-token"),
@@ -66,6 +66,28 @@ def test_runs_that_cannot_be_served(capsys: pytest.CaptureFixture[str], toy_run:
     assert "name them" in mistake(capsys, "serve", toy_run.path, newest, "--port", "0")
     assert "models" in mistake(capsys, "serve", f"../x={toy_run.path}", "--port", "0")
     assert "max_replicas" in mistake(capsys, "serve", toy_run.path, "--replicas=3", "--max-replicas=2", "--port=0")
+
+
+def test_without_a_target_the_newest_run_is_served(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, toy_run: RunDirectory, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no run in 'runs' has a whole checkpoint: say which" in mistake(capsys, "serve", "--port", "0")
+    for age, name in enumerate(("damaged", "newest", "older", "empty")):
+        copied = RunDirectory(Path(shutil.copytree(toy_run.path, tmp_path / "runs" / name)))
+        for place in checkpoint.by_age(copied.checkpoints):
+            os.utime(place, (1e9 - age, 1e9 - age))
+            if name == "damaged":
+                (place / "learner.safetensors").write_bytes(b"")
+            if name == "empty":
+                shutil.rmtree(place)
+    monkeypatch.setattr("rayrlhf.cluster.ray_session", lambda cpus: nullcontext())
+    monkeypatch.setattr("rayrlhf.serving.running.serving", lambda *args: nullcontext("http://here"))
+    monkeypatch.setattr("rayrlhf.cli.serve._until_interrupted", lambda: None)
+    assert cli.main(["serve", "--port", "0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"serving {Path('runs/newest')}, the run that trained last"
+    assert lines[1].startswith("point: version ")
 
 
 def test_serve_until_ctrl_c(toy_run: RunDirectory) -> None:

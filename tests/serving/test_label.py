@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import numpy as np
 import psutil
 import pytest
 
+from rayrlhf.config import QueueOptions
 from rayrlhf.envs.video import browser_clip, write_video
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.client import QueueClient
+from rayrlhf.preferences.pairs import Pair, read_pairs
+from rayrlhf.serving.pairs import rules_for, warning_of_lengths
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -127,6 +131,23 @@ def test_a_taken_port_and_names_are_one_line(pairs: Path, tmp_path: Path) -> Non
             lines = [line for line in done.stderr.splitlines() if "DISPLAY" not in line and "warnings.warn" not in line]
             assert done.returncode == 2, done.stderr
             assert len(lines) == 1 and message in lines[0], done.stderr
+
+
+def test_known_answers_are_asked_by_themselves(tmp_path: Path) -> None:
+    plain, gold = Pair("a", tmp_path, tmp_path), Pair("b", tmp_path, tmp_path, "left")
+    chosen = QueueOptions(overlap=2)
+    assert rules_for([plain], chosen) == chosen
+    assert rules_for([plain, gold], chosen) == QueueOptions(overlap=2, gold_every=10)
+    assert rules_for([plain, gold], QueueOptions(gold_every=3)).gold_every == 3
+
+
+def test_clips_of_unequal_length_are_named_in_one_line(pairs: Path) -> None:
+    found = read_pairs(pairs)
+    assert warning_of_lengths(found) is None
+    for name, count in (("p1_right", 7), ("p2_left", 9), ("p3_left", 12)):  # of ten frames: nine are near enough
+        write_video(pairs / f"{name}.mp4", islice(cycle(grey(30)), count), 5.0)
+    said = "warning: in 2 of 4 pairs one clip is more than 10 % shorter than the other, first in 'p1'"
+    assert warning_of_lengths(found) == f"{said} (left 2.0 s, right 1.4 s)"
 
 
 def test_clips_of_other_kinds_are_drawn_anew(tmp_path: Path, pairs: Path) -> None:

@@ -1,6 +1,5 @@
 """The queue over HTTP: what it does, and what it refuses."""
 
-import json
 import pickle
 import threading
 import time
@@ -12,11 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+import rayrlhf
 from rayrlhf.config import QueueOptions
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.store import Curves, Question, RefusedError, Run, UnavailableError
-from rayrlhf.preferences.wire import Doing
+from rayrlhf.preferences.wire import Account, Doing, Health
+from rayrlhf.serving import queue
 
 CLIP = "0123456789abcdef" * 2 + ".mp4"
 
@@ -100,6 +101,13 @@ def test_nothing_but_health_answers_without_a_token(server) -> None:
         assert httpx.get(server.url + path).status_code == 401
 
 
+def test_health(server) -> None:
+    with server.client() as annotator:
+        assert annotator.health() == Health("ok", rayrlhf.__version__)
+        with pytest.raises(UserError, match="403"):
+            annotator.accounts()
+
+
 def test_roles(server) -> None:
     with server.client() as annotator, server.client("trainer") as trainer, server.client("admin") as admin:
         with pytest.raises(UserError, match="403"):
@@ -112,9 +120,13 @@ def test_roles(server) -> None:
         assert len(admin.lease("run")) == 1
         with QueueClient(server.url, admin.add_account("ben", "annotator")) as ben:
             assert ben.me().name == "ben"
-            headers = {"Authorization": f"Bearer {server.tokens['admin']}"}
-            assert httpx.delete(f"{server.url}/v1/accounts/the admin", headers=headers).status_code == 409
-            assert httpx.delete(f"{server.url}/v1/accounts/ben", headers=headers).status_code == 204
+            with pytest.raises(RefusedError, match="cannot end itself"):
+                admin.disable_account("the admin")
+            with pytest.raises(RefusedError, match="there is no account"):
+                admin.disable_account("nobody")
+            assert Account("ben", "annotator", usable=True) in admin.accounts()
+            admin.disable_account("ben")
+            assert Account("ben", "annotator", usable=False) in admin.accounts()
             with pytest.raises(UserError, match="401"):
                 ben.me()
         with QueueClient(server.url, admin.renew_token("ben")) as ben:
@@ -279,17 +291,26 @@ def test_clips_whole_and_in_part(server, tmp_path: Path) -> None:
 
 
 def test_news_come_by_themselves(server) -> None:
-    headers = {"Authorization": f"Bearer {server.tokens['annotator']}"}
+    with server.client("trainer") as trainer, server.client(patience=0.1) as annotator:
+        fill(trainer, 1)
+        news = annotator.events("run")
+        assert next(news)["open"] == 1
+        trainer.enqueue("run", [Question("another", 0, 7)])
+        assert next(news)["open"] == 2
+        trainer.note("run", Doing(phase="learning"))
+        assert next(news)["doing"]["phase"] == "learning"
+        with pytest.raises(RefusedError, match="none"):
+            next(annotator.events("none"))
+        server.stop()
+        with pytest.raises(UnavailableError, match=r"broke off|does not answer"):
+            next(news)
+
+
+def test_news_end_with_the_stream(server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "_LOOKS", 1)
     with server.client("trainer") as trainer:
         fill(trainer, 1)
-        with httpx.stream("GET", f"{server.url}/v1/runs/run/events", headers=headers, timeout=20) as stream:
-            news = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
-            assert next(news)["open"] == 1
-            trainer.enqueue("run", [Question("another", 0, 7)])
-            assert next(news)["open"] == 2
-            trainer.note("run", Doing(phase="learning"))
-            assert next(news)["doing"]["phase"] == "learning"
-    assert httpx.get(f"{server.url}/v1/runs/none/events", headers=headers).status_code == 404
+        assert [news["open"] for news in trainer.events("run")] == [1]
 
 
 def test_streams_of_events_are_few(server) -> None:
@@ -308,10 +329,12 @@ def test_the_export_is_everything_answered(server) -> None:
         fill(trainer, 230)
         for lease in [lease for _ in range(23) for lease in _answered(annotator)]:
             assert lease
-        lines = trainer._send("GET", "/v1/runs/run/export", None, {}).text.splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert {row["query_id"] for row in rows} == {f"run/0/{i}" for i in range(230)}
-    assert all(row["votes"][0]["annotator"] == "the annotator" for row in rows)
+        found = list(trainer.export("run"))
+        assert found == list(trainer.answered("run"))
+        with pytest.raises(UserError, match="403"):
+            next(annotator.export("run"))
+    assert {item.query_id for item in found} == {f"run/0/{i}" for i in range(230)}
+    assert all(item.votes[0].annotator == "the annotator" for item in found)
 
 
 def _answered(annotator: QueueClient) -> list[int]:

@@ -186,6 +186,39 @@ def test_whatever_happens_on_the_way_the_last_word_is_stored(visit, trainer, see
     }
 
 
+def test_the_button_of_undo_says_whether_there_is_anything(visit, trainer) -> None:
+    ask(trainer, 3, settle_seconds=2)
+    person = visit()
+    first = person.pair()
+    state = "document.querySelector('#undo-button').getAttribute('aria-disabled')"
+    assert person.page.evaluate(state) == "true"
+    person.page.click("#undo-button", force=True)  # does nothing
+    assert person.pair() == first
+    person.press("0")
+    person.until(f"{state} === 'false'")
+    person.page.click("#undo-button")
+    assert person.page.evaluate(state) == "true"
+    assert person.pair() == first
+    person.press("s")
+    person.saved()
+    assert person.page.evaluate(state) == "false"
+    person.until(f"{state} === 'true'")  # training has it
+    assert list(votes(trainer).values()) == [["skip"]]
+
+
+def test_the_last_question_is_taken_back_by_the_button(visit, trainer) -> None:
+    ask(trainer, 1, settle_seconds=60)
+    person = visit()
+    first = person.pair()
+    person.press("0")
+    person.said("You have answered everything there is.")
+    person.page.click("#undo-button")
+    assert person.pair() == first
+    person.press("s")
+    person.saved()
+    assert list(votes(trainer).values()) == [["skip"]]
+
+
 def test_too_late_to_take_back(visit, trainer) -> None:
     ask(trainer, 3, settle_seconds=0.5)
     person = visit()
@@ -218,6 +251,32 @@ def test_keys_are_chosen_and_kept(visit, trainer) -> None:
     person.press("2")
     person.saved()
     assert sorted(votes(trainer).values()) == [["equal"], ["skip"]]
+
+
+def test_buttons_tell_their_keys(visit, trainer) -> None:
+    """Those of now: keys can be chosen, and what the button of playing does changes."""
+    ask(trainer, 3)
+    person = visit()
+    person.ready()
+    page = person.page
+    wanted = {"restart": "Play from the start (R)", "back": "One frame back (,)", "forward": "One frame forward (.)"}
+    for action, name in {**wanted, "play": "Pause (Space)", "undo": "Undo (Z)"}.items():
+        button = page.locator(f"button[data-action={action}]")
+        assert (button.get_attribute("title"), button.get_attribute("aria-label")) == (name, name)
+        assert button.locator("kbd").inner_text() == name.partition("(")[2].removesuffix(")")
+        assert button.locator("kbd").is_visible()
+    page.keyboard.press(" ")
+    page.click("#settings-button")
+    for action, key in (("play", "p"), ("help", "h"), ("back", "r")):
+        page.click(f"#change-{action}")
+        page.keyboard.press(key)
+    page.keyboard.press("Escape")
+    titles = page.locator("#controls [title]").evaluate_all("all => all.map((button) => button.title)")
+    assert titles == ["Play (P)", "Play from the start", "One frame back (R)", "One frame forward (.)"]
+    assert page.locator("#controls kbd:visible").all_inner_texts() == ["P", "R", "."]
+    assert page.inner_text("#help-button kbd") == "H"
+    page.keyboard.press("p")
+    assert page.get_attribute("#play-button", "title") == "Pause (P)"
 
 
 def test_keys_mean_nothing_elsewhere(visit, trainer) -> None:
@@ -360,6 +419,11 @@ def test_another_run(visit, trainer) -> None:
     person.ready()
     assert "token" not in person.page.url
     assert person.page.inner_text("#open") == "2"
+    trainer.register(Run("point", "point", SENTENCE))
+    person.page.reload()
+    person.until("document.querySelectorAll('#run option').length === 3")
+    listed = person.page.locator("#run option").all_inner_texts()
+    assert set(listed) == {"first · point (2 open)", "second · point (3 open)", "point (0 open)"}
     person.page.select_option("#run", "second")
     person.until("document.querySelector('#open').textContent === '3'")
     person.press("1")
@@ -431,6 +495,7 @@ def test_it_fits(visit, trainer, width: int, height: int) -> None:
     person = visit(viewport={"width": width, "height": height})
     person.press("1")
     person.ready()
+    assert person.page.locator("#controls kbd:visible").count() == 4
     inside = """() => ["html", "main", "#label", ".work", "#question"].filter((name) => {
       const { scrollHeight, clientHeight, scrollWidth, clientWidth } = document.querySelector(name);
       return scrollHeight > clientHeight || scrollWidth > clientWidth;

@@ -109,6 +109,16 @@ def test_people_and_how_they_agree(visit, answered) -> None:
     assert tiles[:3] == ["12\nanswers", "3\nlabels", "0\nopen"]
 
 
+def test_settings_list_the_keys_that_somebody_has(visit, answered) -> None:
+    for role, count in (("trainer", 0), ("annotator", 10), ("admin", 10)):
+        person = visit(role)
+        person.page.click("#settings-button")
+        person.said(f"You are the {role} ({role}).")
+        assert person.page.locator("#settings-keys tr:visible").count() == count
+        assert person.page.is_visible("#reset-keys") == (count > 0)
+        assert person.page.is_visible("#settings-note") == (count > 0)
+
+
 def test_annotators_see_only_their_own_work(visit, answered) -> None:
     person = visit(more="&view=people")
     person.said("You have answered everything there is.")

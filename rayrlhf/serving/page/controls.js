@@ -1,6 +1,7 @@
 // What plays the clips: play, restart, frames, speed, and one bar of time for both.
 
-import { byId, figureOf, make, setOnce } from "./dom.js";
+import { nameButton } from "./buttons.js";
+import { byId, figureOf, make } from "./dom.js";
 
 const KEPT = "rayrlhf/speed";
 const PARTS = 1000; // of the bar
@@ -10,13 +11,15 @@ export class Controls {
   #pair = null;
   #changed = () => {};
   #root;
+  #keys;
   #bar;
   #speed = Number(localStorage.getItem(KEPT)) || 1;
   #resume = false;
 
   /** Controls in `root` until `signal` says that they end. */
-  constructor(root, signal) {
+  constructor(root, keys, signal) {
     this.#root = root;
+    this.#keys = keys;
     this.#bar = byId("time");
     root.onclick = ({ target }) => {
       const button = target.closest("button");
@@ -90,7 +93,8 @@ export class Controls {
     this.#bar.setAttribute("aria-valuetext", `${time.toFixed(1)} of ${duration.toFixed(1)} seconds`);
     byId("clock").textContent = `${time.toFixed(1)} / ${duration.toFixed(1)} s`;
     const button = byId("play-button");
-    setOnce(button, "aria-label", playing ? "Pause" : "Play");
+    const name = playing ? "Pause" : "Play";
+    if (button.dataset.name !== name) nameButton(this.#keys, button, name);
     button.classList.toggle("playing", playing);
     this.#changed();
   };

@@ -20,6 +20,9 @@ export const ACTIONS = [
   { id: "help", label: "Show this help", keys: ["?"] },
 ];
 
+/** What an action is called. */
+export const labelOf = (id) => ACTIONS.find((action) => action.id === id).label;
+
 /** The keys of every action. Event: `change`. */
 export class Keys extends EventTarget {
   #chosen;

@@ -3,7 +3,7 @@
 import { Controls } from "./controls.js";
 import { byId, number, setOnce } from "./dom.js";
 import { Hand } from "./hand.js";
-import { ACTIONS } from "./keys.js";
+import { labelOf } from "./keys.js";
 import { News } from "./news.js";
 import { hideToast, toast } from "./toast.js";
 import { Waiting } from "./waiting.js";
@@ -11,9 +11,9 @@ import { Waiting } from "./waiting.js";
 const CHOICES = ["left", "right", "equal", "skip"];
 const MOST_SECONDS = 86_400; // the longest time that an answer may carry
 const MOST_SHOWN = 600; // seconds for which undo is offered
+const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds
 const MOST_BACK = 5; // answers that can be taken back one after the other
 const AWAY = "The server cannot be reached just now. Your answers are kept, and this page tries again by itself.";
-const labelOf = (id) => ACTIONS.find((action) => action.id === id).label;
 
 /** The label view of one run, until it is closed. */
 export class Labelling {
@@ -27,7 +27,8 @@ export class Labelling {
   #shown = null; // the question that is on the screen
   #seenAt = null; // when both of its clips were
   #pressedAt = null; // when the key was pressed that brought it
-  #given = []; // {question, key} of what was answered last, to take back
+  #given = []; // {question, key, endsAt} of what was answered last, to take back
+  #undoTimer;
   #waiting = new Waiting();
   #controls;
   #stop = new AbortController();
@@ -39,7 +40,7 @@ export class Labelling {
     this.#outbox = outbox;
     this.#keys = keys;
     this.#info = info;
-    this.#controls = new Controls(byId("controls"), this.#stop.signal);
+    this.#controls = new Controls(byId("controls"), keys, this.#stop.signal);
     this.#listen();
     this.#showTask();
     this.#hand = new Hand(api, info.name, outbox);
@@ -59,6 +60,8 @@ export class Labelling {
     this.#hand.close();
     this.#controls.follow(null);
     for (const { question } of this.#given) question.free();
+    this.#given = [];
+    this.#showUndo();
     hideToast();
   }
 
@@ -74,6 +77,12 @@ export class Labelling {
     for (const choice of CHOICES) {
       byId(`choose-${choice}`).addEventListener("click", (event) => this.act(choice, event.timeStamp), { signal });
     }
+    const undo = byId("undo-button");
+    const press = () => {
+      if (undo.getAttribute("aria-disabled") === "false") this.#undo();
+    };
+    undo.addEventListener("click", press, { signal });
+    this.#outbox.addEventListener("stored", ({ detail }) => this.#settle(detail.key), { signal });
     this.#outbox.addEventListener("undone", ({ detail }) => this.#undone(detail), { signal });
     this.#outbox.addEventListener("refused", ({ detail }) => this.#refused(detail), { signal });
   }
@@ -85,13 +94,14 @@ export class Labelling {
     const seconds = this.#seenAt === null ? 0 : (at - this.#seenAt) / 1000;
     const replays = Math.max(0, loops - 1) + restarts;
     const key = this.#outbox.answer(question.lease, choice, Math.min(Math.max(0, seconds), MOST_SECONDS), replays);
-    this.#given.push({ question, key });
+    this.#given.push({ question, key, endsAt: Infinity });
     if (this.#given.length > MOST_BACK) this.#given.shift().question.free();
     this.#pressedAt = at;
     this.#hand.takeFirst();
     this.#info.mine += 1;
     this.#info.answers += 1;
     this.#showProgress();
+    this.#showUndo();
     this.#offerUndo(choice);
   }
 
@@ -119,7 +129,25 @@ export class Labelling {
     this.#info.mine -= 1;
     this.#info.answers -= 1;
     this.#showProgress();
+    this.#showUndo();
     toast("Taken back. Here is the question again.", 3);
+  }
+
+  /** The server has an answer, or will never take it: from now on it can be taken back for some seconds. */
+  #settle(key, seconds = this.#info.settle_seconds) {
+    const given = this.#given.find((each) => each.key === key);
+    if (given) given.endsAt = performance.now() + 1000 * seconds;
+    this.#showUndo();
+  }
+
+  /** Shows whether the last answer can be taken back, and looks again when that ends. */
+  #showUndo() {
+    clearTimeout(this.#undoTimer);
+    const left = (this.#given.at(-1)?.endsAt ?? 0) - performance.now();
+    setOnce(byId("undo-button"), "aria-disabled", String(left <= 0));
+    if (left > 0 && left < Infinity) {
+      this.#undoTimer = setTimeout(() => this.#showUndo(), Math.min(left + 1, LONGEST_TIMER));
+    }
   }
 
   #undone({ lease, shown }) {
@@ -130,6 +158,7 @@ export class Labelling {
 
   /** The server will never take `item`. */
   #refused({ item, problem }) {
+    if (item.kind === "answer") this.#settle(item.key, 0);
     if (item.kind === "answer") return toast(`An answer was not needed any more (${problem.message}).`);
     toast("Too late to take that back: training has it already.");
     this.#hand.drop(item.lease);

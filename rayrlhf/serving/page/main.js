@@ -4,7 +4,7 @@ import { Accounts } from "./accounts.js";
 import { Api, patiently, sleep } from "./api.js";
 import { Browse } from "./browse.js";
 import { byId, make, number, releaseAfterClicks } from "./dom.js";
-import { Keys } from "./keys.js";
+import { ACTIONS, Keys } from "./keys.js";
 import { Labelling } from "./labelling.js";
 import { Outbox } from "./outbox.js";
 import { People } from "./people.js";
@@ -81,7 +81,7 @@ class Page {
     byId("run").onchange = () => this.#go({ run: byId("run").value });
     addEventListener("hashchange", () => this.#open());
     addEventListener("keydown", (event) => this.#press(event));
-    setUpSettings(this.#keys, this.#account, () => {
+    setUpSettings(this.#keys, this.#labels ? ACTIONS : [], this.#account, () => {
       forgetToken();
       location.reload();
     });
@@ -151,9 +151,10 @@ class Page {
   }
 
   #showRuns() {
-    const options = this.#runs.map(({ name, open }) =>
-      make("option", { value: name, textContent: `${name} (${number(open)} open)` }),
-    );
+    const options = this.#runs.map(({ name, task, open }) => {
+      const what = task && task !== name ? `${name} · ${task}` : name;
+      return make("option", { value: name, textContent: `${what} (${number(open)} open)` });
+    });
     const chosen = this.#view?.run;
     if (document.activeElement === byId("run")) return; // somebody is choosing
     byId("run").replaceChildren(...options);

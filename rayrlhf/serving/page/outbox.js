@@ -7,7 +7,7 @@ const FOLDER = "rayrlhf/outbox/";
 
 /**
  * The outbox of one account. Events, with what they are about as `detail`:
- * `change`; `undone` {lease, shown}; `refused` {item, problem}, for what will never be accepted.
+ * `change`; `stored` {key}; `undone` {lease, shown}; `refused` {item, problem}, for what will never be accepted.
  */
 export class Outbox extends EventTarget {
   #api;
@@ -99,6 +99,7 @@ export class Outbox extends EventTarget {
     const { answer } = await this.#api.answer({ key, lease, choice, seconds, replays });
     this.#numbers.set(key, answer);
     for (const item of this.#items()) if (item.of === key) this.#write({ ...item, answer });
+    this.#tell("stored", { key });
   }
 
   async #sendUndo({ answer, lease }) {

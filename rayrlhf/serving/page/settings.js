@@ -1,19 +1,21 @@
 // The dialogs: what the keys do, and choosing others.
 
+import { signs, writeKeys } from "./buttons.js";
 import { byId, make } from "./dom.js";
-import { ACTIONS, keyOf } from "./keys.js";
+import { keyOf } from "./keys.js";
 
 const NOTE = "Choose “Change”, then press the key that you want.";
 
-/** Wires the help and the settings, and writes the keys on the answers' buttons. */
-export function setUpSettings(keys, account, signOut) {
+/** Wires the help and the settings, and writes the keys on the buttons. actions: those that the account has keys for */
+export function setUpSettings(keys, actions, account, signOut) {
   byId("account").textContent = `You are ${account.name} (${account.role}).`;
   byId("sign-out").onclick = signOut;
   byId("help-button").onclick = showHelp;
   byId("settings-button").onclick = () => byId("settings").showModal();
   byId("reset-keys").onclick = () => keys.reset();
-  keys.addEventListener("change", () => write(keys));
-  write(keys);
+  for (const part of document.querySelectorAll("#settings .of-keys")) part.hidden = actions.length === 0;
+  keys.addEventListener("change", () => write(keys, actions));
+  write(keys, actions);
 }
 
 /** Shows what there is to know. */
@@ -21,22 +23,15 @@ export function showHelp() {
   byId("help").showModal();
 }
 
-function write(keys) {
-  byId("help-keys").replaceChildren(...ACTIONS.map((action) => row(keys, action)));
-  byId("settings-keys").replaceChildren(...ACTIONS.map((action) => row(keys, action, changeButton(keys, action))));
-  for (const { id } of ACTIONS) {
-    byId(`choose-${id}`)?.querySelector(".keys").replaceChildren(...signs(keys, id));
-  }
+function write(keys, actions) {
+  byId("help-keys").replaceChildren(...actions.map((action) => row(keys, action)));
+  byId("settings-keys").replaceChildren(...actions.map((action) => row(keys, action, changeButton(keys, action))));
+  writeKeys(keys);
 }
 
 function row(keys, { id, label }, ...more) {
   const cells = more.map((element) => make("td", {}, element));
   return make("tr", {}, make("th", { scope: "row", textContent: label }), make("td", {}, ...signs(keys, id)), ...cells);
-}
-
-function signs(keys, id) {
-  const names = keys.names(id);
-  return names.length ? names.map((name) => make("kbd", { textContent: name })) : ["no key"];
 }
 
 function changeButton(keys, { id, label }) {
