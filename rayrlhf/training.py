@@ -340,7 +340,9 @@ class _Run:
             self._row_due = _next(self.env_steps, self.config.tracking.log_interval)
         phase = PHASES[self.algorithm.plan.phase(self.algorithm.progress)]
         self._tell(phase)
-        self.line.update(self.env_steps, phase, labels=self.algorithm.progress.labels, success=row.get("success_rate"))
+        waiting = self.algorithm.feedback.open_questions if self.algorithm.feedback and self.config.asks_people else 0
+        labels, success = self.algorithm.progress.labels, row.get("success_rate")
+        self.line.update(self.env_steps, phase, labels=labels, success=success, open_questions=waiting)
         if self.env_steps >= self._checkpoint_due and self._may_checkpoint():
             self._save()
             self._checkpoint_due = _next(self.env_steps, self.config.checkpoint.interval)

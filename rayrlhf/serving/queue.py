@@ -4,11 +4,8 @@ Every request carries `Authorization: Bearer TOKEN`, except for the labelling pa
 is held here: any number of replicas may share a store.
 """
 
-import asyncio
-import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, Path, Query, Request, Response
@@ -34,7 +31,6 @@ from rayrlhf.preferences.store import (
     Reports,
     Run,
     RunInfo,
-    UnavailableError,
 )
 from rayrlhf.preferences.store.records import NO_NUL, Role, RunName, unknown_run
 from rayrlhf.preferences.store.reports import PAGE
@@ -59,10 +55,8 @@ from rayrlhf.serving.guard import Bounds, Gate, Rates
 from rayrlhf.serving.page import add_page, is_page
 from rayrlhf.serving.refusals import add_refusals, problems
 from rayrlhf.serving.settings import QueueSettings
+from rayrlhf.serving.streams import answered_lines, news
 
-_EVENT_SECONDS = 1.0
-"""How often a stream of events looks whether anything is new."""
-_LOOKS = 600
 _STREAMS = 4
 """Streams of events that one account may have open on a replica."""
 FREE = {"/v1/health", "/v1/ready"}
@@ -252,7 +246,7 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
     @app.get("/v1/runs/{run}/export", response_class=StreamingResponse)
     def export(run: InPath, caller: Trainer) -> StreamingResponse:
         """All answered questions with their votes by id, one JSON object a line."""
-        return StreamingResponse(_lines(reports, run), media_type="application/x-ndjson")
+        return StreamingResponse(answered_lines(reports, run), media_type="application/x-ndjson")
 
     @app.get("/v1/clips/{clip}", response_class=Response, responses=problems(404, 416))
     def clip(clip: str, request: Request, caller: Anyone) -> Response:
@@ -272,40 +266,12 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         async def counted() -> AsyncIterator[str]:
             streams[caller.name] += 1
             try:
-                async for line in _news(reports, run, caller.name):
+                async for line in news(reports, run, caller.name):
                     yield line
             finally:
                 streams[caller.name] -= 1
 
         return StreamingResponse(counted(), media_type="text/event-stream")
-
-
-def _lines(reports: Reports, run: str) -> Iterator[str]:
-    last = ""
-    while page := reports.browse(run, after_id=last, limit=PAGE):
-        yield from (json.dumps(asdict(item)) + "\n" for item in page)
-        last = page[-1].query_id
-
-
-async def _news(reports: Reports, run: str, annotator: str) -> AsyncIterator[str]:
-    """What is new, when it is; a comment in between shows that the connection lives."""
-
-    def look() -> dict[str, Any]:
-        found = asdict(reports.runs(annotator, only=run)[0])
-        return {name: found[name] for name in ("open", "answers", "mine", "doing")}
-
-    last: dict[str, Any] | None = None
-    for _ in range(_LOOKS):  # whoever comes again shows their token again
-        try:
-            now = await run_in_threadpool(look)
-        except UnavailableError:
-            now = last or {}
-        if now != last:
-            last = now
-            yield f"event: news\ndata: {json.dumps(now)}\n\n"
-        else:
-            yield ":\n\n"
-        await asyncio.sleep(_EVENT_SECONDS)
 
 
 # --- accounts, health ---

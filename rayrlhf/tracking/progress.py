@@ -26,6 +26,7 @@ class State:
     budget: int
     success: float | None
     speed: float | None
+    open_questions: int = 0
 
 
 class Progress:
@@ -55,13 +56,28 @@ class Progress:
         self._labels = 0
         self._success: float | None = None
 
-    def update(self, env_steps: int, phase: str, *, labels: int | None = None, success: float | None = None) -> None:
+    def update(
+        self,
+        env_steps: int,
+        phase: str,
+        *,
+        labels: int | None = None,
+        success: float | None = None,
+        open_questions: int = 0,
+    ) -> None:
         """Takes the newest numbers and redraws when it is time; what is not given keeps its last value."""
         self._labels = self._labels if labels is None else labels
         self._success = self._success if success is None else success
         new_phase = self._state is None or self._state.phase != phase
         self._state = State(
-            phase, env_steps, self._total, self._labels, self._budget, self._success, self._speed(env_steps)
+            phase,
+            env_steps,
+            self._total,
+            self._labels,
+            self._budget,
+            self._success,
+            self._speed(env_steps),
+            open_questions,
         )
         interval = _REDRAW if self._terminal else _PLAIN
         if self._enabled and (new_phase or self._clock() - self._drawn >= interval):
@@ -108,6 +124,8 @@ def line(state: State, *, width: int | None = None) -> str:
     parts = [f"{state.phase:<12}", f"{state.env_steps:,}/{state.total_steps:,} steps"]
     if state.budget:
         parts.append(f"{state.labels}/{state.budget} labels")
+    if state.open_questions:
+        parts.append(f"{state.open_questions} open questions")
     if state.success is not None:
         parts.append(f"success {state.success:.0%}")
     if state.speed:

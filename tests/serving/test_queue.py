@@ -17,7 +17,7 @@ from rayrlhf.errors import UserError
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.store import Curves, Question, RefusedError, Run, UnavailableError
 from rayrlhf.preferences.wire import Account, Doing, Health
-from rayrlhf.serving import queue
+from rayrlhf.serving import streams
 
 CLIP = "0123456789abcdef" * 2 + ".mp4"
 
@@ -307,7 +307,7 @@ def test_news_come_by_themselves(server) -> None:
 
 
 def test_news_end_with_the_stream(server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "_LOOKS", 1)
+    monkeypatch.setattr(streams, "_LOOKS", 1)
     with server.client("trainer") as trainer:
         fill(trainer, 1)
         assert [news["open"] for news in trainer.events("run")] == [1]

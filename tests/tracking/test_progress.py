@@ -1,6 +1,7 @@
 """The progress line says what matters, fits the terminal and stays quiet where nobody looks."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,7 @@ def test_line_names_phase_steps_labels_success_speed_and_time_left() -> None:
 
 
 def test_line_leaves_out_what_is_not_known() -> None:
+    assert "40/100 labels  3 open questions" in line(replace(STATE, open_questions=3))
     assert line(State("exploring", 0, 10, 0, 0, None, None)) == "  0%  exploring     0/10 steps"
 
 
