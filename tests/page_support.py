@@ -136,7 +136,7 @@ class Visit:
 
     def until(self, expression: str) -> None:
         """Waits until this is true on the page. Playwright's own waiting wants `eval`, which the page forbids."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not self.page.evaluate(expression):
             assert time.monotonic() < end, f"never true: {expression}"
             self.page.wait_for_timeout(20)

@@ -211,13 +211,13 @@ def test_a_body_that_is_too_large_is_not_read(make_server: Callable[..., object]
 
 
 def test_an_account_that_asks_too_often_waits(make_server: Callable[..., object]) -> None:
-    server = make_server(requests_per_second=2.0, burst=5)
+    server = make_server(requests_per_second=0.2, burst=5)
     headers = {name: {"Authorization": f"Bearer {server.tokens[name]}"} for name in ("annotator", "trainer")}
-    found = [httpx.get(f"{server.url}/v1/me", headers=headers["annotator"]) for _ in range(8)]
+    found = [httpx.get(f"{server.url}/v1/me", headers=headers["annotator"]) for _ in range(12)]
     assert [answer.status_code for answer in found][:5] == [200] * 5
     assert found[-1].status_code == 429 and int(found[-1].headers["retry-after"]) >= 1
     assert httpx.get(f"{server.url}/v1/me", headers=headers["trainer"]).status_code == 200
-    with server.client(patience=10) as client:
+    with server.client(patience=30) as client:
         assert client.me().name == "the annotator", "the client waits and comes again"
 
 

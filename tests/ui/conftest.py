@@ -33,7 +33,7 @@ def visit(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
 
     def one_more(role: str | None = "annotator", more: str = "", **context: Any) -> Visit:
         opened = browser.new_context(**{"viewport": {"width": 1280, "height": 720}, **context})
-        opened.set_default_timeout(20_000)
+        opened.set_default_timeout(60_000)
         visits.append(Visit(opened.new_page(), server))
         visits[-1].watch()
         if role is not None:
