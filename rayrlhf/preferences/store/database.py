@@ -1,9 +1,10 @@
 """A database by URL: transactions that do not get in each other's way, the schema's version, a clock."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class Database:
         self.url = _parsed(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.clock = Clock()
+        self._one_writer = threading.Lock() if self.is_sqlite else nullcontext()
         self._engine = self._connectable()
         self._migrate()
         with self.reading() as connection:
@@ -87,7 +89,8 @@ class Database:
         On SQLite it is the only one that writes, from its beginning.
         """
         engine = self._engine.execution_options(writes=True)
-        with _named_errors(self.url), engine.begin() as connection:
+        # SQLite's own wait for a lock is a sleep of up to a tenth of a second, and the next one may come first
+        with self._one_writer, _named_errors(self.url), engine.begin() as connection:
             yield connection
 
     def close(self) -> None:

@@ -67,8 +67,17 @@ queries = Table(
     Column("received", Boolean, nullable=False),  # whoever asked has the verdict
     Column("curves", Text),  # the learned reward along both segments, as JSON
     CheckConstraint("status IN ('open', 'label', 'skip', 'disputed', 'expired')", name="query_status"),
-    Index("queries_to_ask", "run", "status", "ready", "session", "position"),
     Index("queries_by_time", "run", "decided_at"),
+)
+# in the order of asking, so that the first one is found without looking at the others
+Index(
+    "queries_to_ask",
+    queries.c.run,
+    queries.c.status,
+    queries.c.ready,
+    queries.c.session.desc(),
+    queries.c.position,
+    queries.c.id,
 )
 
 leases = Table(
