@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ class Person(threading.Thread):
                 time.sleep(0.05)
 
 
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes that end with the test, whatever becomes of it."""
+    processes: list[subprocess.Popen[bytes]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+
+
 def train(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
     with (folder / "log").open("ab") as log:
@@ -59,14 +69,16 @@ def train(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.timeout(3600)
-def test_a_run_that_is_killed_while_somebody_answers_loses_and_doubles_nothing(tmp_path: Path, kills: int) -> None:
+def test_a_run_that_is_killed_while_somebody_answers_loses_and_doubles_nothing(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]], kills: int
+) -> None:
     """Every answer that was acknowledged is in the store once, and in the run's log as often as it was learnt from."""
     run, port = RunDirectory(tmp_path / "run"), free_port()
     start = ["toy", *SMALL, *ENDLESS, "--teacher=human", "--queue.settle_seconds=0", "--name=run"]
     start += [f"--storage_path={tmp_path}", f"--people.port={port}"]
     person = Person(run, port)
     person.start()
-    training = train(tmp_path, start)
+    started.append(training := train(tmp_path, start))
     for killed in range(kills + 1):
         before = len(person.acknowledged)
         while len(person.acknowledged) < before + 4:
@@ -77,7 +89,7 @@ def test_a_run_that_is_killed_while_somebody_answers_loses_and_doubles_nothing(t
             break
         training.send_signal(signal.SIGKILL)
         training.wait()
-        training = train(tmp_path, ["--resume", str(run.path)])
+        started.append(training := train(tmp_path, ["--resume", str(run.path)]))
     person.enough.set()
     person.join()
     time.sleep(5)  # what was said last is fetched

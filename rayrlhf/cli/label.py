@@ -15,6 +15,7 @@ from rayrlhf.cli.output import finish, say
 from rayrlhf.config import QueueOptions
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.pairs import Pair, read_pairs
+from rayrlhf.serving.address import free_port
 from rayrlhf.tracking import RunDirectory
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def run(args: Sequence[str]) -> int:
     options = parse(LabelOptions, args, "label")
     _refuse_what_does_nothing(options)
     pairs = None if options.pairs is None else read_pairs(options.pairs)
+    free_port(options.host, options.port)
     # imported here, so that help and mistakes come at once
     from rayrlhf.cli.guard import one_line
     from rayrlhf.cluster import ray_session

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.preferences.store import Accounts, Database
-from rayrlhf.serving.deploy import BACKPRESSURE, WAITING, queue_deployment
+from rayrlhf.serving.deploy import BACKPRESSURE, WAITING, keep_to_this_machine, queue_deployment
 from rayrlhf.serving.policy import build_app
 from rayrlhf.serving.policy_settings import PolicySettings, Targets
 from rayrlhf.serving.settings import QueueSettings
@@ -66,6 +66,7 @@ class PolicyReplica:
 
     async def __init__(self, settings: PolicySettings) -> None:  # type: ignore[misc]  # Serve awaits it
         torch.set_num_threads(1)
+        keep_to_this_machine()
         self._settings = settings
         self._shelf = Shelf(settings.models, watch_seconds=settings.watch_seconds if settings.watch else None)
         gather: Any = self.act

@@ -6,9 +6,11 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
+from ray.serve._private import replica
 from ray.serve.config import BackpressureConfig
 
 from rayrlhf.errors import UserError
+from rayrlhf.preferences.client import is_loopback
 from rayrlhf.serving.queue import build_app
 from rayrlhf.serving.refusals import RETRY_SECONDS
 from rayrlhf.serving.settings import QueueSettings
@@ -39,12 +41,28 @@ def queue_deployment(settings: QueueSettings) -> Application:
     return application
 
 
+def keep_to_this_machine() -> None:
+    """In a replica of a Ray that only this machine reaches: has Serve open no port to the network.
+
+    A replica listens for other deployments on all addresses, whatever the node's own is.
+    """
+    if all(is_loopback(node["NodeManagerAddress"]) for node in _nodes()):
+        serves: Any = replica
+        bind = serves.add_port_to_grpc_server
+        serves.add_port_to_grpc_server = lambda server, place: bind(server, place.replace("[::]", "127.0.0.1"))
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
 def _build(settings: QueueSettings) -> FastAPI:
     """The application in its replica. Raises `UserError` for an SQLite file on a cluster of several nodes."""
     sqlite = not settings.database.startswith("postgresql")
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = _nodes()
     if sqlite and len(nodes) > 1:
         raise UserError(
             f"{len(nodes)} nodes cannot share an SQLite file: give the queue postgresql://..., or a cluster of one node"
         )
+    keep_to_this_machine()
     return build_app(settings)

@@ -15,7 +15,9 @@ def set_nodes(monkeypatch: pytest.MonkeyPatch):
     """Says which nodes Ray's cluster has, by whether they are alive."""
 
     def nodes(*alive: bool) -> None:
-        monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": str(i), "Alive": one} for i, one in enumerate(alive)])
+        monkeypatch.setattr(
+            ray, "nodes", lambda: [{"NodeManagerAddress": f"192.0.2.{i}", "Alive": one} for i, one in enumerate(alive)]
+        )
 
     return nodes
 

@@ -126,8 +126,8 @@ def test_a_taken_port_and_names_are_one_line(pairs: Path, tmp_path: Path) -> Non
             (["--run", str(pairs)], "not a run's folder"),
             (["--pairs", str(tmp_path / "none")], "there is no"),
         ):
-            command = [sys.executable, "-m", "rayrlhf", "label", "--storage-path", str(tmp_path / "l"), *words]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            command = [sys.executable, "-m", "rayrlhf", "label", *words]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
             lines = [line for line in done.stderr.splitlines() if "DISPLAY" not in line and "warnings.warn" not in line]
             assert done.returncode == 2, done.stderr
             assert len(lines) == 1 and message in lines[0], done.stderr
