@@ -423,7 +423,7 @@ def test_another_run(visit, trainer) -> None:
     person.page.reload()
     person.until("document.querySelectorAll('#run option').length === 3")
     listed = person.page.locator("#run option").all_inner_texts()
-    assert set(listed) == {"first · point (2 open)", "second · point (3 open)", "point (0 open)"}
+    assert set(listed) == {"first (2 open) · point", "second (3 open) · point", "point (0 open)"}
     person.page.select_option("#run", "second")
     person.until("document.querySelector('#open').textContent === '3'")
     person.press("1")

@@ -152,8 +152,8 @@ class Page {
 
   #showRuns() {
     const options = this.#runs.map(({ name, task, open }) => {
-      const what = task && task !== name ? `${name} · ${task}` : name;
-      return make("option", { value: name, textContent: `${what} (${number(open)} open)` });
+      const what = task && task !== name ? ` · ${task}` : "";
+      return make("option", { value: name, textContent: `${name} (${number(open)} open)${what}` });
     });
     const chosen = this.#view?.run;
     if (document.activeElement === byId("run")) return; // somebody is choosing
