@@ -208,9 +208,9 @@ def _cpus(config: RunConfig) -> int:
 
 
 @contextmanager
-def _algorithm(config: RunConfig, folder: RunDirectory, queue: QueueAddress | None) -> Iterator[Pebble]:
+def _algorithm(config: RunConfig, folder: RunDirectory, queue: QueueAddress | None = None) -> Iterator[Pebble]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    feedback = partial(FeedbackLoop, queue=queue)
+    feedback = FeedbackLoop if queue is None else partial(FeedbackLoop, queue=queue)
     options = Pebble.get_default_config().of(config, feedback=feedback, folder=str(folder.path.absolute()))
     algorithm: Pebble = options.build_algo()
     with suppress(OSError):

@@ -184,7 +184,7 @@ def test_what_was_not_recorded_is_not_asked(small_run: RunConfig, make: Make, se
     first.save_checkpoint(str(tmp_path / "cut"))
     second = make(asking(small_run), feedback=loop_of(server))
     second.load_checkpoint(str(tmp_path / "cut"))
-    advance(second, 520)
+    trained_until(second, lambda: second.progress.sessions == 2)
     _, said = PreferenceDataset(tmp_path / "run" / "preferences").read_session(1)
     with server.client("trainer") as trainer:
         assert trainer.progress("run").open == second.feedback.open_questions < 4
