@@ -1,7 +1,9 @@
 """Writing a file so that a crash leaves the old one or the new one, never half of one."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from rayrlhf.errors import UserError
 
@@ -21,3 +23,19 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o666) -> 
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_object(path: Path, advice: str) -> dict[str, Any] | None:
+    """The JSON object in `path`, or none where there is no such file.
+
+    Raises `UserError`, with `advice`, for anything else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: {advice}")
+    return found

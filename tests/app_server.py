@@ -16,8 +16,8 @@ def free_port() -> int:
 class AppServer:
     """Serves `app` until `stop`."""
 
-    def __init__(self, app: FastAPI) -> None:
-        port = free_port()
+    def __init__(self, app: FastAPI, port: int | None = None) -> None:
+        port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run, daemon=True)

@@ -1,9 +1,6 @@
 """A queue behind a real HTTP server on loopback."""
 
-import threading
-
-import uvicorn
-from app_server import free_port
+from app_server import AppServer, free_port
 
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.store import Accounts, Database
@@ -23,16 +20,10 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        options = uvicorn.Config(build_app(self.settings), port=self.port, log_level="critical", lifespan="off")
-        self._server = uvicorn.Server(options)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive()
+        self._running = AppServer(build_app(self.settings), self.port)
 
     def stop(self) -> None:
-        self._server.force_exit = self._server.should_exit = True
-        self._thread.join()
+        self._running.stop()
 
     def client(self, role: str = "annotator", **options: float) -> QueueClient:
         return QueueClient(self.url, self.tokens[role], **options)

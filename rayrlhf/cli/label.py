@@ -138,7 +138,8 @@ def _label_pairs(place: "Place", options: LabelOptions, pairs: list[Pair]) -> No
 
 def _label_run(place: "Place", options: LabelOptions, run: str | None, names: tuple[str, ...]) -> None:
     """Until Ctrl-C."""
-    from rayrlhf.serving.labelling import TOKEN_VARIABLE, TRAINER, labelling
+    from rayrlhf.preferences.client import TOKEN_VARIABLE
+    from rayrlhf.serving.labelling import TRAINER, labelling
 
     with labelling(place, names, options.host, options.port) as queue:
         _tell(queue, run)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import signal
 import threading
 from collections.abc import Sequence
@@ -15,13 +14,11 @@ import tyro
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say
 from rayrlhf.errors import UserError
-from rayrlhf.preferences.client import is_loopback
+from rayrlhf.preferences.client import TOKEN_VARIABLE, is_loopback
 from rayrlhf.serving.address import free_port
 
 RUNS = Path("runs")
 """Where runs are, unless their options say otherwise."""
-TOKEN = "RAYRLHF_TOKEN"
-"""Where `--token` finds the token: what stands on a command line, others on the machine can read."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,8 @@ def run(args: Sequence[str]) -> int:
     from rayrlhf.cli.guard import one_line
     from rayrlhf.cluster import ray_session
     from rayrlhf.cores import free_cores
+    from rayrlhf.preferences.store import digest_of
     from rayrlhf.serving.apps import policy
-    from rayrlhf.serving.policy import digest_of
     from rayrlhf.serving.policy_settings import PolicySettings
     from rayrlhf.serving.running import serving
     from rayrlhf.tracking import native_stderr_to
@@ -94,14 +91,20 @@ def _token(options: ServeOptions) -> str | None:
     if options.token and options.new_token:
         raise UserError("--token takes the one in RAYRLHF_TOKEN and --new-token makes one: choose")
     if options.new_token:
-        return secrets.token_urlsafe(32)
+        from rayrlhf.preferences.store import new_token
+
+        return new_token()
     if options.token:
-        found = os.environ.get(TOKEN, "")
+        found = os.environ.get(TOKEN_VARIABLE, "")
         if len(found) < 16:
-            raise UserError(f"--token wants a token of at least 16 characters in the variable {TOKEN}; see --new-token")
+            raise UserError(
+                f"--token wants a token of at least 16 characters in the variable {TOKEN_VARIABLE}; see --new-token"
+            )
         return found
     if not is_loopback(options.host):
-        raise UserError(f"--host {options.host} lets other machines call: give --new-token, or --token and {TOKEN}")
+        raise UserError(
+            f"--host {options.host} lets other machines call: give --new-token, or --token and {TOKEN_VARIABLE}"
+        )
     return None
 
 
@@ -145,6 +148,6 @@ def _show(url: str, cards: dict[str, dict[str, Any]], shown: str | None, *, want
     body: dict[str, Any] = {"obs": [0] * card["observation"]["width"]}
     if len(cards) > 1:
         body["task"] = name
-    bearer = f' -H "Authorization: Bearer ${TOKEN}"' if wanted else ""
+    bearer = f' -H "Authorization: Bearer ${TOKEN_VARIABLE}"' if wanted else ""
     say(f"\ncurl {url}/v1/act{bearer} -H 'Content-Type: application/json' -d '{json.dumps(body)}'\n")
     say("Ctrl-C ends it")

@@ -42,6 +42,8 @@ from rayrlhf.preferences.wire import (
 )
 
 Result = TypeVar("Result")
+TOKEN_VARIABLE = "RAYRLHF_TOKEN"
+"""Where programs find their token: what stands on a command line, others on the machine can read."""
 _NOTHING = type(None)
 _AGAIN = (429, 500, 502, 503, 504)
 """Statuses of which a later call may be free; 500 is what Ray Serve says for a replica that died under a request."""

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rayrlhf.preferences.store import UnavailableError
 from rayrlhf.serving.refusals import no_store, problem
 
+FREE = frozenset({"/v1/health", "/v1/ready"})
+"""What wants no token: whether it runs."""
 _FORGET_SECONDS = 600.0
 
 

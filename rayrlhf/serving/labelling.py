@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError
-from rayrlhf.preferences.client import QueueAddress, QueueClient
+from rayrlhf.preferences.client import TOKEN_VARIABLE, QueueAddress, QueueClient
 from rayrlhf.preferences.store import Accounts, Database, Reports
 from rayrlhf.preferences.store.records import Role
 from rayrlhf.serving.deploy import queue_deployment
@@ -19,7 +19,6 @@ from rayrlhf.tracking import RunDirectory
 
 TRAINER, ADMIN = "training", "admin"
 """Accounts that every queue on this machine has."""
-TOKEN_VARIABLE = "RAYRLHF_TOKEN"
 JOIN_SECONDS = 10.0
 
 
@@ -48,7 +47,7 @@ class Place:
         database = people.database or str(run.queue_file)
         if "://" not in database and not Path(database).is_file():
             raise UserError(f"{run.path} asked nobody: train it with --teacher human, or label clips with --pairs")
-        return cls(database, str(run.clips.absolute()), run.links_file)
+        return cls.of_folder(run.path, database)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from rayrlhf.errors import UserError
-from rayrlhf.files import write_atomically
+from rayrlhf.files import read_object, write_atomically
 from rayrlhf.preferences.store import Accounts, new_token
 from rayrlhf.preferences.store.records import Role
 
@@ -20,7 +19,8 @@ def tokens_of(accounts: Accounts, wanted: Mapping[str, Role], file: Path) -> dic
     An annotator who was given another link on the page, or was disabled there, has none here. Trainers and admins
     whose tokens are unknown get new ones.
     """
-    known, there = _read(file), {account.name: usable for account, usable in accounts.all()}
+    known = read_object(file, "move it away; annotators keep their links, or get new ones on the page") or {}
+    there = {account.name: usable for account, usable in accounts.all()}
     # in the file before the accounts are made: a crash in between leaves no account without its token
     drawn = {name: known.get(name) or new_token() for name in wanted if name not in there}
     if drawn.keys() - known.keys():
@@ -46,15 +46,3 @@ def tokens_of(accounts: Accounts, wanted: Mapping[str, Role], file: Path) -> dic
 def link(url: str, token: str, run: str | None = None) -> str:
     """The page's address for whoever has `token`. What stands behind the # is never sent to a server."""
     return f"{url}/#token={token}" + (f"&run={quote(run, safe='')}" if run else "")
-
-
-def _read(file: Path) -> dict[str, str]:
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{file} is damaged: move it away; annotators keep their links, or get new ones on the page")
-    return found

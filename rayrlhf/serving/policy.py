@@ -3,7 +3,6 @@
 Nothing is held between two requests. Where tokens are set, every request but those for health carries one.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -16,13 +15,13 @@ from starlette.exceptions import HTTPException
 from rayrlhf import __version__
 from rayrlhf.errors import UserError, nearest
 from rayrlhf.preferences.fragments import Floats
-from rayrlhf.serving.guard import Bounds, Gate, Rates
+from rayrlhf.preferences.store import digest_of
+from rayrlhf.serving.guard import FREE, Bounds, Gate, Rates
 from rayrlhf.serving.policy_bodies import ActBody, Acted, Name, RewardBody, Rewarded
 from rayrlhf.serving.policy_settings import PolicySettings
 from rayrlhf.serving.refusals import RETRY_SECONDS, add_refusals, problems
 from rayrlhf.serving.shelf import Ask, Model
 
-FREE = frozenset({"/v1/health", "/v1/ready"})
 MODEL_HEADER = "serve_multiplexed_model_id"
 """Serve sends a request with a policy's name in it to a replica that has that policy in memory."""
 
@@ -65,11 +64,6 @@ class Callers:
     def who(self, token: str) -> Caller | None:
         """Whose token this is; none for a wrong one."""
         return self._callers.get(digest_of(token)) if self._callers else Caller("everyone")
-
-
-def digest_of(token: str) -> str:
-    """What is kept of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def build_app(settings: PolicySettings, models: Models) -> FastAPI:

@@ -51,7 +51,7 @@ from rayrlhf.preferences.wire import (
     Wanted,
 )
 from rayrlhf.serving.clips import Clips
-from rayrlhf.serving.guard import Bounds, Gate, Rates
+from rayrlhf.serving.guard import FREE, Bounds, Gate, Rates
 from rayrlhf.serving.page import add_page, is_page
 from rayrlhf.serving.refusals import add_refusals, problems
 from rayrlhf.serving.settings import QueueSettings
@@ -59,8 +59,6 @@ from rayrlhf.serving.streams import answered_lines, news
 
 _STREAMS = 4
 """Streams of events that one account may have open on a replica."""
-FREE = {"/v1/health", "/v1/ready"}
-"""For whoever only wants to know whether it runs."""
 InPath = Annotated[RunName, Path()]
 
 

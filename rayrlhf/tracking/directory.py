@@ -17,10 +17,11 @@ from typing import Any
 from rayrlhf.config.load import load_config, save_config
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
-from rayrlhf.files import write_atomically
+from rayrlhf.files import read_object, write_atomically
 from rayrlhf.tracking.manifest import manifest
 
 Row = dict[str, float | None]
+_DAMAGED = "not a JSON object; move it away to go on"
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class RunDirectory:
 
     def summary(self) -> dict[str, Any] | None:
         """What `write_summary` wrote, or none while the run has not ended."""
-        return _read_object(self.summary_file)
+        return read_object(self.summary_file, _DAMAGED)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes `summary.json`, atomically."""
@@ -173,7 +174,7 @@ class RunDirectory:
 
     def note_resume(self, env_steps: int, *, command: Sequence[str] | None = None) -> None:
         """Adds to the manifest that the run goes on from `env_steps`, with what, and drops the rows after it."""
-        noted = _read_object(self.manifest_file) or {}
+        noted = read_object(self.manifest_file, _DAMAGED) or {}
         again = {"env_steps": env_steps, **manifest(sys.argv if command is None else command)}
         _write_json(self.manifest_file, {**noted, "resumes": [*noted.get("resumes", []), again]})
         self.cut_metrics(env_steps)
@@ -183,19 +184,6 @@ class RunDirectory:
         if self.metrics_file.is_file():
             kept = [row for row in self.metrics() if (row["env_steps"] or 0) <= env_steps]
             write_atomically(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
-
-
-def _read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in `path`, or none where there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: not a JSON object; move it away to go on")
-    return found
 
 
 def read_metrics(path: Path) -> Iterator[Row]:

@@ -18,8 +18,9 @@ from app_server import AppServer
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.errors import UserError
 from rayrlhf.policies.export import WRITERS
+from rayrlhf.preferences.store import digest_of
 from rayrlhf.rewards import RewardScorer
-from rayrlhf.serving.policy import build_app, digest_of
+from rayrlhf.serving.policy import build_app
 from rayrlhf.serving.policy_settings import PolicySettings
 from rayrlhf.serving.shelf import Ask, Shelf, Version, act_on_all
 from rayrlhf.tracking import RunDirectory

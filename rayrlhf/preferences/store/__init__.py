@@ -1,6 +1,6 @@
 """The preference store: questions put to people, leases, answers and labels, in SQLite or PostgreSQL."""
 
-from rayrlhf.preferences.store.accounts import Accounts, new_token
+from rayrlhf.preferences.store.accounts import Accounts, digest_of, new_token
 from rayrlhf.preferences.store.database import Database, UnavailableError
 from rayrlhf.preferences.store.records import (
     Annotator,
@@ -38,5 +38,6 @@ __all__ = [
     "Verdict",
     "Vote",
     "decide",
+    "digest_of",
     "new_token",
 ]

@@ -21,7 +21,8 @@ def new_token() -> str:
     return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
-def _digest(token: str) -> str:
+def digest_of(token: str) -> str:
+    """What is kept of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -41,7 +42,7 @@ class Accounts:
         if not re.fullmatch(ACCOUNT_PATTERN, name):
             raise UserError(f"{name!r} is no name for an account: letters, digits, spaces and . @ + - _, at most 100")
         token = token or new_token()
-        row = {"name": name, "role": role, "token_digest": _digest(token), "created_at": self._database.clock.now()}
+        row = {"name": name, "role": role, "token_digest": digest_of(token), "created_at": self._database.clock.now()}
         try:
             with self._database.writing() as connection:
                 connection.execute(insert(annotators).values(row))
@@ -61,7 +62,7 @@ class Accounts:
     def renew(self, name: str) -> str:
         """Another token for an account, which ends the one before and any disabling."""
         token = new_token()
-        self._change(name, {"token_digest": _digest(token), "disabled_at": None})
+        self._change(name, {"token_digest": digest_of(token), "disabled_at": None})
         return token
 
     def disable(self, name: str) -> None:
@@ -80,7 +81,7 @@ class Accounts:
         """
         if not token:
             return None
-        digest = _digest(token)
+        digest = digest_of(token)
         known = select(annotators).where(annotators.c.token_digest == digest, annotators.c.disabled_at.is_(None))
         with self._database.reading() as connection:
             row = connection.execute(known).one_or_none()
