@@ -18,6 +18,7 @@ from sqlalchemy import select
 from support import SMALL
 
 from rayrlhf.errors import UserError
+from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.store import Database
@@ -67,6 +68,11 @@ def train(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
 
+def logged_answers(run: RunDirectory) -> list[Answer]:
+    """What training has learnt from, or will."""
+    return [answer for _, said in PreferenceDataset(run.preferences).read() for answer in said]
+
+
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.timeout(3600)
 def test_a_run_that_is_killed_while_somebody_answers_loses_and_doubles_nothing(
@@ -92,16 +98,20 @@ def test_a_run_that_is_killed_while_somebody_answers_loses_and_doubles_nothing(
         started.append(training := train(tmp_path, ["--resume", str(run.path)]))
     person.enough.set()
     person.join()
-    time.sleep(5)  # what was said last is fetched
+    with Database(str(run.queue_file)).reading() as store:
+        said = store.scalar(select(answers.c.id).order_by(answers.c.id.desc()).limit(1))
+    patience = time.monotonic() + 120
+    while len(logged_answers(run)) < said and time.monotonic() < patience:
+        assert training.poll() is None, (tmp_path / "log").read_text()[-2000:]
+        time.sleep(0.5)  # a driver that has just come back fetches what was said meanwhile
     training.send_signal(signal.SIGINT)
     training.wait(120)
     assert len(person.acknowledged) == len(set(person.acknowledged)) > 4 * kills
     with Database(str(run.queue_file)).reading() as store:
         stored = Counter(store.scalars(select(answers.c.id)))
         by_lease = Counter(store.scalars(select(answers.c.lease).where(answers.c.undone_at.is_(None))))
-        said = store.scalar(select(answers.c.id).order_by(answers.c.id.desc()).limit(1))
     assert set(person.acknowledged) <= set(stored)
     assert by_lease.most_common(1)[0][1] == 1
-    logged = [answer for _, answers_ in PreferenceDataset(run.preferences).read() for answer in answers_]
+    logged = logged_answers(run)
     assert len(logged) == len({answer.query_id for answer in logged}), "a question is learnt from once"
     assert len(logged) == said, "each answer decided a question, and came to the log"
