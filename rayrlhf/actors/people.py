@@ -29,6 +29,8 @@ PATIENCE = 2.0
 """Seconds that a call is tried for; what it was for is tried again with a later one."""
 ROUND_SECONDS = 0.25
 """How often the studio is looked after."""
+EXCHANGE_SECONDS = 1.0
+"""How often the queue is asked for what people have decided."""
 TELL_SECONDS = 2.0
 """How often people are told what training does."""
 
@@ -36,7 +38,7 @@ TELL_SECONDS = 2.0
 class People:
     """A run's teacher and studio, and a thread that looks after the studio and talks to the queue.
 
-    Nothing here waits for the network but that thread, and the teacher where it is called.
+    Nothing here waits for the network but that thread.
     """
 
     def __init__(self, run: RunConfig, name: str, queue: QueueAddress, folder: Path) -> None:
@@ -84,9 +86,12 @@ class People:
         self._client.close()
 
     def _look_after(self) -> None:
-        told = time.monotonic() - TELL_SECONDS
+        told = exchanged = time.monotonic() - TELL_SECONDS
         while not self._closed.wait(ROUND_SECONDS):
             self._studio.tend()
+            if self.teacher.waiting or time.monotonic() - exchanged >= EXCHANGE_SECONDS:
+                self.teacher.exchange()
+                exchanged = time.monotonic()
             if time.monotonic() - told >= TELL_SECONDS:
                 told = time.monotonic()
                 self._tell()

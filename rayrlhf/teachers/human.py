@@ -1,6 +1,7 @@
 """People as the teacher, through the queue of questions."""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from rayrlhf.errors import SessionError, UserError
@@ -13,70 +14,101 @@ _log = logging.getLogger(__name__)
 
 
 class HumanTeacher:
-    """Puts queries to the queue, and fetches what has been decided.
+    """Keeps what is to be asked and what has been decided; `exchange` carries both to and from the queue.
 
-    Nothing is lost where the queue is away: questions are put when it is back, and what it has decided is handed out
-    again until the call after the one that gave it here. By then the caller has it in its log.
+    Whoever asks and collects never waits for the network: `exchange` is for a thread of its own. Nothing is lost where
+    the queue is away: questions are put when it is back, and the queue tells what it has decided until `collect` is
+    called once more after the call that handed it out. By then the caller has it in its log.
     """
 
     def __init__(self, client: QueueClient, run: Run, make_clips: Callable[[Sequence[str]], None]) -> None:
         """make_clips: is told the ids of questions that are put and whose clips are still to be made."""
         self._client, self._run, self._make_clips = client, run, make_clips
         self._registered = False
+        self._in_use = threading.Lock()
         self._open: dict[str, Question] = {}
         self._unasked: dict[str, Question] = {}
+        self._arrived: dict[str, Decision] = {}
+        self._handed_out: list[str] = []
         self._received: list[str] = []
+        self._refused: SessionError | None = None
         self._away = False
 
     def ask(self, queries: Queries, known: Mapping[str, Choice] | None = None) -> None:
-        """Puts `queries`; ids that were put before are handed out once more when they are decided.
+        """Keeps `queries` to be put; ids that were put before are handed out once more when they are decided.
 
         Those whose answer is `known` test people, and nothing is handed out.
         """
-        for position, key in enumerate(queries.ids):
-            gold = (known or {}).get(key)
-            self._open[key] = self._unasked[key] = Question(key, queries.session, position, gold=gold, ready=False)
-        self._reach(self._put)
+        self._raise_refusal()
+        with self._in_use:
+            for position, key in enumerate(queries.ids):
+                gold = (known or {}).get(key)
+                self._open[key] = self._unasked[key] = Question(key, queries.session, position, gold=gold, ready=False)
 
     def collect(self) -> list[Answer]:
-        """What has been decided since the last call."""
-        decisions: list[Decision] = []
+        """What has been decided, and has arrived, since the last call."""
+        self._raise_refusal()
+        with self._in_use:
+            self._received += self._handed_out
+            arrived, self._arrived = self._arrived, {}
+            self._handed_out = list(arrived)
+        return [answer for decision in arrived.values() for answer in self._answers(decision)]
 
-        def fetch() -> None:
+    @property
+    def waiting(self) -> bool:
+        """Whether there are questions to put."""
+        return bool(self._unasked)
+
+    def exchange(self) -> None:
+        """Puts what is to be asked, and fetches what has been decided; one thread at a time.
+
+        Says once where the queue is away: training goes on, and a later call catches up. A queue that does not know the
+        run any more, since its database is another one, is asked everything anew. One that will not have the run at all
+        is what the next `ask` or `collect` raises.
+        """
+        try:
             self._put()
-            decisions.extend(self._client.decisions(self._run.name, self._received))
-            self._received = [decision.query_id for decision in decisions]
-
-        self._reach(fetch)
-        for decision in decisions:
-            self._open.pop(decision.query_id, None)
-        return [answer for decision in decisions for answer in self._answers(decision)]
+            self._fetch()
+        except UnavailableError as error:
+            self._complain(f"{error}; training goes on, and what people say is fetched when it is back")
+        except RefusedError as error:
+            if error.why != "unknown":
+                self._refused = SessionError(f"people cannot be asked: {error}")
+                return
+            with self._in_use:
+                self._registered, self._unasked = False, dict(self._open)
+                self._handed_out, self._received = [], []
+        except UserError as error:
+            self._complain(f"{error}; training goes on without people until that is mended")
+        else:
+            self._away = False
 
     def _put(self) -> None:
         if not self._registered:
             self._client.register(self._run)
             self._registered = True
-        if self._unasked:
-            self._make_clips(self._client.enqueue(self._run.name, list(self._unasked.values())))
-            self._unasked = {}
+        with self._in_use:
+            unasked = dict(self._unasked)
+        if unasked:
+            self._make_clips(self._client.enqueue(self._run.name, list(unasked.values())))
+            with self._in_use:
+                self._unasked = {key: one for key, one in self._unasked.items() if unasked.get(key) is not one}
 
-    def _reach(self, call: Callable[[], None]) -> None:
-        """Calls, and says once where the queue is away: training goes on, and a later call catches up.
+    def _fetch(self) -> None:
+        with self._in_use:
+            received = list(self._received)
+        decisions = self._client.decisions(self._run.name, received)
+        with self._in_use:
+            del self._received[: len(received)]
+            kept = {*self._arrived, *self._handed_out, *self._received}
+            for decision in decisions:
+                self._open.pop(decision.query_id, None)
+                if decision.query_id not in kept:
+                    self._arrived[decision.query_id] = decision
 
-        A queue that does not know the run any more, since its database is another one, is asked everything anew.
-        """
-        try:
-            call()
-        except UnavailableError as error:
-            self._complain(f"{error}; training goes on, and what people say is fetched when it is back")
-        except RefusedError as error:
-            if error.why != "unknown":
-                raise SessionError(f"people cannot be asked: {error}") from error
-            self._registered, self._unasked, self._received = False, dict(self._open), []
-        except UserError as error:
-            self._complain(f"{error}; training goes on without people until that is mended")
-        else:
-            self._away = False
+    def _raise_refusal(self) -> None:
+        if self._refused is not None:
+            raise self._refused
 
     def _complain(self, message: str) -> None:
         if not self._away:

@@ -47,6 +47,7 @@ def test_postgresql_is_away_behind_a_living_server(
         trainer, Run("run", "point", "go there", options=QueueOptions(settle_seconds=0.0)), make_clips
     )
     teacher.ask(queries(0))
+    teacher.exchange()
     with server.client() as person:
         [lease] = person.lease("run")
         person.answer(lease.lease, "equal", key="key-before")
@@ -67,12 +68,14 @@ def test_postgresql_is_away_behind_a_living_server(
             assert int(answer.headers["retry-after"]) >= 1
             assert "tester" not in answer.text, "where the database is is nobody's business"
     assert httpx.get(server.url).status_code == 200, "the page says what is the matter"
-    assert teacher.collect() == []
+    teacher.exchange()
     teacher.ask(queries(1))
+    teacher.exchange()
     assert teacher.collect() == []
     assert len([record for record in caplog.records if "training goes on" in record.message]) == 1
 
     own_postgres.start()
+    teacher.exchange()
     [first] = teacher.collect()
     assert first.choice == "equal" and first.query_id in queries(0).ids
     assert clips_made == [*queries(0).ids, *queries(1).ids], "nothing is asked twice"
@@ -85,6 +88,7 @@ def test_postgresql_is_away_behind_a_living_server(
         for one in waiting:
             person.answer(one.lease, "skip")
         assert len(waiting) == 3
+        teacher.exchange()
         said = teacher.collect()
         assert {answer.query_id for answer in said} | {first.query_id} == {*queries(0).ids, *queries(1).ids}
         assert len(said) == 3 and {answer.choice for answer in said} == {"skip"}

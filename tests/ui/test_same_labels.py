@@ -49,6 +49,7 @@ def decided(trainer: QueueClient, run: str, queries: Queries) -> list[Answer]:
     """What training gets of a queue where everything is answered."""
     teacher = HumanTeacher(trainer, Run(run, "point", "s", options=QueueOptions(settle_seconds=0)), lambda ids: None)
     teacher.ask(queries)
+    teacher.exchange()
     return teacher.collect()
 
 
