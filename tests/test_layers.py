@@ -17,7 +17,7 @@ LAYERS = (
     {"preferences", "envs"},
     {"policies", "rewards", "queries", "teachers", "exploration", "language", "evaluation"},
     {"algorithms"},
-    {"actors", "cluster", "training", "tuning", "evaluating", "trained", "tracking", "plotting"},
+    {"actors", "cluster", "training", "tuning", "evaluating", "trained", "tracking", "plotting", "jobs"},
     {"serving"},
     {"cli", "bench", "__main__"},
 )
