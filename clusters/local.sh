@@ -58,10 +58,18 @@ nodes() { # how many are alive
         grep -o '"node_id"' | wc -l
 }
 
+wait_for_head() {
+    for _ in $(seq 450); do
+        kill -0 "$(cat "$CLUSTER/head.pid")" 2>/dev/null || fail "the head does not start: see $CLUSTER/head.log"
+        (: </dev/tcp/127.0.0.1/"$DASHBOARD") 2>/dev/null && return
+        sleep 0.2
+    done
+    fail "the head does not come up: see $CLUSTER/head.log"
+}
+
 wait_for() { # NODES
     local end=$((SECONDS + 90))
     while [ "$SECONDS" -lt "$end" ]; do
-        kill -0 "$(cat "$CLUSTER/head.pid")" 2>/dev/null || fail "the head does not start: see $CLUSTER/head.log"
         [ "$(nodes || true)" = "$1" ] && return
         sleep 1
     done
@@ -76,7 +84,7 @@ up() {
     (umask 077 && head -c 32 /dev/urandom | base64 >"$CLUSTER/token")
     start_node head 0 --head --port "$PORT" --ray-client-server-port "$((PORT + 1))" --temp-dir "$CLUSTER/ray" \
         --include-dashboard true --dashboard-host 127.0.0.1 --dashboard-port "$DASHBOARD" --resources '{"durable": 1}'
-    wait_for 1
+    wait_for_head
     for number in $(seq "$workers"); do
         add_worker "$number"
     done

@@ -1,0 +1,235 @@
+"""`rayrlhf submit` on a real cluster: `clusters/local.sh`'s, a head and a worker on the loopback network."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobSubmissionClient
+from support import SMALL
+
+import rayrlhf
+
+SCRIPT = Path(__file__).parents[2] / "clusters" / "local.sh"
+PACKAGE = Path(rayrlhf.__file__).parent
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a shell knows that has evaluated what `local.sh up` prints."""
+
+    env: dict[str, str]
+    url: str
+
+    def script(self, *words: str) -> str:
+        done = subprocess.run([SCRIPT, *words], env=self.env, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "rayrlhf", "submit", *words]
+
+    def submit(self, *words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*words), env=self.env | env, cwd=cwd, capture_output=True, text=True, timeout=300
+        )
+
+    def jobs(self) -> JobSubmissionClient:
+        token = Path(self.env["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
+        return JobSubmissionClient(self.url, headers={"Authorization": f"Bearer {token}"})
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` ports on end that nobody has."""
+    for first in range(20_000, 30_000, count):
+        held = [socket.socket() for _ in range(count)]
+        try:
+            for offset, one in enumerate(held):
+                one.bind(("127.0.0.1", first + offset))
+            return first
+        except OSError:
+            continue
+        finally:
+            for one in held:
+                one.close()
+    raise AssertionError("no ports are free")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))  # short: sockets lie there
+    port = free_ports(24)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    bin_folder = Path(sys.executable).parent  # not resolved: a virtual environment's
+    env |= {
+        "CLUSTER": str(folder),
+        "PORT": str(port),
+        "DASHBOARD": str(port + 23),
+        "OBJECT_STORE": "100000000",
+        "PATH": f"{bin_folder}:{env['PATH']}",
+        "PYTHONPATH": str(PACKAGE.parent),
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(folder),
+    }
+    made = Cluster(env, "")
+    try:
+        exported = made.script("up", "1").removeprefix("export ").split()
+        told = dict(word.split("=", 1) for word in exported)
+        yield Cluster(env | told, told["RAY_API_SERVER_ADDRESS"])
+    finally:
+        made.script("down")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A working folder with a config of its own, and with things that stay here."""
+    folder = tmp_path / "work"
+    (folder / "runs" / "old").mkdir(parents=True)
+    (folder / "runs" / "old" / "large").write_bytes(b"x" * 1000)
+    (folder / "mine.yaml").write_text("base: toy\nevaluation:\n  final_episodes: 2\n")
+    return folder
+
+
+def test_a_run_that_succeeds(cluster: Cluster, here: Path) -> None:
+    """Its config is a file of the working folder; it lands in the home folder of the node, not in Ray's copy."""
+    done = cluster.submit(
+        "--json", "--name=one", "--env=GREETING=hello", "--", "train", "mine.yaml", *SMALL, "--name=first", cwd=here
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["job"] == "one" and result["status"] == "SUCCEEDED" and result["address"] == cluster.url
+    assert "12/12 labels" in done.stdout and "job one succeeded" in done.stdout
+    run = Path(cluster.env["HOME"]) / "runs" / "first"
+    assert json.loads((run / "summary.json").read_text())["labels"] == 12
+    info = cluster.jobs().get_job_info("one")
+    assert info.metadata is not None and info.runtime_env is not None
+    told = {"rayrlhf": rayrlhf.__version__, "verb": "train", "config": "mine.yaml", "run": "first"}
+    assert told.items() <= info.metadata.items()
+    assert info.runtime_env["env_vars"]["GREETING"] == "hello"
+    [copy] = Path(cluster.env["CLUSTER"]).glob("ray/session_2*/runtime_resources/working_dir_files/*/mine.yaml")
+    assert not (copy.parent / "runs").exists()
+
+    again = cluster.submit("--name=one", "--", "train", "toy", cwd=here)
+    assert again.returncode == 2 and again.stderr.startswith("rayrlhf: the job was not started: ")
+    assert again.stderr.count("\n") == 1 and "one" in again.stderr
+
+
+def test_a_run_that_fails(cluster: Cluster, here: Path) -> None:
+    done = cluster.submit("--json", "--", "train", "toy", "--env.task=nowhere", cwd=here)
+    assert done.returncode == 1
+    assert "there is no toy task 'nowhere'" in done.stdout or "nowhere" in done.stdout
+    assert done.stderr.startswith("rayrlhf: job raysubmit_") and "failed with exit code 2" in done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["status"] == "FAILED" and "exit code 2" in result["error"]
+
+
+def test_a_run_that_is_stopped_leaves_a_checkpoint(cluster: Cluster, here: Path) -> None:
+    """Ray's own `ray job submit` exits with 0 here, and gives a run three seconds to save itself."""
+    words = [*SMALL, "--total_steps=100000", "--name=long", "--storage_path", str(here / "elsewhere")]
+    with subprocess.Popen(
+        cluster.command("--name=long", "--", "train", "toy", *words),
+        env=cluster.env,
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert any("learning" in line for line in process.stdout)
+        assert cluster.jobs().stop_job("long")
+        process.stdout.read()
+        said = process.stderr.read()
+        assert process.wait(120) == 1
+    assert "rayrlhf: job long was stopped" in said
+    assert list((here / "elsewhere" / "long" / "checkpoints").glob("step-*/manifest.json"))
+
+
+def test_ctrl_c_leaves_the_job_alone(cluster: Cluster, here: Path) -> None:
+    with subprocess.Popen(
+        cluster.command("--name=left", "--", "train", "toy", "--total_steps=100000"),
+        env=cluster.env,
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert any("Running entrypoint" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(60) == 130
+    assert said.startswith("rayrlhf: interrupted: the job goes on; to follow it: ray job logs") and said.count("\n") == 1
+    assert f"ray job stop --address {cluster.url} left" in said
+    assert not cluster.jobs().get_job_status("left").is_terminal()
+    cluster.jobs().stop_job("left")
+
+
+def test_the_nodes_get_this_package(cluster: Cluster, here: Path, tmp_path: Path) -> None:
+    """Before the one that they have; with `none` they use theirs."""
+    copy = Path(shutil.copytree(PACKAGE, tmp_path / "other" / "rayrlhf", ignore=shutil.ignore_patterns("__pycache__")))
+    with (copy / "cli" / "doctor.py").open("a") as file:
+        file.write('\nprint("another doctor")\n')
+    shipped = cluster.submit("--", "doctor", cwd=here, PYTHONPATH=str(copy.parent))
+    assert "another doctor" in shipped.stdout
+    theirs = cluster.submit("--package=none", "--", "doctor", cwd=here, PYTHONPATH=str(copy.parent))
+    assert "python" in theirs.stdout and "another doctor" not in theirs.stdout
+
+
+def test_what_is_refused_before_anything_starts(cluster: Cluster, here: Path) -> None:
+    before = {job.submission_id for job in cluster.jobs().list_jobs()}
+    nobody = f"127.0.0.1:{free_ports(2)}"
+    cases = {
+        "wants a token": {"RAY_AUTH_MODE": "disabled"},
+        "wants another token": {"RAY_AUTH_TOKEN": "wrong"},
+        "RAY_AUTH_MODE is token and there is none": {"RAY_AUTH_TOKEN_PATH": "", "HOME": str(here)},
+        "nobody answers": {"RAY_API_SERVER_ADDRESS": f"http://{nobody}"},
+    }
+    for words, env in cases.items():
+        done = cluster.submit("--", "train", "toy", cwd=here, **env)
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, (words, done.stderr)
+    assert {job.submission_id for job in cluster.jobs().list_jobs()} == before
+
+
+def test_the_address_may_be_rays_own(cluster: Cluster, here: Path) -> None:
+    """RAY_ADDRESS may name what `ray.init` joins; --address wins over the variables."""
+    gcs = f"127.0.0.2:{cluster.env['PORT']}"
+    env = {"RAY_API_SERVER_ADDRESS": "", "RAY_ADDRESS": gcs}
+    assert f" at {cluster.url}\n" in cluster.submit("--no-wait", "--", "doctor", cwd=here, **env).stdout
+    done = cluster.submit("--no-wait", "--address", cluster.url, "--", "doctor", cwd=here, RAY_ADDRESS="192.0.2.1:1")
+    assert done.returncode == 0, done.stderr
+
+
+def test_training_joins_from_beside_the_cluster(cluster: Cluster, here: Path) -> None:
+    words = [*SMALL, "--name=beside", "--evaluation.final_episodes=2"]
+    env = cluster.env | {"RAY_ADDRESS": f"127.0.0.2:{cluster.env['PORT']}"}
+    command = [sys.executable, "-m", "rayrlhf", "train", "toy", *words]
+    done = subprocess.run(command, env=env, cwd=here, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (here / "runs" / "beside" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_goes_and_comes(cluster: Cluster) -> None:
+    def alive() -> int:
+        command = ["ray", "list", "nodes", "--address", cluster.url, "--filter", "state=ALIVE", "--format", "json"]
+        done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, timeout=60)
+        return len(json.loads(done.stdout))
+
+    cluster.script("kill", "1")
+    for _ in range(60):
+        if alive() == 1:
+            break
+    assert alive() == 1
+    cluster.script("add", "1")
+    assert any(alive() == 2 for _ in range(60))
