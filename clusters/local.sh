@@ -30,7 +30,8 @@ fail() { echo "local.sh: $*" >&2; exit 1; }
 start_node() {
     local name="$1" number="$2"
     shift 2
-    setsid ray start --block --node-ip-address "127.0.0.$((number + 2))" --num-cpus "$CPUS" \
+    # a folder for each node: two that share one delete each other's copies of a job's working folder
+    setsid ray start --block --node-ip-address "127.0.0.$((number + 2))" --num-cpus "$CPUS" --temp-dir "$CLUSTER/$number" \
         --object-store-memory "${OBJECT_STORE:-300000000}" --dashboard-agent-listen-port "$((PORT + 2 + number))" \
         --min-worker-port 0 --max-worker-port 0 "$@" >"$CLUSTER/$name.log" 2>&1 </dev/null &
     echo $! >"$CLUSTER/$name.pid"
@@ -82,7 +83,7 @@ up() {
     command -v ray >/dev/null || fail "there is no 'ray' on PATH: activate the environment that has rayrlhf"
     mkdir -p "$CLUSTER"
     (umask 077 && head -c 32 /dev/urandom | base64 >"$CLUSTER/token")
-    start_node head 0 --head --port "$PORT" --ray-client-server-port "$((PORT + 1))" --temp-dir "$CLUSTER/ray" \
+    start_node head 0 --head --port "$PORT" --ray-client-server-port "$((PORT + 1))" \
         --include-dashboard true --dashboard-host 127.0.0.1 --dashboard-port "$DASHBOARD" --resources '{"durable": 1}'
     wait_for_head
     for number in $(seq "$workers"); do

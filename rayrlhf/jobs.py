@@ -48,6 +48,8 @@ EXCLUDES = (
 """What of a working folder stays here, as in a `.gitignore`."""
 
 _PACKAGE = Path(__file__).parent
+_CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
+"""Modules of Ray's whose loggers say what nobody asked for."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ class JobServer:
         Raises:
             UserError: nobody answers there, it is no Ray, wants another token, or is of another version.
         """
-        for name in ("ray.dashboard.modules", "ray._private.runtime_env.packaging"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        for name in _CHATTY:
+            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
         self.url = _url(address)
         _require_this_ray(self.url)
         with _at(self.url), _one_line(f"the Ray cluster at {self.url} takes no jobs"):

@@ -62,7 +62,11 @@ POD = of(
         tolerations=many(TOLERATION),
     ),
 )
-GROUP = {"resources": by_name({"type": "string", "pattern": "^[0-9]+$"}), "rayStartParams": by_name(TEXT), "template": POD}
+GROUP = {
+    "resources": by_name({"type": "string", "pattern": "^[0-9]+$"}),
+    "rayStartParams": by_name(TEXT),
+    "template": POD,
+}
 CLUSTER = of(
     "headGroupSpec rayVersion authOptions",
     rayVersion=TEXT,

@@ -117,7 +117,7 @@ def test_a_run_that_succeeds(cluster: Cluster, here: Path) -> None:
     told = {"rayrlhf": rayrlhf.__version__, "verb": "train", "config": "mine.yaml", "run": "first"}
     assert told.items() <= info.metadata.items()
     assert info.runtime_env["env_vars"]["GREETING"] == "hello"
-    [copy] = Path(cluster.env["CLUSTER"]).glob("ray/session_2*/runtime_resources/working_dir_files/*/mine.yaml")
+    [copy] = Path(cluster.env["CLUSTER"]).glob("0/session_2*/runtime_resources/working_dir_files/*/mine.yaml")
     assert not (copy.parent / "runs").exists()
 
     again = cluster.submit("--name=one", "--", "train", "toy", cwd=here)
@@ -169,7 +169,9 @@ def test_ctrl_c_leaves_the_job_alone(cluster: Cluster, here: Path) -> None:
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(60) == 130
-    assert said.startswith("rayrlhf: interrupted: the job goes on; to follow it: ray job logs") and said.count("\n") == 1
+    assert (
+        said.startswith("rayrlhf: interrupted: the job goes on; to follow it: ray job logs") and said.count("\n") == 1
+    )
     assert f"ray job stop --address {cluster.url} left" in said
     assert not cluster.jobs().get_job_status("left").is_terminal()
     cluster.jobs().stop_job("left")
