@@ -273,11 +273,11 @@ def _one_line(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
         raise UserError(f"{what}: {_gist(lines) if lines else type(error).__name__}") from error
 
 
 def _gist(lines: Sequence[str]) -> str:
     """The line of an error that says most: the last, where a server sent a traceback."""
     traceback = any("Traceback" in line for line in lines)
-    return lines[-1].rstrip(".'\"}") if traceback else lines[0]
+    return lines[-1] if traceback else lines[0]

@@ -1,7 +1,7 @@
 """What of KubeRay's resources (ray.io/v1, operator 1.6 and newer) and of Kubernetes' pods the files here may use.
 
-The names are those of the custom resource definitions, of which this is the part that is used: a key that is missing here
-is either misspelt or has to be looked up there first. `test_kuberay.py` can be given the whole definitions, too.
+The names are those of the custom resource definitions, of which this is the part that is used: a key that is missing
+here is either misspelt or has to be looked up there first. `test_kuberay.py` can be given the whole definitions, too.
 """
 
 from typing import Any
