@@ -67,7 +67,7 @@ def test_a_command_is_understood(file: Path, words: list[str]) -> None:
 
 
 def test_a_wrong_one_is_not() -> None:
-    for line in ("rayrlhf train quickstart --sed 3", "rayrlhf submit --adress x -- train toy", "rayrlhf eval"):
+    for line in ("rayrlhf train quickstart --sed 3", "rayrlhf submit --adress x -- train toy", "rayrlhf eval --nope x"):
         [words] = commands(line)
         with pytest.raises(UserError):
             take(words)
