@@ -31,7 +31,7 @@ start_node() {
     local name="$1" number="$2"
     shift 2
     # a folder for each node: two that share one delete each other's copies of a job's working folder
-    setsid ray start --block --node-ip-address "127.0.0.$((number + 2))" --num-cpus "$CPUS" --temp-dir "$CLUSTER/$number" \
+    setsid ray start --block --node-ip-address "127.0.0.$((number + 2))" --temp-dir "$CLUSTER/$number" --num-cpus "$CPUS" \
         --object-store-memory "${OBJECT_STORE:-300000000}" --dashboard-agent-listen-port "$((PORT + 2 + number))" \
         --min-worker-port 0 --max-worker-port 0 "$@" >"$CLUSTER/$name.log" 2>&1 </dev/null &
     echo $! >"$CLUSTER/$name.pid"
@@ -60,7 +60,7 @@ nodes() { # how many are alive
 }
 
 wait_for_head() {
-    for _ in $(seq 450); do
+    for _ in $(seq 900); do
         kill -0 "$(cat "$CLUSTER/head.pid")" 2>/dev/null || fail "the head does not start: see $CLUSTER/head.log"
         (: </dev/tcp/127.0.0.1/"$DASHBOARD") 2>/dev/null && return
         sleep 0.2
@@ -69,7 +69,7 @@ wait_for_head() {
 }
 
 wait_for() { # NODES
-    local end=$((SECONDS + 90))
+    local end=$((SECONDS + 180))
     while [ "$SECONDS" -lt "$end" ]; do
         [ "$(nodes || true)" = "$1" ] && return
         sleep 1

@@ -32,7 +32,7 @@ class Cluster:
     url: str
 
     def script(self, *words: str) -> str:
-        done = subprocess.run([SCRIPT, *words], env=self.env, capture_output=True, text=True, timeout=180)
+        done = subprocess.run([SCRIPT, *words], env=self.env, capture_output=True, text=True, timeout=420)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
