@@ -3,16 +3,21 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, state
+from ray.autoscaler.sdk import request_resources
+from ray.util import get_current_placement_group
 
 from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.placement import Placement
 
 JOIN_SECONDS = 10.0
 """How long a Ray cluster has to answer."""
+POLL_SECONDS = 1.0
 LOCAL = "local"
 """Ray's address of a cluster that a process starts for itself, whatever else runs on the machine."""
 
@@ -67,6 +72,47 @@ def require_cluster() -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
     except OSError as error:
         raise _without_ray(address, error) from error
+
+
+def require_room(placement: Placement, wait_seconds: float, say: Callable[[str], None]) -> None:
+    """Refuses a run that the cluster has no room for; waits for some before, and asks a cluster that grows to do so.
+
+    A run that Tune started has its room already.
+    """
+    if get_current_placement_group() is not None:
+        return
+    problem = placement.misfit(_free())
+    if problem is None:
+        return
+    end = time.monotonic() + wait_seconds
+    if wait_seconds:
+        say(f"{problem}: waiting up to {wait_seconds / 60:g} minutes for it")
+        request_resources(bundles=placement.bundles()[1:])
+    try:
+        while problem is not None and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+            problem = placement.misfit(_free())
+    finally:
+        if wait_seconds:
+            request_resources(bundles=[])
+    if problem is None:
+        return
+    hint = "lower `resources` and rollout.actors, or wait for room with resources.wait_minutes"
+    if placement.misfit(list(_per_node("total_resources_per_node").values())) is None:
+        raise UserError(f"the cluster is in use, {problem}: {hint}")
+    raise UserError(f"the cluster cannot hold the run, {problem}: {hint}")
+
+
+def _free() -> list[dict[str, float]]:
+    """What is free on each node that lives."""
+    total = _per_node("total_resources_per_node")
+    free = _per_node("available_resources_per_node")
+    return [free.get(node, {}) for node in total]
+
+
+def _per_node(kind: str) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = getattr(state, kind)()
+    return found
 
 
 def _without_ray(address: str, error: Exception) -> UserError:

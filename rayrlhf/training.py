@@ -1,8 +1,10 @@
 """A run from its config to its summary: what `rayrlhf train` does."""
 
 import logging
+import math
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -18,12 +20,13 @@ from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
-from rayrlhf.cluster import ray_session, require_cluster
+from rayrlhf.cluster import ray_session, require_cluster, require_room
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.envs.gl import rendering_problem
 from rayrlhf.envs.interface import EnvSpec
 from rayrlhf.errors import SessionError, UserError
+from rayrlhf.placement import placement_of
 from rayrlhf.preferences.client import QueueAddress
 from rayrlhf.preferences.wire import Doing
 from rayrlhf.queries.schedules import session_sizes
@@ -33,6 +36,8 @@ from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, 
 
 RESTARTS = 3
 """Losses of a learner or a reward actor that a run survives without having come to a new checkpoint."""
+ROOM_SECONDS = 300.0
+"""How long a run that lost a process waits for a place for another one, at least."""
 PHASES = {"random": "random", "explore": "exploring", "learn": "learning"}
 
 
@@ -95,7 +100,12 @@ def _to_the_end(
     say = Progress(config.total_steps, _budget(config), enabled=progress).write
     earlier: float | None = None
     losses, begun_at = 0, -1
+    placement, wait = placement_of(config), 60 * config.resources.wait_minutes
+    if os.environ.get("RAY_ADDRESS") and not resume:
+        for row in ("the run's processes:", *placement.lines()):
+            say(row)
     while True:
+        require_room(placement, max(wait, ROOM_SECONDS if losses else 0.0), say)
         with _algorithm(config, folder, queue) as algorithm:
             try:
                 done = _restore(algorithm, config, folder, say) if resume else _start(algorithm, config)
@@ -189,9 +199,7 @@ def _budget(config: RunConfig) -> int:
 
 def _require_gpus(config: RunConfig, there: float) -> None:
     """Refuses more GPUs than there are: Ray would wait for them without a word."""
-    resources = config.resources
-    rewards = 0 if config.mode == "oracle" else resources.reward_actors
-    wanted = max(1, resources.learners) * resources.gpus_per_learner + rewards * resources.reward_gpus
+    wanted = placement_of(config).gpus()
     if wanted > there:
         raise UserError(
             f"the run wants {wanted:g} GPUs, and there are {there:g}: lower resources.gpus_per_learner (of each "
@@ -201,10 +209,8 @@ def _require_gpus(config: RunConfig, there: float) -> None:
 
 def _cpus(config: RunConfig) -> int:
     """CPUs to tell a Ray of our own of: what the machine has, and no less than the roles declare."""
-    resources = config.resources
-    declared = config.rollout.actors * resources.rollout_cpus + resources.reward_actors * resources.reward_cpus
-    declared += 2 * resources.renderer_cpus if config.asks_people else 0.0  # as much for the queue
-    return max(os.cpu_count() or 1, int(declared + resources.learners + 1))
+    queue = config.resources.renderer_cpus if config.asks_people else 0.0  # as much as for the renderer
+    return max(os.cpu_count() or 1, math.ceil(placement_of(config).cpus() + queue))
 
 
 @contextmanager
@@ -431,6 +437,9 @@ def _interrupts(algorithm: Pebble) -> Iterator[None]:
     SIGTERM is how `kill`, batch systems, Kubernetes and `ray job stop` end a run. Ray handles it in its own way from
     `ray.init` on, so this comes after.
     """
+    if threading.current_thread() is not threading.main_thread():  # under Tune, which ends its trials itself
+        yield
+        return
     asking = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in asking}
 

@@ -39,10 +39,19 @@ def start_host(
     *,
     cpus: float,
     gpus: float = 0.0,
+    marks: Mapping[str, float] | None = None,
     threads: int = 1,
     node: str | None = None,
 ) -> dict[str, RoleHandle]:
-    """Starts a process with `roles`, on the `node` with this id if one is named, and returns a handle for each."""
+    """Starts a process with `roles` and returns a handle for each.
+
+    marks: resources that mark the nodes it may be on
+    node: the id of the one node it is to be on
+    """
     place = {} if node is None else {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
-    host = ray.remote(Host).options(num_cpus=cpus, num_gpus=gpus, **place).remote(roles, threads=threads)
+    host = (
+        ray.remote(Host)
+        .options(num_cpus=cpus, num_gpus=gpus, resources=dict(marks or {}), **place)
+        .remote(roles, threads=threads)
+    )
     return {role: RoleHandle(host, role) for role in roles}

@@ -22,6 +22,7 @@ from rayrlhf.algorithms.roles import Ref
 from rayrlhf.config import RunConfig
 from rayrlhf.envs.clips import Stage
 from rayrlhf.errors import UserError
+from rayrlhf.placement import placement_of
 from rayrlhf.preferences.client import QueueAddress, QueueClient, is_loopback
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.preferences.segments import Queries
@@ -154,7 +155,8 @@ def _start_renderer(run: RunConfig, queue: QueueAddress) -> RoleHandle:
     """On this node where only this machine reaches the queue."""
     node = ray.get_runtime_context().get_node_id() if is_loopback(queue.host) else None
     roles = {"renderer": partial(Renderer, run, queue)}
-    return start_host(roles, cpus=run.resources.renderer_cpus, node=node)["renderer"]
+    marks = placement_of(run).marks_of("renderer")
+    return start_host(roles, cpus=run.resources.renderer_cpus, marks=marks, node=node)["renderer"]
 
 
 def _finished(references: Iterable[Ref]) -> list[Ref]:

@@ -12,6 +12,7 @@ from rayrlhf.algorithms.roles import FeedbackFactory
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.errors import UserError
+from rayrlhf.placement import placement_of
 
 
 class PebbleConfig(SACConfig):
@@ -29,12 +30,14 @@ class PebbleConfig(SACConfig):
         observations, actions = spaces_of(spec.obs_dim, spec.action_dim)
         self.run, self.feedback_factory, self.run_folder = run, feedback, folder
         resources, rollout = run.resources, run.rollout
+        placement = placement_of(run)
         self.environment(observation_space=observations, action_space=actions, disable_env_checking=True)
         self.env_runners(
             env_runner_cls=RolloutActor,
             num_env_runners=rollout.actors,
             num_envs_per_env_runner=rollout.envs_per_actor,
             num_cpus_per_env_runner=resources.rollout_cpus,
+            custom_resources_per_env_runner=placement.marks_of("rollout"),
             rollout_fragment_length=rollout.fragment_length,
             create_local_env_runner=rollout.actors == 0,
             merge_env_runner_states=False,
@@ -42,7 +45,9 @@ class PebbleConfig(SACConfig):
         )
         self.learners(
             num_learners=resources.learners,
+            num_cpus_per_learner=resources.learner_cpus if resources.learners else resources.driver_cpus,
             num_gpus_per_learner=resources.gpus_per_learner,
+            custom_resources_per_learner=placement.marks_of("learner"),
         )
         self.resources(num_cpus_for_main_process=resources.driver_cpus)
         self.rl_module(rl_module_spec=self._module_spec(run))

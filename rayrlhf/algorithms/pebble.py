@@ -14,6 +14,7 @@ import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.sac import SAC
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.tune import PlacementGroupFactory
 
 from rayrlhf.algorithms import checkpoint, evaluation
 from rayrlhf.algorithms.collector import FinishedEpisode, Mode, worker_of
@@ -25,6 +26,7 @@ from rayrlhf.algorithms.rollouts import Arrival, Rollouts
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationResult
+from rayrlhf.placement import placement_of
 
 SESSION_POLL_SECONDS = 0.005
 STOP_SECONDS = 3.0
@@ -44,6 +46,12 @@ class Pebble(SAC):
     def get_default_config(cls) -> PebbleConfig:
         """RLlib's options for this class."""
         return PebbleConfig(cls)
+
+    @classmethod
+    def default_resource_request(cls, config: PebbleConfig | dict[str, Any]) -> PlacementGroupFactory:
+        """For Tune: the roles around the reward model are in the trial's placement group, too."""
+        of = config if isinstance(config, PebbleConfig) else cls.get_default_config().update_from_dict(config)
+        return PlacementGroupFactory(placement_of(of.run).bundles())
 
     def setup(self, config: PebbleConfig) -> None:
         """Rollout actors and learners through RLlib, then the roles around the reward model."""

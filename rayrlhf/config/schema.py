@@ -202,6 +202,8 @@ class ResourceOptions(Options):
 
     learners: NonNegative = 0
     """Remote learners; 0 keeps the learner in the driver."""
+    learner_cpus: Annotated[float, Field(ge=0.0)] = 1.0
+    """CPUs declared for each remote learner."""
     gpus_per_learner: Annotated[float, Field(ge=0.0)] = 0.0
     """GPUs, or a share of one, for each learner; 0: learning is on the CPU."""
     driver_cpus: Annotated[float, Field(ge=0.0)] = 0.5
@@ -216,11 +218,25 @@ class ResourceOptions(Options):
     """GPUs, or a share of one, for each of them."""
     renderer_cpus: Annotated[float, Field(ge=0.0)] = 0.1
     """CPUs declared for the process that draws clips, where people answer."""
+    rollout_on: str | None = None
+    """A resource of the cluster's own that marks the nodes for rollout actors, such as spot nodes; none: any node."""
+    durable_on: str | None = None
+    """One that marks the nodes for every other process, which should not vanish; none: any node."""
+    wait_minutes: Annotated[float, Field(ge=0.0)] = 0.0
+    """How long to wait for a cluster to have room, since it grows or other runs end; 0: a run that does not fit is
+    refused at once."""
     threads: Positive = 1
     """Torch threads of the driver, of each learner and of each reward actor; rollout actors have one."""
     member_threads: Positive | None = None
     """Members of the reward model that a reward actor fits, and a learner relabels with, at the same time, each in a
     thread; none: as many as help on the cores there are."""
+
+    @field_validator("rollout_on", "durable_on")
+    @classmethod
+    def _a_mark(cls, name: str | None) -> str | None:
+        if name is not None and (not name or name in ("CPU", "GPU", "memory", "object_store_memory")):
+            raise ValueError("the name of a resource that the cluster's nodes were given, not one that Ray counts")
+        return name
 
 
 class EvaluationOptions(Options):
