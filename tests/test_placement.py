@@ -68,7 +68,7 @@ def test_a_trial_of_each_preset_fits_two_cpus(preset: str) -> None:
         ([{"CPU": 1.0, "GPU": 4.0}, {"CPU": 1.5}], "no node has the 2 CPUs, 1 GPU that learner wants; there is 1 CPU"),
         (
             [{"CPU": 3.0, "GPU": 1.0}, {"CPU": 4.0}],
-            "there is room for 0 of 1 reward processes (0.1 CPU each): the run wants 7.1 CPUs, 1 GPU, there is 3 CPUs and",
+            "there is room for 0 of 1 reward processes (0.1 CPU each): the run wants 7.1 CPUs, 1 GPU, there is 3",
         ),
     ],
 )
