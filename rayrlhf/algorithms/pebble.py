@@ -61,7 +61,12 @@ class Pebble(SAC):
         self.plan, self.progress = Plan(self.run), Progress()
         self.interrupted = threading.Event()
         group = self.env_runner_group
-        self.rollouts = Rollouts(group, lambda: self.restore_env_runners(group), self._stop_if_interrupted)
+        self.rollouts = Rollouts(
+            group,
+            lambda: self.restore_env_runners(group),
+            self._stop_if_interrupted,
+            timeout_seconds=self.run.rollout.timeout_seconds,
+        )
         self.feedback: Feedback | None = self._make_feedback()
         self._session_running = False
         self._learners_have_rows = False
