@@ -133,7 +133,7 @@ def _amounts(needs: Amounts) -> Iterator[str]:
 def _of(nodes: Sequence[Amounts]) -> str:
     """Their CPUs and GPUs, equal ones together."""
     kinds: dict[str, int] = {}
-    for node in nodes:
+    for node in sorted(nodes, key=lambda node: (-node.get("GPU", 0.0), -node.get("CPU", 0.0))):
         gpus = f" and {_counted(node['GPU'], 'GPU')}" if node.get("GPU") else ""
         kind = f"{_counted(node.get('CPU', 0.0), 'CPU')}{gpus}"
         kinds[kind] = kinds.get(kind, 0) + 1

@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -74,6 +75,7 @@ def train(
             with ray_session(_cpus(config)):
                 there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
                 _require_gpus(config, there.get("GPU", 0))
+                _require_room(config, progress)
                 with _asking(config, folder, people) as queue:
                     begun = True
                     return _to_the_end(config, folder, resume is not None, progress, queue)
@@ -100,12 +102,9 @@ def _to_the_end(
     say = Progress(config.total_steps, _budget(config), enabled=progress).write
     earlier: float | None = None
     losses, begun_at = 0, -1
-    placement, wait = placement_of(config), 60 * config.resources.wait_minutes
-    if os.environ.get("RAY_ADDRESS") and not resume:
-        for row in ("the run's processes:", *placement.lines()):
-            say(row)
     while True:
-        require_room(placement, max(wait, ROOM_SECONDS if losses else 0.0), say)
+        if losses:
+            require_room(placement_of(config), max(ROOM_SECONDS, 60 * config.resources.wait_minutes), say)
         with _algorithm(config, folder, queue) as algorithm:
             try:
                 done = _restore(algorithm, config, folder, say) if resume else _start(algorithm, config)
@@ -207,6 +206,16 @@ def _require_gpus(config: RunConfig, there: float) -> None:
         )
 
 
+def _require_room(config: RunConfig, progress: bool) -> None:
+    """Refuses what the cluster cannot hold; on one that others share, the plan is printed first."""
+    say = Progress(config.total_steps, _budget(config), enabled=progress).write
+    placement = placement_of(config)
+    if os.environ.get("RAY_ADDRESS"):
+        for row in ("the run's processes:", *placement.lines()):
+            say(row)
+    require_room(placement, 60 * config.resources.wait_minutes, say)
+
+
 def _cpus(config: RunConfig) -> int:
     """CPUs to tell a Ray of our own of: what the machine has, and no less than the roles declare."""
     queue = config.resources.renderer_cpus if config.asks_people else 0.0  # as much as for the renderer
@@ -290,6 +299,7 @@ class _Run:
         self.tracker, self.line = tracker, line
         self._earlier_seconds = earlier_seconds
         self._checkpoint_due = _next(algorithm.progress.env_steps, config.checkpoint.interval)
+        self._checkpoint_late = self._next_late_checkpoint()
         self._evaluation_due = _next(algorithm.progress.env_steps, config.evaluation.interval)
         self._row_due = _next(algorithm.progress.env_steps, config.tracking.log_interval)
         self._saved_at: int | None = None
@@ -349,6 +359,8 @@ class _Run:
         waiting = self.algorithm.feedback.open_questions if self.algorithm.feedback and self.config.asks_people else 0
         labels, success = self.algorithm.progress.labels, row.get("success_rate")
         self.line.update(self.env_steps, phase, labels=labels, success=success, open_questions=waiting)
+        if time.monotonic() >= self._checkpoint_late:
+            self._checkpoint_due = min(self._checkpoint_due, self.env_steps)
         if self.env_steps >= self._checkpoint_due and self._may_checkpoint():
             self._save()
             self._checkpoint_due = _next(self.env_steps, self.config.checkpoint.interval)
@@ -368,6 +380,9 @@ class _Run:
                     next_questions_at=due,
                 )
             )
+
+    def _next_late_checkpoint(self) -> float:
+        return time.monotonic() + (self.config.checkpoint.seconds or math.inf)
 
     def _may_checkpoint(self) -> bool:
         """Whether a synchronous run stands at a common reset; where none comes within a horizon, one is made."""
@@ -395,7 +410,7 @@ class _Run:
             self.algorithm.cut()
         place = checkpoint.folder_for(self.folder.checkpoints, self.env_steps)
         self.algorithm.save_checkpoint(str(place), shared_rows=True)
-        self._saved_at = self.env_steps
+        self._saved_at, self._checkpoint_late = self.env_steps, self._next_late_checkpoint()
         checkpoint.prune(self.folder.checkpoints, self.config.checkpoint.keep)
 
     def _summary(self) -> dict[str, Any]:

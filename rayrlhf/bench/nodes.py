@@ -23,6 +23,7 @@ from rayrlhf.errors import UserError
 
 START_SECONDS = 60.0
 STARTED = b"Ray runtime started"
+HEAD = "127.0.0.2"
 STORE_BYTES = 200_000_000
 
 
@@ -68,13 +69,13 @@ class Nodes:
     @property
     def address(self) -> str:
         """For RAY_ADDRESS."""
-        return f"127.0.0.2:{self.port}"
+        return f"{HEAD}:{self.port}"
 
     def start_head(self, cpus: float, marks: Mapping[str, float] | None = None) -> Node:
         """Starts the head node, or another one in its place."""
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port(HEAD)
         words = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.folder}"]
-        return self._start("127.0.0.2", words, cpus, marks)
+        return self._start(HEAD, words, cpus, marks)
 
     def add(self, cpus: float, marks: Mapping[str, float] | None = None) -> Node:
         """Adds a node."""
@@ -136,8 +137,9 @@ class Nodes:
         self.nodes = []
 
 
-def _free_port() -> int:
+def free_port(host: str) -> int:
+    """A port of `host` that nobody listens on."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.2", 0))
+        probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port

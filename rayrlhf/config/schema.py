@@ -260,6 +260,8 @@ class CheckpointOptions(Options):
 
     interval: Positive = 50_000
     """Environment steps between two checkpoints."""
+    seconds: Annotated[float, Field(gt=0.0)] | None = None
+    """Seconds after which there is one at the latest; none: steps alone decide."""
     keep: Positive = 2
     """Newest checkpoints that stay; older ones are deleted."""
 
