@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rayrlhf.actors.hosts import RoleHandle, start_host
+from rayrlhf.actors.hosts import RewardHost, RoleHandle, start_host
 from rayrlhf.actors.roles import EnsembleRole, TrajectoryRole
 from rayrlhf.config import RunConfig
 
@@ -19,7 +19,14 @@ def start_roles(run: RunConfig, name: str, obs_dim: int, action_dim: int) -> tup
         if index == 0:
             roles["trajectories"] = partial(TrajectoryRole, run, name, obs_dim, action_dim)
         resources = run.resources
-        handles = start_host(roles, cpus=resources.reward_cpus, gpus=resources.reward_gpus, threads=resources.threads)
+        handles = start_host(
+            roles,
+            kind=RewardHost,
+            name=f"{name}/reward-{index}",
+            cpus=resources.reward_cpus,
+            gpus=resources.reward_gpus,
+            threads=resources.threads,
+        )
         ensemble.append(handles["ensemble"])
         if index == 0:
             trajectories = handles["trajectories"]

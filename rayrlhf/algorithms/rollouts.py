@@ -4,6 +4,7 @@ At most one fragment per actor is on its way: that is the back-pressure. An acto
 back through RLlib's probing; its environments then start their next episodes.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from rayrlhf.algorithms.collector import CollectReport, Mode
 from rayrlhf.algorithms.env_runner import RolloutActor
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.errors import UserError
+from rayrlhf.logs import event
+
+_log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.05
 """How often a wait for fragments looks whether it is to stop."""
@@ -58,6 +62,11 @@ class Rollouts:
     def remote(self) -> bool:
         """Whether there are rollout actors, or only the driver's own environments."""
         return bool(self.group.num_remote_env_runners() > 0)
+
+    @property
+    def in_flight(self) -> int:
+        """Fragments that were asked for and are not there yet."""
+        return len(self._in_flight)
 
     def runners(self) -> list[int]:
         """Ids of the runners that can be asked now."""
@@ -112,8 +121,8 @@ class Rollouts:
             self._fragments |= dict(fetch(tags="sample", timeout_seconds=0.0, return_obj_refs=True))
             lost = set(self._in_flight) - set(self.group.healthy_worker_ids())
             self.forget(lost)
-            for _ in lost:
-                self.note_loss()
+            for runner in lost:
+                self.note_loss(runner)
         ready = sorted(set(self._reports) & set(self._fragments))
         for runner in ready:
             if isinstance(broken := self._reports[runner], Exception):
@@ -140,9 +149,10 @@ class Rollouts:
             for book in (self._in_flight, self._fragments, self._reports):
                 book.pop(runner, None)
 
-    def note_loss(self) -> None:
+    def note_loss(self, runner: int) -> None:
         """Counts a rollout actor that died while it was asked for something; UserError where it happens every time."""
         self._losses += 1
+        _log.info("rollout-%d died; Ray starts it again", runner, extra=event("lost", process=f"rollout-{runner}"))
         if self._losses > LOSSES_IN_A_ROW * self.group.num_remote_env_runners():
             raise UserError(
                 f"rollout actors died {self._losses} times without returning anything: see ray.log in the run's folder"
