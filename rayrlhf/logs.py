@@ -34,7 +34,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             said["traceback"] = self.formatException(record.exc_info)
-        return json.dumps({**getattr(record, "facts", {}), **said}, default=str)
+        return json.dumps(said | getattr(record, "facts", {}) | said, default=str)
 
 
 def log_as(run: str, role: str) -> None:

@@ -66,12 +66,13 @@ def start_host(
     It is found as `name` in the namespace of this Ray job. Where another one has that name, as one of a run of the same
     name does in a namespace that both were told to use, it gets a number behind its own.
     """
-    place = {} if node is None else {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
-    actor = ray.remote(kind).options(num_cpus=cpus, num_gpus=gpus, **place)
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
+    if node is not None:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     for number in count(1):
         free = name if number == 1 else f"{name}-{number}"
         try:
-            host = actor.options(name=free).remote(roles, name=free, threads=threads)
+            host = ray.remote(kind).options(name=free, **options).remote(roles, name=free, threads=threads)
             break
         except ActorAlreadyExistsError:
             continue
