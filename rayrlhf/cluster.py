@@ -97,7 +97,9 @@ def note_cluster() -> None:
     cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
     job = here.get_job_id()
     facts = {"job": job, "address": here.gcs_address, "cpus": cpus, "gpus": gpus}
-    _log.info("job %s of the Ray at %s: %g CPUs, %g GPUs", job, here.gcs_address, cpus, gpus, extra=event("ray", **facts))
+    _log.info(
+        "job %s of the Ray at %s: %g CPUs, %g GPUs", job, here.gcs_address, cpus, gpus, extra=event("ray", **facts)
+    )
 
 
 def name_of_lost(error: RayActorError | ObjectLostError) -> str:
@@ -127,8 +129,10 @@ def actors_of(run: str, job: str) -> list[Actor]:
     """
     require_cluster()
     try:
-        nodes = {node.node_id: node.node_ip for node in list_nodes(timeout=STATE_SECONDS, raise_on_missing_output=False)}
-        wanted = [("job_id", "=", job)]
+        nodes = {
+            node.node_id: node.node_ip for node in list_nodes(timeout=STATE_SECONDS, raise_on_missing_output=False)
+        }
+        wanted: list[tuple[str, str, str | bool | int | float]] = [("job_id", "=", job)]
         found = list_actors(detail=True, filters=wanted, timeout=STATE_SECONDS, raise_on_missing_output=False)
     except Exception as error:  # Ray raises its own and those of requests
         raise UserError(f"the cluster does not tell of its actors: {in_one_line(error)}") from error
@@ -136,6 +140,6 @@ def actors_of(run: str, job: str) -> list[Actor]:
     for one in found:
         name = one.repr_name or one.name or ""
         if name.startswith(f"{run}/"):
-            node = nodes.get(one.node_id) or ""
+            node = nodes.get(one.node_id or "", "")
             actors.append(Actor(name, one.class_name, node, one.state, int(one.num_restarts or 0)))
     return sorted(actors, key=lambda actor: actor.name)

@@ -31,6 +31,7 @@ from rayrlhf.queries.schedules import session_sizes
 from rayrlhf.rewards.networks import make_network
 from rayrlhf.teachers.make import check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start, told
+from rayrlhf.tracking.ray_metrics import RunMeters
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def _to_the_end(
                     return _Run(algorithm, config, folder, tracker, line, earlier).to_the_end()
             except (RayActorError, ObjectLostError) as lost:
                 losses += 1
-                _log.info("%s", in_one_line(lost), extra=event("lost", process=name_of_lost(lost), error=str(lost)))
+                _log.info("%s", in_one_line(lost), extra=event("lost", who=name_of_lost(lost), error=str(lost)))
                 if losses > RESTARTS:
                     raise
                 say(
@@ -297,6 +298,7 @@ class _Run:
         self._row_due = _next(algorithm.progress.env_steps, config.tracking.log_interval)
         self._saved_at: int | None = None
         self._phase: str | None = None
+        self._meters = RunMeters(folder)
 
     @property
     def env_steps(self) -> int:
@@ -400,6 +402,7 @@ class _Run:
         self._touch_clock()
         row["wall_seconds"] = self.algorithm.progress.wall_seconds
         self.tracker.log(self.env_steps, {name: value for name, value in row.items() if name != "env_steps"})
+        self._meters.show(row)
 
     def _touch_clock(self) -> None:
         self.algorithm.progress.wall_seconds = self._earlier_seconds + seconds_since_start()

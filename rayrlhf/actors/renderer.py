@@ -120,7 +120,7 @@ class Studio:
         except RayActorError as error:  # it holds nothing: another one does what it was at
             self._wanted = [question, *self._on_their_way.values(), *self._wanted]
             self._on_their_way = {}
-            _log.info("the renderer died; another one goes on", extra=event("lost", process="renderer", error=str(error)))
+            _log.info("the renderer died; another one goes on", extra=event("lost", who="renderer", error=str(error)))
             self._rest(error)
             self._renderer = self._start()
         except UnavailableError as error:

@@ -161,7 +161,12 @@ class Pebble(SAC):
             feedback.begin_session(session, questions)
             self._session_running = True
             what = f"{questions} questions" if questions else "answers that came late"
-            _log.info("session %d begins: %s", session, what, extra=self._event("session", session=session, questions=questions))
+            _log.info(
+                "session %d begins: %s",
+                session,
+                what,
+                extra=self._event("session", session=session, questions=questions),
+            )
 
     def _finish_session(self, *, wait: bool) -> None:
         """Applies the running session's outcome if it is there, or once it is."""
@@ -288,7 +293,7 @@ class Pebble(SAC):
         restored: list[int] = env_runner_group.probe_unhealthy_env_runners() or []
         self.rollouts.forget(restored)
         for runner in restored:
-            _log.info("rollout-%d is back", runner, extra=self._event("back", process=f"rollout-{runner}"))
+            _log.info("rollout-%d is back", runner, extra=self._event("back", who=f"rollout-{runner}"))
         if restored and self.feedback is not None:
             self.feedback.close_episodes([env for runner in restored for env in self._environments_of(runner)])
         return restored

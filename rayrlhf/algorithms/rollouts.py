@@ -152,7 +152,7 @@ class Rollouts:
     def note_loss(self, runner: int) -> None:
         """Counts a rollout actor that died while it was asked for something; UserError where it happens every time."""
         self._losses += 1
-        _log.info("rollout-%d died; Ray starts it again", runner, extra=event("lost", process=f"rollout-{runner}"))
+        _log.info("rollout-%d died; Ray starts it again", runner, extra=event("lost", who=f"rollout-{runner}"))
         if self._losses > LOSSES_IN_A_ROW * self.group.num_remote_env_runners():
             raise UserError(
                 f"rollout actors died {self._losses} times without returning anything: see ray.log in the run's folder"

@@ -1,13 +1,11 @@
 """What happened to a run, in order, for people who read it afterwards: `events.jsonl` in its folder."""
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from rayrlhf.config.fields import keys, value_of
 from rayrlhf.config.schema import RunConfig
@@ -17,9 +15,10 @@ from rayrlhf.tracking.directory import RunDirectory
 
 _log = logging.getLogger(__name__)
 
+BEGINS = ("start", "resume")
+"""First events of a process."""
 ENDS = {"end": "finished", "stopped": "stopped", "failed": "failed"}
 """By the last event of a process: what has become of its run."""
-BEGINS = ("start", "resume")
 
 
 @contextmanager
@@ -45,23 +44,6 @@ def told(run: RunDirectory, config: RunConfig, *, resumed: bool) -> Iterator[Non
         logger.setLevel(before)
         for handler in handlers:
             logger.removeHandler(handler)
-
-
-def read_story(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The events of an `events.jsonl`, and how many of its lines are damaged."""
-    if not path.is_file():
-        return [], 0
-    found, damaged = [], 0
-    for line in path.read_bytes().splitlines():
-        try:
-            one = json.loads(line)
-        except ValueError:
-            one = None
-        if isinstance(one, dict) and {"time", "event", "message"} <= one.keys():
-            found.append(one)
-        else:
-            damaged += 1
-    return found, damaged
 
 
 class _Lines(logging.Handler):
@@ -110,9 +92,7 @@ def _begin(run: RunDirectory, config: RunConfig, resumed: bool) -> None:
     kind, before = ("resume", run.config()) if resumed else ("start", RunConfig())
     command = ["rayrlhf", *sys.argv[1:]]
     _log.info("%s: %s", "going on" if resumed else "start", what, extra=event(kind, command=command))
-    changed = {
-        name: value for name in keys() if (value := value_of(config, name)) != value_of(before, name)
-    }
+    changed = {name: value for name in keys() if (value := value_of(config, name)) != value_of(before, name)}
     words = ", ".join(f"{name} {value}" for name, value in changed.items()) or "nothing"
     since = "the run so far" if resumed else "the defaults"
     _log.info("options that differ from %s: %s", since, words, extra=event("config", changed=changed))

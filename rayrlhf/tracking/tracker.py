@@ -1,4 +1,4 @@
-"""Rows of metrics, to JSON lines, Ray and TensorBoard as configured, to Weights & Biases with one flag."""
+"""Rows of metrics, to JSON lines and TensorBoard as configured, to Weights & Biases with one flag."""
 
 import json
 import os
@@ -10,7 +10,6 @@ from rayrlhf.config.schema import TrackingOptions
 from rayrlhf.errors import UserError
 from rayrlhf.tracking.directory import RunDirectory, plain
 from rayrlhf.tracking.events import EventFile
-from rayrlhf.tracking.ray_metrics import RunMeters
 
 
 class Tracker:
@@ -25,14 +24,12 @@ class Tracker:
         self._file = _open_for_rows(run)
         self._events = EventFile(run.tensorboard, resume_from) if options.tensorboard else None
         self._wandb = None if options.wandb == "off" else _start_wandb(run, options)
-        self._meters = RunMeters(run)
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """Writes one row of `env_steps = step`. Raises `UserError` on a full disk; the rows before stay whole."""
         values: dict[str, Any] = plain(row)
         self._append(json.dumps({"env_steps": step, **values}, allow_nan=False) + "\n")
         numbers = {name: value for name, value in values.items() if value is not None}
-        self._meters.show({"env_steps": step, **numbers})
         if self._events is not None:
             self._events.log(step, numbers)
         if self._wandb is not None:
