@@ -22,12 +22,13 @@ class Head:
 
     def __init__(self, cpus: int = 4) -> None:
         port, dashboard, agent, client, self._metrics = (free_port() for _ in range(5))
+        self._started: list[subprocess.Popen[str]] = []
         self._place = Path(tempfile.mkdtemp(prefix="ray-"))  # paths of sockets have to be short
         here = {
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or it listens beyond loopback
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            "RAY_metrics_report_interval_ms": "1000",
+            "RAY_metrics_report_interval_ms": "2000",
             "OMP_NUM_THREADS": "1",
         }
         self.env = {**os.environ, **here, "RAY_ADDRESS": f"127.0.0.1:{port}"}
@@ -61,11 +62,13 @@ class Head:
             time.sleep(0.2)
 
     def metrics_with(self, names: Collection[str]) -> dict[str, list[str]]:
-        """What Prometheus would read, once all `names` are in it: Ray shows a gauge once each time it was reported."""
+        """What Prometheus has read newest of each series, once it has read all `names`; some are not always there."""
         deadline = time.monotonic() + SECONDS
-        while missing := set(names) - (found := self.metrics()).keys():
+        found = self.metrics()
+        while missing := set(names) - found.keys():
             assert time.monotonic() < deadline, f"missing: {sorted(missing)}"
             time.sleep(0.5)
+            found |= self.metrics()
         return found
 
     def metrics(self) -> dict[str, list[str]]:
@@ -78,7 +81,7 @@ class Head:
 
     def run(self, *command: str, **more: str) -> subprocess.Popen[str]:
         """Starts a process in this cluster."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -87,9 +90,13 @@ class Head:
             env={**self.env, **more},
             start_new_session=True,
         )
+        self._started.append(process)
+        return process
 
     def stop(self) -> None:
         """Ends all of it."""
+        for process in self._started:
+            process.kill()
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(30)

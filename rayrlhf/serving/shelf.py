@@ -149,10 +149,10 @@ class Model:
     def _note(self, *, exchanged: bool = False) -> None:
         """Records which version is served."""
         card = self.current.card
-        meters = Meters(run=card["run"], task=card["task"], model=self.name)
-        meters.record("rayrlhf_policy_env_steps", card["env_steps"])
+        self._meters = Meters(run=card["run"], task=card["task"], model=self.name)  # of another run after an `aim`
+        self._meters.record("rayrlhf_policy_env_steps", card["env_steps"])
         if exchanged:
-            meters.record("rayrlhf_policy_exchanges")
+            self._meters.record("rayrlhf_policy_exchanges")
 
     def _complain(self, line: str) -> None:
         """Once, not at every look."""

@@ -3,7 +3,9 @@
 Where Ray runs no agent that exports them, as in a Ray that a run starts for itself, a recorded number is forgotten.
 """
 
+import threading
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +15,8 @@ from ray.util.metrics import Counter, Gauge, Histogram
 
 from rayrlhf.tracking.directory import RunDirectory
 
+REFRESH_SECONDS = 2.0
+"""How often gauges are recorded anew: Ray forgets what was not recorded for two of its reports (of 10 s by default)."""
 ANSWER_SECONDS = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 """Upper bounds of the histogram of how long people take."""
 
@@ -100,11 +104,16 @@ _TRAINING = tuple(entry for entry in ENTRIES if entry.role == "training")
 
 
 class Meters:
-    """Records metrics with the same `tags`. Costs nothing where Ray does not run."""
+    """Records metrics with the same `tags`; a gauge stays what it was set to as long as this object is held.
+
+    For threads. Costs nothing where Ray does not run.
+    """
 
     def __init__(self, **tags: str) -> None:
         self._tags = tags
         self._made: dict[str, Any] = {}
+        self._gauges: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        self._keeper: threading.Thread | None = None
 
     def record(self, name: str, value: float = 1.0, **tags: str) -> None:
         """Sets a gauge, adds to a counter or observes for a histogram."""
@@ -114,7 +123,21 @@ class Meters:
         if name not in self._made:
             self._made[name] = _make(entry)
         said = {"role": entry.role, **self._tags, **tags}
+        if entry.kind == "gauge":
+            self._gauges[name, frozenset(tags.items())] = value
+            self._keep()
         getattr(self._made[name], {"gauge": "set", "counter": "inc", "histogram": "observe"}[entry.kind])(value, said)
+
+    def again(self) -> None:
+        """Records every gauge as it was set last."""
+        for (name, tags), value in list(self._gauges.items()):
+            self.record(name, value, **dict(tags))
+
+    def _keep(self) -> None:
+        if self._keeper is None:
+            arguments = (weakref.ref(self),)
+            self._keeper = threading.Thread(target=_keep_alive, args=arguments, name="gauges", daemon=True)
+            self._keeper.start()
 
 
 class RunMeters:
@@ -142,6 +165,15 @@ class RunMeters:
                 value = max(0.0, value - before.get(entry.key, value)) / (now - self._at)
             self._meters.record(entry.name, value)
         self._before, self._at = found, now
+
+
+def _keep_alive(held: "weakref.ref[Meters]") -> None:
+    while True:
+        time.sleep(REFRESH_SECONDS)
+        if (meters := held()) is None:
+            return
+        meters.again()
+        del meters
 
 
 def _make(entry: Entry) -> Any:
