@@ -81,6 +81,7 @@ def test_every_training_metric_is_exported_under_its_name(trained: tuple[Path, d
     assert value(found["ray_rayrlhf_label_budget"][0]) == 12
 
 
+@pytest.mark.slow
 def test_the_queue_is_counted(head: Head, tmp_path: Path) -> None:
     process = head.run(PROGRAM, "queue", str(tmp_path))
     said(process, "asked")
@@ -96,6 +97,7 @@ def test_the_queue_is_counted(head: Head, tmp_path: Path) -> None:
     end(process)
 
 
+@pytest.mark.slow
 def test_the_policy_endpoint_is_counted_and_the_dashboard_asks_for_what_there_is(
     head: Head, trained: tuple[Path, dict[str, list[str]]]
 ) -> None:
