@@ -38,7 +38,7 @@ def spread(
         healthy = rollouts.runners()
         for lost in set(running) - set(healthy):
             open_shares.append(running.pop(lost))
-            rollouts.note_loss()
+            rollouts.note_loss(lost)
         for runner in healthy:
             if open_shares and runner not in running:
                 running[runner] = open_shares.popleft()

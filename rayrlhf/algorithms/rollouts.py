@@ -17,6 +17,7 @@ from rayrlhf.algorithms.collector import CollectReport, Mode
 from rayrlhf.algorithms.env_runner import RolloutActor
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.errors import UserError
+from rayrlhf.logs import event
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,11 @@ class Rollouts:
     def remote(self) -> bool:
         """Whether there are rollout actors, or only the driver's own environments."""
         return bool(self.group.num_remote_env_runners() > 0)
+
+    @property
+    def in_flight(self) -> int:
+        """Fragments that were asked for and are not there yet."""
+        return len(self._in_flight)
 
     def runners(self) -> list[int]:
         """Ids of the runners that can be asked now."""
@@ -119,8 +125,8 @@ class Rollouts:
             self._fragments |= dict(fetch(tags="sample", timeout_seconds=0.0, return_obj_refs=True))
             lost = set(self._in_flight) - set(self.group.healthy_worker_ids())
             self.forget(lost)
-            for _ in lost:
-                self.note_loss()
+            for runner in lost:
+                self.note_loss(runner)
             self.end_what_hangs(set(self._in_flight) - set(self._reports))
         ready = sorted(set(self._reports) & set(self._fragments))
         for runner in ready:
@@ -148,9 +154,10 @@ class Rollouts:
             for book in (self._in_flight, self._fragments, self._reports):
                 book.pop(runner, None)
 
-    def note_loss(self) -> None:
+    def note_loss(self, runner: int) -> None:
         """Counts a rollout actor that died while it was asked for something; UserError where it happens every time."""
         self._losses += 1
+        _log.info("rollout-%d died; Ray starts it again", runner, extra=event("lost", who=f"rollout-{runner}"))
         if self._losses > LOSSES_IN_A_ROW * self.group.num_remote_env_runners():
             raise UserError(
                 f"rollout actors died {self._losses} times without returning anything: see ray.log in the run's folder"
@@ -164,7 +171,8 @@ class Rollouts:
         """Ends those of the `busy` runners whose time is over; they come back like any that died."""
         for runner in busy:
             if time.monotonic() > self._watched[runner]:
-                _log.warning("rollout actor %d does not return: it is started anew", runner)
+                who = f"rollout-{runner}"
+                _log.warning("%s does not return: it is started anew", who, extra=event("hangs", who=who))
                 self._watched[runner] = float("inf")
                 ray.kill(self.group._worker_manager.actors()[runner], no_restart=False)
 
