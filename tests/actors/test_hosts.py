@@ -23,7 +23,7 @@ def test_a_name_finds_its_process_and_a_taken_one_gets_a_number() -> None:
         assert ray.get([first("say", "one"), second("say", "two")]) == ["one", "two"]
         for handle, name in ((first, "run/reward-0"), (second, "run/reward-0-2")):
             assert ray.get_actor(name)._actor_id == handle.host._actor_id
-            assert ray.get(handle.host.__repr__.remote()) == name
+            assert ray.get(handle.host.__ray_call__.remote(repr)) == name
     finally:
         for handle in (first, second):
             ray.kill(handle.host)
@@ -33,5 +33,5 @@ def test_a_process_that_is_ended_leaves_its_name_to_the_next() -> None:
     for _ in range(5):
         handle = start()
         assert ray.get(handle("say", "here")) == "here"
-        assert ray.get(handle.host.__repr__.remote()) == "run/reward-0"
+        assert ray.get(handle.host.__ray_call__.remote(repr)) == "run/reward-0"
         ray.kill(handle.host)

@@ -5,13 +5,15 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from ray_head import Head, labels, value
 
-from rayrlhf.tracking.ray_metrics import ENTRIES
+from rayrlhf.tracking.ray_metrics import ENTRIES, Entry
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = str(ROOT / "tests" / "seen.py")
@@ -33,6 +35,15 @@ def series_of(role: str) -> set[str]:
 
 
 OURS = series_of("training") | series_of("queue") | series_of("policy")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's folder, and what Prometheus and `rayrlhf status` could read while it trained."""
+
+    run: Path
+    metrics: dict[str, list[str]]
+    status: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +68,22 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(head: Head, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[str]]]:
-    """A run that was trained in the cluster, and what Prometheus could read meanwhile."""
+def trained(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run that was trained in the cluster, until Ctrl-C."""
     folder = tmp_path_factory.mktemp("trained")
     process = head.run(PROGRAM, "train", str(folder))
     found = head.metrics_with(series_of("training"))
+    run = folder / "runs" / "seen"
+    looked, _ = head.run("-m", "rayrlhf", "status", str(run), "--json").communicate(timeout=120)
     process.send_signal(signal.SIGINT)
     end(process)
-    return folder / "runs" / "seen", found
+    (seen,) = json.loads(looked.splitlines()[-1])["runs"]
+    return Trained(run, found, seen)
 
 
-def test_every_training_metric_is_exported_under_its_name(trained: tuple[Path, dict[str, list[str]]]) -> None:
-    run, found = trained
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def test_every_training_metric_is_exported_under_its_name(trained: Trained) -> None:
+    found = trained.metrics
+    rows = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
     for entry in ENTRIES:
         if entry.role != "training":
             continue
@@ -79,6 +93,15 @@ def test_every_training_metric_is_exported_under_its_name(trained: tuple[Path, d
         if entry.key in rows[-1] and not entry.name.endswith("_per_second"):
             assert any(value(line) == pytest.approx(row.get(entry.key)) for row in rows), entry.name
     assert value(found["ray_rayrlhf_label_budget"][0]) == 12
+
+
+def test_status_lists_the_processes_of_a_run_in_a_cluster(trained: Trained) -> None:
+    assert trained.status["state"] == "running" and trained.status["actors_problem"] is None
+    found = {(one["name"], one["role"], one["state"], one["node"]) for one in trained.status["actors"]}
+    assert found == {
+        ("seen/rollout-1", "RolloutActor", "ALIVE", "127.0.0.1"),
+        ("seen/reward-0", "RewardHost", "ALIVE", "127.0.0.1"),
+    }
 
 
 @pytest.mark.slow
@@ -98,11 +121,8 @@ def test_the_queue_is_counted(head: Head, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_policy_endpoint_is_counted_and_the_dashboard_asks_for_what_there_is(
-    head: Head, trained: tuple[Path, dict[str, list[str]]]
-) -> None:
-    run, _ = trained
-    arguments = ["serve", str(run), "--port=0", "--json"]
+def test_the_policy_endpoint_is_counted_and_the_dashboard_asks_for_what_there_is(head: Head, trained: Trained) -> None:
+    arguments = ["serve", str(trained.run), "--port=0", "--json"]
     process = head.run("-m", "rayrlhf", *arguments)
     assert process.stdout is not None
     url = next(json.loads(line)["url"] for line in process.stdout if line.startswith("{"))
@@ -133,6 +153,6 @@ def test_the_dashboard_uses_our_names_and_its_variables() -> None:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_the_page_tells_of_every_metric(entry: object) -> None:
+def test_the_page_tells_of_every_metric(entry: Entry) -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
-    assert f"| `{entry.exported}` | {entry.kind} | {entry.unit} | {entry.description} |" in page  # type: ignore[attr-defined]
+    assert f"| `{entry.exported}` | {entry.kind} | {entry.unit} | {entry.description} |" in page
