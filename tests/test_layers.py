@@ -13,7 +13,7 @@ import rayrlhf
 PACKAGE = Path(rayrlhf.__file__).parent
 
 LAYERS = (
-    {"config", "cores", "seeding", "errors", "files"},
+    {"config", "cores", "seeding", "errors", "files", "placement", "logs"},
     {"preferences", "envs"},
     {"policies", "rewards", "queries", "teachers", "exploration", "language", "evaluation"},
     {"algorithms"},
@@ -25,6 +25,7 @@ LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 
 SIDEWAYS = {
     ("config", "errors"),
+    ("placement", "config"),
     ("config", "files"),
     ("files", "errors"),
     ("envs", "preferences"),

@@ -94,7 +94,7 @@ def test_a_run_leaves_all_it_promises(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("role", "learners"),
     [
-        ("ray::Host", 0),
+        ("ray::RewardHost", 0),
         pytest.param("ray::_WrappedExecutable", 1, marks=pytest.mark.slow),
         pytest.param("ray::_WrappedExecutable", 2, marks=pytest.mark.slow),
     ],

@@ -17,7 +17,7 @@ import ray
 
 from rayrlhf.actors.hosts import RoleHandle
 from rayrlhf.actors.people import People
-from rayrlhf.actors.placement import start_roles
+from rayrlhf.actors.starting import start_roles
 from rayrlhf.algorithms.checkpoint import ensemble_file
 from rayrlhf.algorithms.roles import Ref, SessionOutcome
 from rayrlhf.config import RunConfig

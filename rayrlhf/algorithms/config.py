@@ -1,5 +1,6 @@
 """RLlib's side of a run: which classes, how many actors, which resources. The options themselves are `RunConfig`'s."""
 
+from pathlib import Path
 from typing import Self
 
 from ray.rllib.algorithms.sac import SACConfig
@@ -12,6 +13,7 @@ from rayrlhf.algorithms.roles import FeedbackFactory
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.errors import UserError
+from rayrlhf.placement import placement_of
 
 
 class PebbleConfig(SACConfig):
@@ -23,18 +25,25 @@ class PebbleConfig(SACConfig):
         self.feedback_factory: FeedbackFactory | None = None
         self.run_folder: str | None = None
 
+    @property
+    def run_name(self) -> str:
+        """The run's name: its folder's."""
+        return Path(self.run_folder or self.run.name or "run").name
+
     def of(self, run: RunConfig, *, feedback: FeedbackFactory | None = None, folder: str | None = None) -> Self:
         """Takes over `run`. `feedback` makes the roles around the reward model, `folder` is the run's."""
         spec = check_env(run.env)
         observations, actions = spaces_of(spec.obs_dim, spec.action_dim)
         self.run, self.feedback_factory, self.run_folder = run, feedback, folder
         resources, rollout = run.resources, run.rollout
+        placement = placement_of(run)
         self.environment(observation_space=observations, action_space=actions, disable_env_checking=True)
         self.env_runners(
             env_runner_cls=RolloutActor,
             num_env_runners=rollout.actors,
             num_envs_per_env_runner=rollout.envs_per_actor,
             num_cpus_per_env_runner=resources.rollout_cpus,
+            custom_resources_per_env_runner=placement.marks_of("rollout"),
             rollout_fragment_length=rollout.fragment_length,
             create_local_env_runner=rollout.actors == 0,
             merge_env_runner_states=False,
@@ -42,7 +51,9 @@ class PebbleConfig(SACConfig):
         )
         self.learners(
             num_learners=resources.learners,
+            num_cpus_per_learner=resources.learner_cpus if resources.learners else resources.driver_cpus,
             num_gpus_per_learner=resources.gpus_per_learner,
+            custom_resources_per_learner=placement.marks_of("learner"),
         )
         self.resources(num_cpus_for_main_process=resources.driver_cpus)
         self.rl_module(rl_module_spec=self._module_spec(run))

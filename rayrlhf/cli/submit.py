@@ -19,7 +19,7 @@ from rayrlhf.errors import UserError, nearest
 if TYPE_CHECKING:
     from rayrlhf.jobs import Job
 
-VERBS = ("train", "tune", "eval", "bench", "export", "plot", "dataset", "doctor")
+VERBS = ("train", "tune", "eval", "status", "bench", "export", "plot", "dataset", "doctor")
 """Those that come to an end and need nobody who watches."""
 _FAILED = 1
 

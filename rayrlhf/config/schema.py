@@ -185,6 +185,9 @@ class RolloutOptions(Options):
     """Collect and learn in turn, bit-reproducibly, instead of at the same time."""
     max_staleness: Positive = 2
     """Learner calls between the weights a fragment acted with and its insertion."""
+    timeout_seconds: Annotated[float, Field(gt=0.0)] = 300.0
+    """A rollout actor that has not returned a fragment after so long, or so long for each episode of an evaluation,
+    hangs: it is started anew."""
 
     @property
     def envs(self) -> int:
@@ -202,6 +205,8 @@ class ResourceOptions(Options):
 
     learners: NonNegative = 0
     """Remote learners; 0 keeps the learner in the driver."""
+    learner_cpus: Annotated[float, Field(ge=0.0)] = 1.0
+    """CPUs declared for each remote learner."""
     gpus_per_learner: Annotated[float, Field(ge=0.0)] = 0.0
     """GPUs, or a share of one, for each learner; 0: learning is on the CPU."""
     driver_cpus: Annotated[float, Field(ge=0.0)] = 0.5
@@ -216,11 +221,25 @@ class ResourceOptions(Options):
     """GPUs, or a share of one, for each of them."""
     renderer_cpus: Annotated[float, Field(ge=0.0)] = 0.1
     """CPUs declared for the process that draws clips, where people answer."""
+    rollout_on: str | None = None
+    """A resource of the cluster's own that marks the nodes for rollout actors, such as spot nodes; none: any node."""
+    durable_on: str | None = None
+    """One that marks the nodes for every other process, which should not vanish; none: any node."""
+    wait_minutes: Annotated[float, Field(ge=0.0)] = 0.0
+    """How long to wait for a cluster to have room, since it grows or other runs end; 0: a run that does not fit is
+    refused at once."""
     threads: Positive = 1
     """Torch threads of the driver, of each learner and of each reward actor; rollout actors have one."""
     member_threads: Positive | None = None
     """Members of the reward model that a reward actor fits, and a learner relabels with, at the same time, each in a
     thread; none: as many as help on the cores there are."""
+
+    @field_validator("rollout_on", "durable_on")
+    @classmethod
+    def _a_mark(cls, name: str | None) -> str | None:
+        if name is not None and (not name or name in ("CPU", "GPU", "memory", "object_store_memory")):
+            raise ValueError("the name of a resource that the cluster's nodes were given, not one that Ray counts")
+        return name
 
 
 class EvaluationOptions(Options):
@@ -241,6 +260,8 @@ class CheckpointOptions(Options):
 
     interval: Positive = 50_000
     """Environment steps between two checkpoints."""
+    seconds: Annotated[float, Field(gt=0.0)] | None = None
+    """Seconds after which there is one at the latest; none: steps alone decide."""
     keep: Positive = 2
     """Newest checkpoints that stay; older ones are deleted."""
 
