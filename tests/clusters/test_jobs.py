@@ -134,6 +134,7 @@ def test_a_run_that_fails(cluster: Cluster, here: Path) -> None:
     assert result["status"] == "FAILED" and "exit code 2" in result["error"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_leaves_a_checkpoint(cluster: Cluster, here: Path) -> None:
     """Ray's own `ray job submit` exits with 0 here, and gives a run three seconds to save itself."""
     words = [*SMALL, "--total_steps=100000", "--name=long", "--storage_path", str(here / "elsewhere")]
@@ -155,6 +156,7 @@ def test_a_run_that_is_stopped_leaves_a_checkpoint(cluster: Cluster, here: Path)
     assert list((here / "elsewhere" / "long" / "checkpoints").glob("step-*/manifest.json"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_job_alone(cluster: Cluster, here: Path) -> None:
     with subprocess.Popen(
         cluster.command("--name=left", "--", "train", "toy", "--total_steps=100000"),
@@ -212,6 +214,7 @@ def test_the_address_may_be_rays_own(cluster: Cluster, here: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_training_joins_from_beside_the_cluster(cluster: Cluster, here: Path) -> None:
     words = [*SMALL, "--name=beside", "--evaluation.final_episodes=2"]
     env = cluster.env | {"RAY_ADDRESS": f"127.0.0.2:{cluster.env['PORT']}"}

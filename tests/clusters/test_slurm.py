@@ -160,6 +160,7 @@ def assert_no_ray(slurm: dict[str, str]) -> None:
     raise AssertionError(found)
 
 
+@pytest.mark.slow
 def test_several_runs_share_gpus(slurm: dict[str, str], tmp_path: Path) -> None:
     """And the same line once more goes on with what was cut off."""
     env = slurm | {"SLURM_NTASKS": "4", "PER_GPU": "2", "CUDA_VISIBLE_DEVICES": "4,7", "FIRST": "5"}
