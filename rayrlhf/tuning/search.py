@@ -220,7 +220,7 @@ class _Lines(tune.Callback):
 
     def __init__(self, config: SearchConfig, say: Say) -> None:
         self._config, self._say = config, say
-        self._asking = False
+        self._best = 0.0
         self.interrupted = False
 
     @contextmanager
@@ -252,27 +252,19 @@ class _Lines(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        scores = [_score(other.last_result) for other in trials if other is not trial]
-        best = max([_score(result), *scores])
+        self._best = max(self._best, result[OBJECTIVE])
         self._say(
             f"{folder_name(trial.trial_id)}  {result[STEPS]:,.0f} steps  {result['labels']:.0f} labels  "
-            f"success {result['success_rate']:.0%}  {OBJECTIVE} {result[OBJECTIVE]:.3g}, best {best:.3g}"
+            f"success {result['success_rate']:.0%}  {OBJECTIVE} {result[OBJECTIVE]:.3g}, best {self._best:.3g}"
         )
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         ended = "finished" if (trial.last_result or {}).get(FINISHED) else "stopped"
-        self._say(f"{folder_name(trial.trial_id)}  {ended}, {_left(self._config, trials)} left")
+        over = sum(other is trial or other.status in (Trial.TERMINATED, Trial.ERROR) for other in trials)
+        self._say(f"{folder_name(trial.trial_id)}  {ended}; {over} of {count(self._config)} trials are over")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._say(f"{folder_name(trial.trial_id)}  failed: {_reason(trial)}")
-
-
-def _left(config: SearchConfig, trials: list[Trial]) -> int:
-    return count(config) - sum(trial.status in (Trial.TERMINATED, Trial.ERROR) for trial in trials)
-
-
-def _score(result: dict[str, Any] | None) -> float:
-    return float((result or {}).get(OBJECTIVE, 0.0))
 
 
 def in_words(values: dict[str, Any]) -> str:
