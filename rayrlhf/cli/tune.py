@@ -60,7 +60,7 @@ def _report(config: SearchConfig, outcomes: "Sequence[Outcome]") -> dict[str, An
     from rayrlhf.tuning.search import best_file, written
 
     searched = list(dict.fromkeys(key for outcome in outcomes for key in outcome.values))
-    columns = ["trial", *searched, "success", "return", "labels", "steps", "time", "status"]
+    columns = ["trial", *_short(searched), "success", "return", "labels", "steps", "time", "status"]
     rows = [
         [
             outcome.name,
@@ -87,6 +87,12 @@ def _report(config: SearchConfig, outcomes: "Sequence[Outcome]") -> dict[str, An
         "plots": [str(path) for path in pictures],
         "best": None if best is None else str(best),
     }
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """The last part of each key where it tells them apart."""
+    lasts = [key.rpartition(".")[2] for key in keys]
+    return [last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)]
 
 
 def _numbers(outcome: "Outcome") -> list[str]:
