@@ -350,6 +350,8 @@ def copy(folder: Path, checkpoints: Path) -> Path:
 def _link(source: str | Path, target: str | Path) -> None:
     try:
         os.link(source, target)
+    except FileExistsError:
+        pass  # rows that another checkpoint shares
     except OSError:
         shutil.copy2(source, target)
 

@@ -41,7 +41,13 @@ def scheduler_of(search: SearchConfig) -> TrialScheduler:
         )
     if options.median is not None:
         grace = options.median.grace_steps or first
-        return _Median(remembered, time_attr=STEPS, grace_period=grace, min_samples_required=options.median.min_trials)
+        return _Median(
+            remembered,
+            time_attr=STEPS,
+            grace_period=grace,
+            min_samples_required=options.median.min_trials,
+            min_time_slice=search.run.total_steps,  # steps aside for trials that have not begun, once
+        )
     if options.pbt is not None:
         return PopulationBasedTraining(
             time_attr=STEPS,
