@@ -264,7 +264,7 @@ def test_a_population_goes_on_from_its_best(tmp_path: Path) -> None:
     """Its trials take turns; those that go on from another carry its labels, and their own learning rates."""
     config = made(
         tmp_path,
-        "total_steps=2000",
+        "total_steps=1200",
         "checkpoint.keep=2",
         search={
             "sac.actor_lr": {"loguniform": [1e-5, 3e-3]},
@@ -282,7 +282,7 @@ def test_a_population_goes_on_from_its_best(tmp_path: Path) -> None:
         assert run.config() != before
         assert 1e-5 <= run.config().sac.actor_lr <= 3e-3
         fork, progress = run.forks()[-1], last_progress(run)
-        assert progress["env_steps"] == 2000 > fork["env_steps"] >= 300
+        assert progress["env_steps"] == 1200 > fork["env_steps"] >= 300
         ids = [key for queries, _ in PreferenceDataset(run.preferences).read() for key in queries.ids]
         assert len(ids) == len(set(ids)) == progress["labels"] == 12
         steps = [row["env_steps"] for row in run.metrics()]
