@@ -6,17 +6,25 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import ray
 from ray._private import ray_constants, state
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import ObjectLostError, RayActorError
 from ray.util import get_current_placement_group
+from ray.util.state import list_actors, list_nodes
 
 from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.logs import event
 from rayrlhf.placement import Placement
+
+_log = logging.getLogger(__name__)
 
 JOIN_SECONDS = 10.0
 """How long a Ray cluster has to answer."""
+STATE_SECONDS = 10
+"""How long a cluster has to tell of its actors."""
 POLL_SECONDS = 1.0
 LOCAL = "local"
 """Ray's address of a cluster that a process starts for itself, whatever else runs on the machine."""
@@ -131,3 +139,58 @@ def set_ray_defaults() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray's default of 15 starves reward fits and rollouts beside anything else that runs on the machine
     os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+def note_cluster() -> None:
+    """Logs which Ray the run is in, and as which of its jobs."""
+    here = ray.get_runtime_context()
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
+    job = here.get_job_id()
+    facts = {"job": job, "address": here.gcs_address, "cpus": cpus, "gpus": gpus}
+    _log.info(
+        "job %s of the Ray at %s: %g CPUs, %g GPUs", job, here.gcs_address, cpus, gpus, extra=event("ray", **facts)
+    )
+
+
+def name_of_lost(error: RayActorError | ObjectLostError) -> str:
+    """What the process was that died, as far as Ray says it."""
+    said = dict(line.strip().partition(": ")[::2] for line in str(error).splitlines())
+    if name := said.get("name"):
+        return name.rpartition("/")[2]
+    return {"_WrappedExecutable": "learner"}.get(said.get("class_name", ""), said.get("class_name", "unknown"))
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A process of a run in its cluster."""
+
+    name: str
+    role: str
+    node: str
+    state: str
+    restarts: int
+
+
+def actors_of(run: str, job: str) -> list[Actor]:
+    """The actors of `run`, which is `job` of the cluster at RAY_ADDRESS.
+
+    Raises:
+        UserError: the cluster does not tell.
+    """
+    require_cluster()
+    try:
+        nodes = {
+            node.node_id: node.node_ip for node in list_nodes(timeout=STATE_SECONDS, raise_on_missing_output=False)
+        }
+        wanted: list[tuple[str, str, str | bool | int | float]] = [("job_id", "=", job)]
+        found = list_actors(detail=True, filters=wanted, timeout=STATE_SECONDS, raise_on_missing_output=False)
+    except Exception as error:  # Ray raises its own and those of requests
+        raise UserError(f"the cluster does not tell of its actors: {in_one_line(error)}") from error
+    actors = []
+    for one in found:
+        name = one.repr_name or one.name or ""
+        if name.startswith(f"{run}/"):
+            node = nodes.get(one.node_id or "", "")
+            actors.append(Actor(name, one.class_name, node, one.state, int(one.num_restarts or 0)))
+    return sorted(actors, key=lambda actor: actor.name)

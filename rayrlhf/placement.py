@@ -135,8 +135,12 @@ def _amounts(needs: Amounts) -> Iterator[str]:
 def _of(nodes: Sequence[Amounts]) -> str:
     """Their CPUs and GPUs, equal ones together."""
     kinds: dict[str, int] = {}
-    for node in nodes:
-        gpus = f" and {math.floor(node['GPU'] * 100) / 100:g} GPUs" if node.get("GPU") else ""
-        kind = f"{math.floor(node.get('CPU', 0.0) * 100) / 100:g} CPUs{gpus}"
+    for node in sorted(nodes, key=lambda node: (-node.get("GPU", 0.0), -node.get("CPU", 0.0))):
+        gpus = f" and {_counted(node['GPU'], 'GPU')}" if node.get("GPU") else ""
+        kind = f"{_counted(node.get('CPU', 0.0), 'CPU')}{gpus}"
         kinds[kind] = kinds.get(kind, 0) + 1
     return "; ".join(f"{count} x {kind}" if count > 1 else kind for kind, count in kinds.items()) or "no node"
+
+
+def _counted(amount: float, name: str) -> str:
+    return f"{math.floor(amount * 100 + _ROUNDING) / 100:g} {name}{'' if amount == 1 else 's'}"

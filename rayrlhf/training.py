@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -20,19 +21,23 @@ from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
-from rayrlhf.cluster import ray_session, require_cluster, require_room
+from rayrlhf.cluster import name_of_lost, note_cluster, ray_session, require_cluster, require_room
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.envs.gl import rendering_problem
 from rayrlhf.envs.interface import EnvSpec
-from rayrlhf.errors import SessionError, UserError
+from rayrlhf.errors import SessionError, UserError, in_one_line
+from rayrlhf.logs import event
 from rayrlhf.placement import placement_of
 from rayrlhf.preferences.client import QueueAddress
 from rayrlhf.preferences.wire import Doing
 from rayrlhf.queries.schedules import session_sizes
 from rayrlhf.rewards.networks import make_network
 from rayrlhf.teachers.make import check_teacher
-from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start
+from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start, told
+from rayrlhf.tracking.ray_metrics import RunMeters
+
+_log = logging.getLogger(__name__)
 
 RESTARTS = 3
 """Losses of a learner or a reward actor that a run survives without having come to a new checkpoint."""
@@ -74,11 +79,14 @@ def train(
     if spec.caveat:
         Progress(config.total_steps, _budget(config), enabled=progress).write(spec.caveat)
     begun = resume is not None
-    with folder.held(), native_stderr_to(folder.path / "ray.log"):
+    story = told(folder, config, resumed=resume is not None)
+    with folder.held(), native_stderr_to(folder.path / "ray.log"), story:
         try:
             with ray_session(_cpus(config)):
+                note_cluster()
                 there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
                 _require_gpus(config, there.get("GPU", 0))
+                _require_room(config, progress)
                 with _asking(config, folder, people) as queue:
                     begun = True
                     return _to_the_end(config, folder, resume is not None, progress, queue, listener, begin)
@@ -114,12 +122,9 @@ def _to_the_end(
     say = Progress(config.total_steps, _budget(config), enabled=progress).write
     earlier: float | None = None
     losses, begun_at = 0, -1
-    placement, wait = placement_of(config), 60 * config.resources.wait_minutes
-    if os.environ.get("RAY_ADDRESS") and not resume:
-        for row in ("the run's processes:", *placement.lines()):
-            say(row)
     while True:
-        require_room(placement, max(wait, ROOM_SECONDS if losses else 0.0), say)
+        if losses:
+            require_room(placement_of(config), max(ROOM_SECONDS, 60 * config.resources.wait_minutes), say)
         with _algorithm(config, folder, queue) as algorithm:
             try:
                 done = _restore(algorithm, config, folder, say) if resume else _start(algorithm, config)
@@ -130,6 +135,7 @@ def _to_the_end(
                     return _Run(algorithm, config, folder, tracker, line, earlier, listener).to_the_end()
             except (RayActorError, ObjectLostError) as lost:
                 losses += 1
+                _log.info("%s", in_one_line(lost), extra=event("lost", who=name_of_lost(lost), error=str(lost)))
                 if losses > RESTARTS:
                     raise
                 say(
@@ -232,6 +238,16 @@ def _require_gpus(config: RunConfig, there: float) -> None:
         )
 
 
+def _require_room(config: RunConfig, progress: bool) -> None:
+    """Refuses what the cluster cannot hold; on one that others share, the plan is printed first."""
+    say = Progress(config.total_steps, _budget(config), enabled=progress).write
+    placement = placement_of(config)
+    if os.environ.get("RAY_ADDRESS"):
+        for row in ("the run's processes:", *placement.lines()):
+            say(row)
+    require_room(placement, 60 * config.resources.wait_minutes, say)
+
+
 def _cpus(config: RunConfig) -> int:
     """CPUs to tell a Ray of our own of: what the machine has, and no less than the roles declare."""
     queue = config.resources.renderer_cpus if config.asks_people else 0.0  # as much as for the renderer
@@ -285,6 +301,7 @@ def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory, line: C
             if candidate is candidates[-1]:
                 raise UserError(f"{damaged}, and no earlier checkpoint is whole: start another run") from damaged
             line(f"{damaged}; going back to the checkpoint before it")
+            _log.info("%s; going back to the checkpoint before it", damaged, extra=event("damaged"))
         else:
             chosen = candidate
             break
@@ -293,6 +310,8 @@ def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory, line: C
         _start(algorithm, config)
     else:
         algorithm.load_checkpoint(str(chosen), manifest=manifest)
+    where = "from the beginning: there is no checkpoint" if chosen is None else f"from {chosen.name}"
+    _log.info("going on %s", where, extra=event("restored", env_steps=algorithm.progress.env_steps))
     folder.note_resume(algorithm.progress.env_steps)
     folder.note_config(config, algorithm.progress.env_steps)
     return algorithm.progress.env_steps
@@ -316,11 +335,14 @@ class _Run:
         self.tracker, self.line = tracker, line
         self._earlier_seconds = earlier_seconds
         self._checkpoint_due = _next(algorithm.progress.env_steps, config.checkpoint.interval)
+        self._checkpoint_late = self._next_late_checkpoint()
         self._evaluation_due = _next(algorithm.progress.env_steps, config.evaluation.interval)
         self._row_due = _next(algorithm.progress.env_steps, config.tracking.log_interval)
         self._saved_at: int | None = None
         self._listener = listener
         self._untold: dict[str, float] | None = None
+        self._phase: str | None = None
+        self._meters = RunMeters(folder)
 
     @property
     def env_steps(self) -> int:
@@ -375,10 +397,15 @@ class _Run:
             self._log(row)
             self._row_due = _next(self.env_steps, self.config.tracking.log_interval)
         phase = PHASES[self.algorithm.plan.phase(self.algorithm.progress)]
+        if phase != self._phase:
+            _log.info("%s from step %d on", phase, self.env_steps, extra=self._event("phase", phase=phase))
+            self._phase = phase
         self._tell(phase)
         waiting = self.algorithm.feedback.open_questions if self.algorithm.feedback and self.config.asks_people else 0
         labels, success = self.algorithm.progress.labels, row.get("success_rate")
         self.line.update(self.env_steps, phase, labels=labels, success=success, open_questions=waiting)
+        if time.monotonic() >= self._checkpoint_late:
+            self._checkpoint_due = min(self._checkpoint_due, self.env_steps)
         if self.env_steps >= self._checkpoint_due and self._may_checkpoint():
             self._save()
             self._checkpoint_due = _next(self.env_steps, self.config.checkpoint.interval)
@@ -402,6 +429,9 @@ class _Run:
                 )
             )
 
+    def _next_late_checkpoint(self) -> float:
+        return time.monotonic() + (self.config.checkpoint.seconds or math.inf)
+
     def _may_checkpoint(self) -> bool:
         """Whether a synchronous run stands at a common reset; where none comes within a horizon, one is made."""
         if self.algorithm.can_checkpoint():
@@ -412,12 +442,21 @@ class _Run:
         return False
 
     def _evaluate(self, episodes: int, stream: str) -> dict[str, float]:
-        return self.algorithm.evaluate(episodes, stream=stream).row(self.config.seed)
+        row = self.algorithm.evaluate(episodes, stream=stream).row(self.config.seed)
+        success, reward = row.get("success_rate"), row["true_return_mean"]
+        words = f"true return {reward:,.1f}" + ("" if success is None else f", success {success:.0%}")
+        facts = {"episodes": episodes, "success_rate": success, "true_return_mean": reward}
+        _log.info("%s: %s", stream, words, extra=self._event("evaluation", **facts))
+        return row
+
+    def _event(self, kind: str, **facts: Any) -> dict[str, Any]:
+        return event(kind, env_steps=self.env_steps, **facts)
 
     def _log(self, row: dict[str, float]) -> None:
         self._touch_clock()
         row["wall_seconds"] = self.algorithm.progress.wall_seconds
         self.tracker.log(self.env_steps, {name: value for name, value in row.items() if name != "env_steps"})
+        self._meters.show(row)
 
     def _touch_clock(self) -> None:
         self.algorithm.progress.wall_seconds = self._earlier_seconds + seconds_since_start()
@@ -428,7 +467,8 @@ class _Run:
             self.algorithm.cut()
         place = checkpoint.folder_for(self.folder.checkpoints, self.env_steps)
         self.algorithm.save_checkpoint(str(place), shared_rows=True)
-        self._saved_at = self.env_steps
+        self._saved_at, self._checkpoint_late = self.env_steps, self._next_late_checkpoint()
+        _log.info("checkpoint %s", place.name, extra=self._event("checkpoint", checkpoint=place.name))
         checkpoint.prune(self.folder.checkpoints, self.config.checkpoint.keep)
 
     def _summary(self) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from typing import Any
 
 from playwright.sync_api import Error, Page, sync_playwright
 
-from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.bench.truth import Truth
 from rayrlhf.tracking import RunDirectory
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -33,28 +32,7 @@ SHOWN = """() => document.querySelector("#choose-left").ariaDisabled === "false"
   ? {...(document.querySelector(".pair.active")?.dataset ?? {lease: null})} : null"""
 
 
-class Truth:
-    """True returns of what the run's people are shown, by clip."""
-
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
-        self._of: dict[str, float] = {}
-
-    def prefers(self, left: str, right: str) -> str:
-        """The key of the better clip."""
-        if not {left, right} <= self._of.keys():
-            self._read()
-        gap = self._of[right] - self._of[left]
-        return "0" if gap == 0 else "2" if gap > 0 else "1"
-
-    def _read(self) -> None:
-        returns = {}
-        for queries, _ in PreferenceDataset(self._run.preferences).read():
-            sums = queries.left.reward.sum(1).tolist(), queries.right.reward.sum(1).tolist()
-            returns |= dict(zip(queries.ids, zip(*sums, strict=True), strict=True))
-        with sqlite3.connect(f"file:{self._run.queue_file}?mode=ro", uri=True) as store:
-            for key, *clips in store.execute("SELECT id, left_clip, right_clip FROM queries WHERE ready"):
-                self._of |= dict(zip(clips, returns[key], strict=True))
+KEYS = {"left": "1", "right": "2", "equal": "0"}
 
 
 def answer(page: Page, run: RunDirectory, training: subprocess.Popen[bytes], pause: float, most: int) -> list[float]:
@@ -69,7 +47,7 @@ def answer(page: Page, run: RunDirectory, training: subprocess.Popen[bytes], pau
             if shown is None or shown["lease"] in (None, last):
                 continue
             page.wait_for_timeout(1000 * pause)
-            page.keyboard.press(truth.prefers(shown["left"], shown["right"]))
+            page.keyboard.press(KEYS[truth.prefers(shown["left"], shown["right"])])
             given, last = given + 1, shown["lease"]
             latencies = max(latencies, page.evaluate("rayrlhf.latencies"), key=len)
         except Error:  # the run is over, and its page with it

@@ -1,7 +1,9 @@
 """Environments that break, registered with Gymnasium: `broken_envs:NAME-v0`, also in rollout actors."""
 
 import os
+import signal
 import sys
+import time
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -73,5 +75,15 @@ class DiesAtReset(Steady):
         os._exit(1)
 
 
-for kind in (BreaksLater, BreaksInEvaluation, NotMadeForEvaluation, NeverMade, NeverStarts, DiesAtReset):
+class Hangs(Steady):
+    """For ever, in processes that were told to (`HANGS`): the process sleeps, or does not run at all."""
+
+    def step(self, action: Any) -> Any:
+        how = os.environ.get("HANGS", "")
+        if how and ("evaluation" in how) == (self.number > 1):
+            os.kill(os.getpid(), signal.SIGSTOP) if "stopped" in how else time.sleep(10_000)
+        return super().step(action)
+
+
+for kind in (BreaksLater, BreaksInEvaluation, NotMadeForEvaluation, NeverMade, NeverStarts, DiesAtReset, Hangs):
     gym.register(f"{kind.__name__}-v0", kind, max_episode_steps=20)

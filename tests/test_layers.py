@@ -13,7 +13,7 @@ import rayrlhf
 PACKAGE = Path(rayrlhf.__file__).parent
 
 LAYERS = (
-    {"config", "cores", "seeding", "errors", "files", "placement"},
+    {"config", "cores", "seeding", "errors", "files", "placement", "logs"},
     {"preferences", "envs"},
     {"policies", "rewards", "queries", "teachers", "exploration", "language", "evaluation"},
     {"algorithms"},

@@ -65,7 +65,10 @@ def test_a_trial_of_each_preset_fits_two_cpus(preset: str) -> None:
     [
         ([], "no node has the 2 CPUs, 1 GPU that learner wants; there is no node"),
         ([{"CPU": 8.0}] * 2, "no node has the resource GPU, which learner wants"),
-        ([{"CPU": 1.0, "GPU": 4.0}, {"CPU": 1.5}], "no node has the 2 CPUs, 1 GPU that learner wants; there is 1 CPU"),
+        (
+            [{"CPU": 1.0, "GPU": 4.0}, {"CPU": 1.5}],
+            "no node has the 2 CPUs, 1 GPU that learner wants; there is 1 CPU and 4 GPUs",
+        ),
         (
             [{"CPU": 3.0, "GPU": 1.0}, {"CPU": 4.0}],
             "there is room for 0 of 1 reward processes (0.1 CPU each): the run wants 7.1 CPUs, 1 GPU, there is 3",

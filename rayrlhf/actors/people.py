@@ -46,7 +46,7 @@ class People:
         identity = _identity(folder / "moments" / "identity")
         self._run = Run(name, run.env.task, sentence, run.people.guidelines, run.queue, identity)
         self._client = QueueClient(queue.url, queue.token, patience=PATIENCE)
-        self._studio = Studio(run, queue, folder / "moments")
+        self._studio = Studio(run, name, queue, folder / "moments")
         self.teacher = HumanTeacher(self._client, self._run, self._studio.make)
         self.keep, self.showable = self._studio.keep, self._studio.showable
         self._doing: Doing | None = None

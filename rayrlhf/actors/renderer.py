@@ -15,13 +15,14 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from rayrlhf.actors.hosts import RoleHandle, start_host
+from rayrlhf.actors.hosts import RendererHost, RoleHandle, start_host
 from rayrlhf.algorithms.collector import environment_of, number_of
 from rayrlhf.algorithms.files import Arrays, read_arrays, write_arrays
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.config import RunConfig
 from rayrlhf.envs.clips import Stage
 from rayrlhf.errors import UserError
+from rayrlhf.logs import event
 from rayrlhf.placement import placement_of
 from rayrlhf.preferences.client import QueueAddress, QueueClient, is_loopback
 from rayrlhf.preferences.fragments import Floats
@@ -65,9 +66,9 @@ class Renderer:
 class Studio:
     """The driver's side: which clips are to be made, and by whom. For threads."""
 
-    def __init__(self, run: RunConfig, queue: QueueAddress, folder: Path) -> None:
+    def __init__(self, run: RunConfig, name: str, queue: QueueAddress, folder: Path) -> None:
         self._folder = folder
-        self._start = partial(_start_renderer, run, queue)
+        self._start = partial(_start_renderer, run, name, queue)
         self._renderer = self._start()
         self._lock = threading.Lock()
         self._closed = False
@@ -120,6 +121,7 @@ class Studio:
         except RayActorError as error:  # it holds nothing: another one does what it was at
             self._wanted = [question, *self._on_their_way.values(), *self._wanted]
             self._on_their_way = {}
+            _log.info("the renderer died; another one goes on", extra=event("lost", who="renderer", error=str(error)))
             self._rest(error)
             self._renderer = self._start()
         except UnavailableError as error:
@@ -151,12 +153,13 @@ class Studio:
         return self._folder / f"{session:05d}.safetensors"
 
 
-def _start_renderer(run: RunConfig, queue: QueueAddress) -> RoleHandle:
+def _start_renderer(run: RunConfig, name: str, queue: QueueAddress) -> RoleHandle:
     """On this node where only this machine reaches the queue."""
     node = ray.get_runtime_context().get_node_id() if is_loopback(queue.host) else None
     roles = {"renderer": partial(Renderer, run, queue)}
-    marks = placement_of(run).marks_of("renderer")
-    return start_host(roles, cpus=run.resources.renderer_cpus, marks=marks, node=node)["renderer"]
+    marks, cpus = placement_of(run).marks_of("renderer"), run.resources.renderer_cpus
+    hosts = start_host(roles, kind=RendererHost, name=f"{name}/renderer", cpus=cpus, marks=marks, node=node)
+    return hosts["renderer"]
 
 
 def _finished(references: Iterable[Ref]) -> list[Ref]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rayrlhf.actors.hosts import RoleHandle, start_host
+from rayrlhf.actors.hosts import RewardHost, RoleHandle, start_host
 from rayrlhf.actors.roles import EnsembleRole, TrajectoryRole
 from rayrlhf.config import RunConfig
 from rayrlhf.placement import placement_of
@@ -22,7 +22,13 @@ def start_roles(run: RunConfig, name: str, obs_dim: int, action_dim: int) -> tup
             roles["trajectories"] = partial(TrajectoryRole, run, name, obs_dim, action_dim)
         resources = run.resources
         handles = start_host(
-            roles, cpus=resources.reward_cpus, gpus=resources.reward_gpus, marks=marks, threads=resources.threads
+            roles,
+            kind=RewardHost,
+            name=f"{name}/reward-{index}",
+            cpus=resources.reward_cpus,
+            gpus=resources.reward_gpus,
+            marks=marks,
+            threads=resources.threads,
         )
         ensemble.append(handles["ensemble"])
         if index == 0:

@@ -1,5 +1,6 @@
 """RLlib's side of a run: which classes, how many actors, which resources. The options themselves are `RunConfig`'s."""
 
+from pathlib import Path
 from typing import Self
 
 from ray.rllib.algorithms.sac import SACConfig
@@ -23,6 +24,11 @@ class PebbleConfig(SACConfig):
         self.run = RunConfig()
         self.feedback_factory: FeedbackFactory | None = None
         self.run_folder: str | None = None
+
+    @property
+    def run_name(self) -> str:
+        """The run's name: its folder's."""
+        return Path(self.run_folder or self.run.name or "run").name
 
     def of(self, run: RunConfig, *, feedback: FeedbackFactory | None = None, folder: str | None = None) -> Self:
         """Takes over `run`. `feedback` makes the roles around the reward model, `folder` is the run's."""

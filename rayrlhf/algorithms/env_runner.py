@@ -17,6 +17,7 @@ from rayrlhf.config import RunConfig
 from rayrlhf.envs import EnvironmentBroken
 from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
+from rayrlhf.logs import log_as
 from rayrlhf.preferences.fragments import Fragment
 
 Arrays = dict[str, NDArray[Any]]
@@ -41,6 +42,8 @@ class RolloutActor(EnvRunner, Checkpointable):
         self.run: RunConfig = config.run
         torch.set_num_threads(1)
         worker = worker_of(self.worker_index or 0)
+        if self.worker_index:  # else the driver's own
+            log_as(config.run_name, self._role)
         self._report: CollectReport | Exception | None = None
         self._fresh = True
         try:
@@ -50,6 +53,14 @@ class RolloutActor(EnvRunner, Checkpointable):
         else:
             self._unbuilt = None
             self.env = self.collector.env
+
+    @property
+    def _role(self) -> str:
+        return f"rollout-{self.worker_index}"
+
+    def __repr__(self) -> str:
+        """What Ray puts before its lines of log, and shows in its dashboard."""
+        return f"{self.config.run_name}/{self._role}"
 
     def assert_healthy(self) -> None:
         """Ready once the environments stand, or have failed to."""

@@ -38,10 +38,11 @@ def spread(
         healthy = rollouts.runners()
         for lost in set(running) - set(healthy):
             open_shares.append(running.pop(lost))
-            rollouts.note_loss()
+            rollouts.note_loss(lost)
         for runner in healthy:
             if open_shares and runner not in running:
                 running[runner] = open_shares.popleft()
+                rollouts.watch(runner, rollouts.timeout_seconds * len(running[runner]))
                 arguments = {"weights": policy, "request": EvaluationRequest(running[runner], stream, weights)}
                 rollouts.group.foreach_env_runner_async(
                     "evaluate", tag="evaluate", kwargs=arguments, remote_worker_ids=[runner]
@@ -50,6 +51,7 @@ def spread(
             if isinstance(result, Exception):
                 raise result
             results |= dict(zip(running.pop(runner), result, strict=True))
+        rollouts.end_what_hangs(running)
         if healthy:
             deadline = time.monotonic() + lost_after_seconds
             continue

@@ -35,6 +35,10 @@ RewardSource = Literal["entropy", "ensemble", "true"]
 class PebbleLearner(TorchLearner):
     """One shard of the replay and the networks that learn from it."""
 
+    def __repr__(self) -> str:
+        """What Ray puts before its lines of log, and shows in its dashboard."""
+        return f"{self.config.run_name}/learner-{self._learner_index}"
+
     def build(self) -> None:
         """Builds networks and optimisers through RLlib, then the replay and what rewards it."""
         self.run: RunConfig = self.config.run

@@ -1,5 +1,6 @@
 """PEBBLE (Lee et al. 2021, arXiv 2106.05091) as an RLlib algorithm: the one loop of a run."""
 
+import logging
 import tempfile
 import threading
 import time
@@ -26,7 +27,10 @@ from rayrlhf.algorithms.rollouts import Arrival, Rollouts
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationResult
+from rayrlhf.logs import event
 from rayrlhf.placement import placement_of
+
+_log = logging.getLogger(__name__)
 
 SESSION_POLL_SECONDS = 0.005
 STOP_SECONDS = 3.0
@@ -61,7 +65,12 @@ class Pebble(SAC):
         self.plan, self.progress = Plan(self.run), Progress()
         self.interrupted = threading.Event()
         group = self.env_runner_group
-        self.rollouts = Rollouts(group, lambda: self.restore_env_runners(group), self._stop_if_interrupted)
+        self.rollouts = Rollouts(
+            group,
+            lambda: self.restore_env_runners(group),
+            self._stop_if_interrupted,
+            timeout_seconds=self.run.rollout.timeout_seconds,
+        )
         self.feedback: Feedback | None = self._make_feedback()
         self._session_running = False
         self._learners_have_rows = False
@@ -164,6 +173,13 @@ class Pebble(SAC):
         if session is not None:
             feedback.begin_session(session, questions)
             self._session_running = True
+            what = f"{questions} questions" if questions else "answers that came late"
+            _log.info(
+                "session %d begins: %s",
+                session,
+                what,
+                extra=self._event("session", session=session, questions=questions),
+            )
 
     def _finish_session(self, *, wait: bool) -> None:
         """Applies the running session's outcome if it is there, or once it is."""
@@ -183,8 +199,15 @@ class Pebble(SAC):
         self.progress.labels = outcome.labels
         self.progress.answers = outcome.answers
         self._metrics |= outcome.metrics
+        facts = {"session": outcome.session, "labels": outcome.labels, "reward_version": outcome.version}
+        words = f"{outcome.labels} labels so far, reward version {outcome.version}"
+        extra = self._event("session-over", **facts, **outcome.metrics)
+        _log.info("session %d is over: %s", outcome.session, words, extra=extra)
         if not self.progress.exploring:
             self._reward_with("ensemble", outcome.weights, outcome.version)
+
+    def _event(self, kind: str, **facts: Any) -> dict[str, Any]:
+        return event(kind, env_steps=self.progress.env_steps, **facts)
 
     def _reward_with(self, source: RewardSource, weights: Ref | None = None, version: int = 0) -> None:
         self._on_learners("reward_with", source, weights, version)
@@ -261,8 +284,10 @@ class Pebble(SAC):
         progress = self.progress
         learnable = max(1, self.plan.learnable(progress))
         row: dict[str, float] = {**asdict(progress), **self._metrics, "updates_per_step": progress.updates / learnable}
+        row["fragments_in_flight"] = float(self.rollouts.in_flight)
         if self.feedback is not None:
             row["open_questions"] = float(self.feedback.open_questions)
+            row["reward_version"] = float(self.feedback.version)
         if self._recent:
             row["train_success"] = float(np.mean([episode.success for episode in self._recent]))
             row["train_return"] = float(np.mean([episode.true_return for episode in self._recent]))
@@ -280,6 +305,8 @@ class Pebble(SAC):
         """Brings rollout actors back that died; they continue with new episodes."""
         restored: list[int] = env_runner_group.probe_unhealthy_env_runners() or []
         self.rollouts.forget(restored)
+        for runner in restored:
+            _log.info("rollout-%d is back", runner, extra=self._event("back", who=f"rollout-{runner}"))
         if restored and self.feedback is not None:
             self.feedback.close_episodes([env for runner in restored for env in self._environments_of(runner)])
         return restored

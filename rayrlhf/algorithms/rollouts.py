@@ -1,9 +1,10 @@
 """Requests to rollout actors, and the fragments that come back, by reference.
 
 At most one fragment per actor is on its way: that is the back-pressure. An actor that dies is dropped here and comes
-back through RLlib's probing; its environments then start their next episodes.
+back through RLlib's probing; its environments then start their next episodes. One that hangs is made to die.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from rayrlhf.algorithms.collector import CollectReport, Mode
 from rayrlhf.algorithms.env_runner import RolloutActor
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.errors import UserError
+from rayrlhf.logs import event
+
+_log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.05
 """How often a wait for fragments looks whether it is to stop."""
@@ -42,6 +46,8 @@ class Rollouts:
     restore: Callable[[], Any]
     check: Callable[[], None]
     """Called while waiting; raises to stop the wait."""
+    timeout_seconds: float = 300.0
+    """After which a rollout actor that has not returned a fragment is taken to hang."""
     lost_after_seconds: float = 180.0
     numbers: dict[int, int] = field(default_factory=dict)
     """By runner: how many fragments were asked of it."""
@@ -51,6 +57,7 @@ class Rollouts:
     _to_begin: set[int] = field(default_factory=set)
     _losses: int = 0
     _in_flight: dict[int, int] = field(default_factory=dict)
+    _watched: dict[int, float] = field(default_factory=dict)
     _fragments: dict[int, Ref] = field(default_factory=dict)
     _reports: dict[int, Any] = field(default_factory=dict)
 
@@ -58,6 +65,11 @@ class Rollouts:
     def remote(self) -> bool:
         """Whether there are rollout actors, or only the driver's own environments."""
         return bool(self.group.num_remote_env_runners() > 0)
+
+    @property
+    def in_flight(self) -> int:
+        """Fragments that were asked for and are not there yet."""
+        return len(self._in_flight)
 
     def runners(self) -> list[int]:
         """Ids of the runners that can be asked now."""
@@ -71,6 +83,7 @@ class Rollouts:
             number = self.numbers.get(runner, 0)
             self.numbers[runner] = number + 1
             self._in_flight[runner] = version
+            self.watch(runner, self.timeout_seconds)
             arguments = {"weights": weights, "version": version, "mode": mode, "fragment": number}
             arguments |= {"running": self.episodes.get(runner), "begin": runner in self._to_begin}
             self._to_begin.discard(runner)
@@ -112,8 +125,9 @@ class Rollouts:
             self._fragments |= dict(fetch(tags="sample", timeout_seconds=0.0, return_obj_refs=True))
             lost = set(self._in_flight) - set(self.group.healthy_worker_ids())
             self.forget(lost)
-            for _ in lost:
-                self.note_loss()
+            for runner in lost:
+                self.note_loss(runner)
+            self.end_what_hangs(set(self._in_flight) - set(self._reports))
         ready = sorted(set(self._reports) & set(self._fragments))
         for runner in ready:
             if isinstance(broken := self._reports[runner], Exception):
@@ -140,13 +154,27 @@ class Rollouts:
             for book in (self._in_flight, self._fragments, self._reports):
                 book.pop(runner, None)
 
-    def note_loss(self) -> None:
+    def note_loss(self, runner: int) -> None:
         """Counts a rollout actor that died while it was asked for something; UserError where it happens every time."""
         self._losses += 1
+        _log.info("rollout-%d died; Ray starts it again", runner, extra=event("lost", who=f"rollout-{runner}"))
         if self._losses > LOSSES_IN_A_ROW * self.group.num_remote_env_runners():
             raise UserError(
                 f"rollout actors died {self._losses} times without returning anything: see ray.log in the run's folder"
             )
+
+    def watch(self, runner: int, seconds: float) -> None:
+        """Gives `runner` so long to return what it was just asked for."""
+        self._watched[runner] = time.monotonic() + seconds
+
+    def end_what_hangs(self, busy: Iterable[int]) -> None:
+        """Ends those of the `busy` runners whose time is over; they come back like any that died."""
+        for runner in busy:
+            if time.monotonic() > self._watched[runner]:
+                who = f"rollout-{runner}"
+                _log.warning("%s does not return: it is started anew", who, extra=event("hangs", who=who))
+                self._watched[runner] = float("inf")
+                ray.kill(self.group._worker_manager.actors()[runner], no_restart=False)
 
     def asked(self) -> dict[int, int]:
         """By runner: how many fragments came of it, or were lost with it; those on their way are not counted."""

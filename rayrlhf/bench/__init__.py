@@ -11,7 +11,9 @@ from typing import Any
 
 from rayrlhf.errors import UserError, nearest
 
-BENCHES = ("learner", "rollout", "relabel", "query", "reward", "serve", "end2end", "driver", "memory", "controls")
+BENCHES = (
+    "learner", "rollout", "relabel", "query", "reward", "serve", "end2end", "driver", "memory", "controls", "faults"
+)  # fmt: skip
 """Each a module of this package with a function `run(**options)`; loading one loads what it measures."""
 
 __all__ = ["BENCHES", "run"]

@@ -15,6 +15,7 @@ from rayrlhf.errors import UserError, nearest
 
 VERBS = {
     "train": ("train", "learn a task from preferences (or its true reward), or go on with a run"),
+    "status": ("status", "what runs are doing, and what has become of them"),
     "eval": ("evaluate", "success, return, smoothness of a run's policy; videos"),
     "label": ("label", "the page on which people answer: for runs, or for clips of yours"),
     "serve": ("serve", "trained policies over HTTP"),

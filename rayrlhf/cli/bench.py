@@ -17,7 +17,7 @@ class BenchOptions:
     """Measure one part against a reference in the same run. Options of a benchmark's own are `key=value`."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """learner, rollout, relabel, query, reward, serve, end2end, driver, memory or controls."""
+    """learner, rollout, relabel, query, reward, serve, end2end, driver, memory, controls or faults."""
     options: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=VALUE")] = ()
     """The benchmark's own, such as rounds=3; one that it lacks names those it has."""
     json: bool = False
@@ -36,7 +36,10 @@ def run(args: Sequence[str]) -> int:
         result = run_bench(options.name, **chosen)
     cases = result.get("cases", {})
     rows = [(name, *_row(case)) for name, case in cases.items()]
-    show(f"bench {options.name}", ("case", "ours", "reference", "ratio", "unit", "against"), rows, right=(1, 2, 3))
+    if rows:
+        show(f"bench {options.name}", ("case", "ours", "reference", "ratio", "unit", "against"), rows, right=(1, 2, 3))
+    if table := result.get("table"):
+        show(f"bench {options.name}", tuple(table["columns"]), table["rows"])
     for name, (low, high) in result.get("spread", {}).items():
         say(f"{name}: ratio {low:.3g} to {high:.3g} over the rounds")
     finish(result, as_json=options.json)

@@ -185,6 +185,9 @@ class RolloutOptions(Options):
     """Collect and learn in turn, bit-reproducibly, instead of at the same time."""
     max_staleness: Positive = 2
     """Learner calls between the weights a fragment acted with and its insertion."""
+    timeout_seconds: Annotated[float, Field(gt=0.0)] = 300.0
+    """A rollout actor that has not returned a fragment after so long, or so long for each episode of an evaluation,
+    hangs: it is started anew."""
 
     @property
     def envs(self) -> int:
@@ -257,6 +260,8 @@ class CheckpointOptions(Options):
 
     interval: Positive = 50_000
     """Environment steps between two checkpoints."""
+    seconds: Annotated[float, Field(gt=0.0)] | None = None
+    """Seconds after which there is one at the latest; none: steps alone decide."""
     keep: Positive = 2
     """Newest checkpoints that stay; older ones are deleted."""
 

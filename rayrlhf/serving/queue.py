@@ -51,6 +51,7 @@ from rayrlhf.preferences.wire import (
     Wanted,
 )
 from rayrlhf.serving.clips import Clips
+from rayrlhf.serving.counting import QueueMeters
 from rayrlhf.serving.guard import FREE, Bounds, Gate, Rates
 from rayrlhf.serving.page import add_page, is_page
 from rayrlhf.serving.refusals import add_refusals, problems
@@ -71,6 +72,7 @@ class Queue:
         self.reports = Reports(self.database)
         self.accounts = Accounts(self.database)
         self.clips = Clips(settings.clips)
+        self.meters = QueueMeters(self.reports)
 
 
 def build_app(settings: QueueSettings) -> FastAPI:
@@ -155,7 +157,9 @@ def _add_asking(app: FastAPI, queue: Queue) -> None:
     @app.post("/v1/runs/{run}/decisions", responses=problems(404))
     def decisions(run: InPath, received: Received, caller: Trainer) -> list[Decision]:
         """What is decided for good; the same again until it is named as received."""
-        return store.decisions(run, received.received)
+        found = store.decisions(run, received.received)
+        queue.meters.look(run)
+        return found
 
 
 # --- whoever answers ---
@@ -170,7 +174,9 @@ def _add_answering(app: FastAPI, queue: Queue) -> None:
     @app.post("/v1/runs/{run}/leases", responses=problems(404))
     def lease(run: InPath, wanted: Wanted, caller: Answerer) -> list[Shown]:
         """The questions that are the caller's, and new ones until there are `count`."""
-        return [shown(one) for one in store.lease(run, caller.name, wanted.count)]
+        found = store.lease(run, caller.name, wanted.count)
+        queue.meters.leased(run, sum(one.fresh for one in found))
+        return [shown(one) for one in found]
 
     @app.post("/v1/answers", responses=problems(404, 409))
     def answer(said: Said, caller: Answerer) -> Stored:
@@ -178,6 +184,7 @@ def _add_answering(app: FastAPI, queue: Queue) -> None:
         made = store.answer(
             caller.name, said.lease, said.choice, key=said.key, seconds=said.seconds, replays=said.replays
         )
+        queue.meters.answered(made)
         return Stored(made.answer_id)
 
     @app.delete("/v1/answers/{number}", responses=problems(404, 410))

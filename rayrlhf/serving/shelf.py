@@ -18,6 +18,7 @@ from rayrlhf.errors import UserError
 from rayrlhf.policies import DeployedPolicy
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.rewards import RewardScorer
+from rayrlhf.tracking.ray_metrics import Meters
 from rayrlhf.trained import Trained, candidates, load_newest
 
 log = logging.getLogger(__name__)
@@ -111,12 +112,14 @@ class Model:
         self._complained: str | None = None
         self._exchange = threading.Lock()
         self.current = Version.of(load_newest(self._target))
+        self._note()
 
     def aim(self, target: str) -> None:
         """Serves another run or checkpoint from now on. `UserError`, and the old one goes on, where it cannot be."""
         with self._exchange:
             fresh = Version.of(load_newest(Path(target)))
             self._target, self.current = Path(target), fresh
+            self._note(exchanged=True)
 
     def follow(self) -> bool:
         """Goes on to the newest whole checkpoint of its run; whether there was another one.
@@ -137,10 +140,19 @@ class Model:
                 if checkpoint.seal_of(place) == self.current.seal:
                     return False
                 self.current = Version.of(Trained.load(run, place))
+                self._note(exchanged=True)
                 return True
             except Damaged as damaged:
                 self._complain(str(damaged))
         return False
+
+    def _note(self, *, exchanged: bool = False) -> None:
+        """Records which version is served."""
+        card = self.current.card
+        self._meters = Meters(run=card["run"], task=card["task"], model=self.name)  # of another run after an `aim`
+        self._meters.record("rayrlhf_policy_env_steps", card["env_steps"])
+        if exchanged:
+            self._meters.record("rayrlhf_policy_exchanges")
 
     def _complain(self, line: str) -> None:
         """Once, not at every look."""

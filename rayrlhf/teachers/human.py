@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from rayrlhf.errors import SessionError, UserError
+from rayrlhf.logs import event
 from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.segments import Queries
@@ -81,6 +82,8 @@ class HumanTeacher:
         except UserError as error:
             self._complain(f"{error}; training goes on without people until that is mended")
         else:
+            if self._away:
+                _log.info("the queue is back", extra=event("queue-back"))
             self._away = False
 
     def _put(self) -> None:
@@ -112,7 +115,7 @@ class HumanTeacher:
 
     def _complain(self, message: str) -> None:
         if not self._away:
-            _log.warning("%s", message)
+            _log.warning("%s", message, extra=event("queue-away"))
         self._away = True
 
     def _answers(self, decision: Decision) -> Sequence[Answer]:

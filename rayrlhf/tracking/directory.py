@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from rayrlhf.files import read_object, write_atomically
 from rayrlhf.tracking.manifest import manifest
 
 Row = dict[str, float | None]
+_LOOK_SECONDS = 0.2
+"""No look at who has a folder takes longer."""
 _DAMAGED = "not a JSON object; move it away to go on"
 
 
@@ -69,7 +72,7 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"cannot write to {str(self.path)!r}: {error.strerror}") from error
         try:
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(holder)
         except BlockingIOError as error:
             other = os.read(holder, 100).decode(errors="replace").strip()
             os.close(holder)
@@ -82,6 +85,22 @@ class RunDirectory:
             yield
         finally:
             os.close(holder)
+
+    def holder(self) -> str | None:
+        """Which process has the folder now, as `process 12 on HOST`; none where none has, or the system cannot tell."""
+        try:
+            lock = os.open(self.path / ".lock", os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.read(lock, 100).decode(errors="replace").strip() or "another process"
+        except OSError:
+            return None
+        finally:
+            os.close(lock)
+        return None
 
     @property
     def name(self) -> str:
@@ -102,6 +121,11 @@ class RunDirectory:
     def metrics_file(self) -> Path:
         """Rows of metrics, one JSON object a line."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def events_file(self) -> Path:
+        """What happened to the run, one JSON object a line."""
+        return self.path / "events.jsonl"
 
     @property
     def summary_file(self) -> Path:
@@ -194,6 +218,15 @@ class RunDirectory:
         if self.metrics_file.is_file():
             kept = [row for row in self.metrics() if (row["env_steps"] or 0) <= env_steps]
             write_atomically(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _lock(file: int) -> None:
+    """Locks an open file. BlockingIOError where another process has it, and not only looks who has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_LOOK_SECONDS)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def read_metrics(path: Path) -> Iterator[Row]:

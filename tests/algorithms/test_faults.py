@@ -5,6 +5,7 @@ import pickle
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,29 @@ def test_a_rollout_actor_killed_during_an_evaluation_collects_again(
     assert len(algorithm.evaluate(6).episodes) == 6
     assert advance(algorithm, 1400)["env_steps"] >= 1400
     assert algorithm.rollouts.runners() == list(range(1, actors + 1))
+
+
+@pytest.mark.parametrize("how", ["rollout", "rollout-stopped", "evaluation"])
+def test_an_environment_that_hangs_is_started_anew(small_run: RunConfig, make: Make, how: str) -> None:
+    """Nobody waits for it for ever."""
+    env: dict[str, Any] = {"suite": "gymnasium", "task": "broken_envs:Hangs-v0", "horizon": 20}
+    algorithm = make(changed(small_run, env=env, rollout={"actors": 2, "timeout_seconds": 3.0}))
+    advance(algorithm, 100)
+    pids = _pids(algorithm)
+    ray.get(algorithm.env_runner_group._worker_manager.actors()[2].apply.remote(partial(_hang, how)))
+    if how == "evaluation":
+        assert len(algorithm.evaluate(4).episodes) == 4
+    advance(algorithm, 800)
+    assert _pids(algorithm)[2] != pids[2]
+
+
+def _pids(algorithm: Pebble) -> dict[int, int]:
+    actors = algorithm.env_runner_group._worker_manager.actors()
+    return {runner: ray.get(actor.apply.remote(lambda _: os.getpid())) for runner, actor in actors.items()}
+
+
+def _hang(how: str, _: Any) -> None:
+    os.environ["HANGS"] = how
 
 
 def test_a_stop_while_waiting_leaves_what_has_come_on_its_way(small_run: RunConfig, make: Make, tmp_path: Path) -> None:

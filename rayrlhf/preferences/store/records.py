@@ -109,7 +109,10 @@ class Curves:
 
 @dataclass(frozen=True)
 class Lease:
-    """A question that is `annotator`'s until `expires_at`; clips as they are to be shown."""
+    """A question that is `annotator`'s until `expires_at`; clips as they are to be shown.
+
+    fresh: it was not theirs yet
+    """
 
     id: int
     query_id: str
@@ -117,15 +120,21 @@ class Lease:
     left_clip: str | None
     right_clip: str | None
     expires_at: float
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """An answer that is stored. counted: it was a vote, and came while votes were wanted."""
+    """An answer that is stored, to a question of `run`'s.
+
+    counted: it was a vote, and came while votes were wanted   took: seconds since the lease; none of a repeated call
+    """
 
     answer_id: int
     query_id: str
+    run: str
     counted: bool
+    took: float | None
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,14 @@ class Reports:
             said = connection.scalar(votes.where(ordinary, answers.c.counted, answers.c.undone_at.is_(None)))
         return Progress(**counts, answers=said or 0)
 
+    def leased(self, run: str) -> int:
+        """Open questions that somebody has before them, those that test annotators left out."""
+        now = self._database.clock.now()
+        held = and_(leases.c.query == queries.c.id, ~leases.c.answered, leases.c.expires_at > now)
+        asked = and_(queries.c.run == run, queries.c.status == "open", queries.c.gold.is_(None))
+        with self._database.reading() as connection:
+            return connection.scalar(select(func.count()).where(asked, select(leases.c.id).where(held).exists())) or 0
+
     def people(self, run: str, *, only: str | None = None) -> list[Person]:
         """Everybody who answered in the run, by name; or `only` the one of that name."""
         found: dict[str, _Work] = {}

@@ -157,7 +157,8 @@ class PreferenceStore:
                 granted.append(seat)
             # last: who answers locks the question before its lease, and so does this
             connection.execute(update(leases).where(leases.c.id.in_(kept)).values(expires_at=until))
-            return [_lease(connection, lease) for lease in kept + granted]
+            theirs = [_lease(connection, lease) for lease in kept]
+            return theirs + [_lease(connection, lease, fresh=True) for lease in granted]
 
     def answer(
         self, annotator: str, lease_id: int, choice: Choice, *, key: str, seconds: float = 0.0, replays: int = 0
@@ -177,7 +178,7 @@ class PreferenceStore:
             if before is not None:
                 if (before.lease, before.choice, before.undone_at) != (lease_id, own, None):
                     raise RefusedError("conflict", "this key was used for another answer")
-                return Receipt(before.id, query.id, before.counted)
+                return Receipt(before.id, query.id, query.run, before.counted, None)
             if lease.answered:
                 raise RefusedError("conflict", f"{annotator} has answered this question already")
             counted = lease.purpose == "vote" and query.status in ("open", "expired")
@@ -189,7 +190,7 @@ class PreferenceStore:
             connection.execute(update(leases).where(leases.c.id == lease_id).values(answered=True))
             if counted:
                 _count(connection, query, now)
-            return Receipt(int(made), query.id, counted)
+            return Receipt(int(made), query.id, query.run, counted, now - lease.granted_at)
 
     def undo(self, annotator: str, answer_id: int) -> Lease:
         """Takes an answer back; the question is the annotator's again. A second call does nothing more.
@@ -359,11 +360,11 @@ def _locked(connection: Connection, annotator: str, lease_id: int) -> tuple[Row[
     return connection.execute(mine).one(), query
 
 
-def _lease(connection: Connection, lease_id: int) -> Lease:
+def _lease(connection: Connection, lease_id: int, *, fresh: bool = False) -> Lease:
     joined = select(leases, queries.c.run, queries.c.left_clip, queries.c.right_clip).join_from(leases, queries)
     row = connection.execute(joined.where(leases.c.id == lease_id)).one()
     left, right = (row.left_clip, row.right_clip)[:: -1 if row.flipped else 1]
-    return Lease(row.id, row.query, row.run, left, right, row.expires_at)
+    return Lease(row.id, row.query, row.run, left, right, row.expires_at, fresh)
 
 
 def _flipped(query: str, annotator: str) -> bool:

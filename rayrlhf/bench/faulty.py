@@ -1,0 +1,145 @@
+"""A run as a process of its own that is harmed, and what is seen of it from outside: its files and its processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.tracking import RunDirectory
+
+POLL_SECONDS = 0.05
+PATIENCE_SECONDS = 600.0
+"""How long a run has to move before that counts as a failure."""
+ACTORS = """
+import json, sys
+from ray._private.state import GlobalState
+from ray._raylet import GcsClientOptions
+state = GlobalState()
+state._initialize_global_state(GcsClientOptions.create(sys.argv[1], None, True, False))
+print(json.dumps([
+    [actor["ActorClassName"], actor["Name"], actor["Pid"]]
+    for actor in state.actor_table(None).values() if actor["State"] == "ALIVE"
+]))
+"""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """An actor that lives: its class, the name it was given (RUN/ROLE-NUMBER) and its process."""
+
+    kind: str
+    name: str
+    pid: int
+
+
+def actors_of(address: str, environment: Mapping[str, str]) -> list[Actor]:
+    """The living actors of the cluster at `address`, asked by a process of its own: it may be lost with the cluster."""
+    command = [sys.executable, "-c", ACTORS, address]
+    asked = subprocess.run(command, env=dict(environment), capture_output=True, timeout=60, check=False)
+    if asked.returncode:
+        return []
+    return [Actor(*row) for row in json.loads(asked.stdout.splitlines()[-1])]
+
+
+def processes_titled(title: str, under: Sequence[psutil.Process]) -> list[int]:
+    """Ids of those of the processes `under` whose title, which Ray sets, begins with `title`."""
+    found = []
+    for process in under:
+        try:
+            if " ".join(process.cmdline()).startswith(title):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Waits for `condition`; UserError where it never comes."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > end:
+            raise UserError(f"waited {PATIENCE_SECONDS:g} s in vain: {what}")
+        time.sleep(POLL_SECONDS)
+
+
+class Harmed:
+    """A run that is started, harmed and started again; `words` is what follows `rayrlhf train` at first."""
+
+    def __init__(self, folder: RunDirectory, words: Sequence[str]) -> None:
+        self.folder, self._words = folder, words
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        """What the run printed."""
+        return self.folder.path.parent / f"{self.folder.path.name}.log"
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The driver."""
+        assert self._process is not None
+        return self._process
+
+    @property
+    def alive(self) -> bool:
+        """Whether the driver lives."""
+        return self.process.poll() is None
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Starts the run, or goes on with it: one command for both."""
+        begun = self.folder.config_file.is_file()
+        words = ["--resume", str(self.folder.path)] if begun else self._words
+        command = [sys.executable, "-m", "rayrlhf", "train", *words]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=dict(environment), start_new_session=True
+            )
+
+    def stop(self) -> int:
+        """Ctrl-C; the exit code."""
+        if self.alive:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(300)
+
+    def steps(self) -> int:
+        """Environment steps of the newest row of metrics."""
+        try:
+            rows = self.folder.metrics()
+        except UserError:  # a row is being written
+            return 0
+        return int(rows[-1]["env_steps"] or 0) if rows else 0
+
+    def resumes(self) -> list[int]:
+        """The environment steps at which it was gone on with: by a command, or by itself."""
+        try:
+            noted = json.loads(self.folder.manifest_file.read_text()).get("resumes", [])
+        except (OSError, ValueError):
+            return []
+        return [int(one["env_steps"]) for one in noted]
+
+    def answered(self) -> set[str]:
+        """Ids of the questions whose answers are in the run's log."""
+        log = PreferenceDataset(self.folder.preferences)
+        return {answer.query_id for _, said in log.read() for answer in said}
+
+    def checkpoints(self) -> int:
+        """Steps of the newest checkpoint; 0 before the first."""
+        found = [int(path.name.removeprefix("step-")) for path in self.folder.checkpoints.glob("step-*")]
+        return max(found, default=0)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, if it is still there."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

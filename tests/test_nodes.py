@@ -1,0 +1,133 @@
+"""Runs on a real cluster of several nodes, each with a Ray, an object store and an address of its own."""
+
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+from support import SMALL, assert_identical
+
+from rayrlhf.bench.faulty import actors_of
+from rayrlhf.bench.nodes import Nodes
+from rayrlhf.tracking import RunDirectory
+
+MARKED = ["--resources.durable_on=durable", "--resources.rollout_on=spot"]
+ROLES = ["--rollout.actors=2", "--rollout.synchronous=true", "--resources.learners=1", "--resources.reward_actors=2"]
+CLOCKS = ("seconds", "per_second", "steps_s", "wall")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """A head node for the driver, a durable worker, and one for rollout actors."""
+    with tempfile.TemporaryDirectory(prefix="rn", ignore_cleanup_errors=True) as folder, Nodes(Path(folder)) as nodes:
+        nodes.start_head(1, {"durable": 1})
+        nodes.add(2, {"durable": 1})
+        nodes.add(2, {"spot": 1})
+        yield nodes
+
+
+def train(words: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rayrlhf", "train", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+
+def curve(run: RunDirectory) -> list[dict[str, float | None]]:
+    """Everything that was measured but time."""
+    return [
+        {name: value for name, value in row.items() if not any(word in name for word in CLOCKS)}
+        for row in run.metrics()
+    ]
+
+
+def networks(run: RunDirectory) -> dict[str, object]:
+    """The newest checkpoint's networks and optimisers."""
+    newest = max(run.checkpoints.glob("step-*"))
+    return dict(load_file(newest / "learner.safetensors"))
+
+
+def of(environment: str) -> list[str]:
+    if environment == "toy":
+        return ["toy", *SMALL]
+    return ["pebble_metaworld", *SMALL, "--env.task=button-press", "--env.horizon=50", "--queries.segment_length=10"]
+
+
+@pytest.mark.parametrize("environment", ["toy", pytest.param("metaworld", marks=pytest.mark.slow)])
+def test_roles_on_several_nodes_give_the_curve_of_one_node(nodes: Nodes, tmp_path: Path, environment: str) -> None:
+    """To the bit, in the synchronous mode. Nothing but rollout actors is on the node for them."""
+    words = [*of(environment), *ROLES, f"--storage_path={tmp_path}"]
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        spot = nodes.nodes[2]
+        while not done.is_set():
+            there = {process.pid for process in spot.processes()}
+            actors = actors_of(nodes.address, nodes.environment())
+            seen.update(f"{actor.kind} {actor.pid in there}" for actor in actors)
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        several = train([*words, *MARKED, "--name=several"], nodes.environment())
+    finally:
+        done.set()
+        thread.join()
+    assert several.returncode == 0, several.stderr[-2000:]
+    assert "rollout" in several.stderr and "on spot" in several.stderr, "the plan is printed"
+    one = train([*words, "--name=one"])
+    assert one.returncode == 0, one.stderr[-2000:]
+    runs = RunDirectory(tmp_path / "several"), RunDirectory(tmp_path / "one")
+    assert curve(runs[0]) == curve(runs[1])
+    assert_identical(*(networks(run) for run in runs))
+    assert "RolloutActor True" in seen and "RolloutActor False" not in seen
+    assert "RewardHost False" in seen and "RewardHost True" not in seen
+
+
+def test_what_no_node_can_hold_is_refused_before_anything_starts(nodes: Nodes, tmp_path: Path) -> None:
+    begin = ["toy", *SMALL, f"--storage_path={tmp_path}"]
+    for words, wanted in (
+        (["--resources.rollout_cpus=3"], "no node has the 3 CPUs that rollout wants; there is 2 x 2 CPUs; 1 CPU"),
+        (["--resources.rollout_on=gold"], "no node has the resource gold, which rollout wants"),
+        (["--rollout.actors=4", "--resources.rollout_cpus=2"], "there is room for 2 of 4 rollout processes"),
+        (["--resources.gpus_per_learner=1"], "the run wants 1 GPUs, and there are 0"),
+    ):
+        refused = train([*begin, *words], nodes.environment())
+        assert refused.returncode == 2 and wanted in refused.stderr, refused.stderr
+        assert refused.stderr.strip().splitlines()[-1].startswith("rayrlhf: ")
+        assert not list(tmp_path.iterdir()), "its name is free"
+
+
+def test_a_run_waits_for_a_node_that_is_to_come(nodes: Nodes, tmp_path: Path) -> None:
+    words = ["toy", *SMALL, f"--storage_path={tmp_path}", "--name=run", "--resources.rollout_on=late"]
+    timer = threading.Timer(15.0, nodes.add, (1, {"late": 1}))
+    timer.start()
+    waited = train([*words, "--resources.wait_minutes=3"], nodes.environment())
+    timer.join()
+    assert waited.returncode == 0, waited.stderr[-2000:]
+    assert "no node has the resource late, which rollout wants: waiting up to 3 minutes" in waited.stderr
+    nodes.kill(nodes.nodes[-1])
+
+
+def test_a_run_goes_on_with_other_nodes_learners_and_actors(nodes: Nodes, tmp_path: Path) -> None:
+    """On this machine alone: counters, replay, labels and the reward's version are those it had on the cluster."""
+    name = ["--name=run", f"--storage_path={tmp_path}"]
+    begun = train(["toy", *SMALL, *ROLES, *MARKED, *name, "--total_steps=800"], nodes.environment())
+    assert begun.returncode == 0, begun.stderr[-2000:]
+    run = RunDirectory(tmp_path / "run")
+    before = run.metrics()[-1]
+    other = ["--resources.learners=0", "--resources.reward_actors=1", "--rollout.actors=1"]
+    other += ["--resources.durable_on=none", "--resources.rollout_on=none", "--total_steps=1000"]
+    resumed = train(["--resume", str(run.path), *other])
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    rows = run.metrics()
+    after = next(row for row in rows if (row["env_steps"] or 0) > 800)
+    assert rows[: rows.index(after)][-1]["env_steps"] == before["env_steps"] == 800
+    for counter in ("labels", "answers", "sessions", "updates"):
+        assert (after[counter] or 0) >= (before[counter] or 0) > 0
+    assert run.summary()["labels"] == 12 and run.summary()["env_steps"] == 1000
