@@ -410,8 +410,8 @@ class _Run:
             self._save()
             self._checkpoint_due = _next(self.env_steps, self.config.checkpoint.interval)
             if self._listener is not None and self._untold is not None:
-                told, self._untold = self._untold, None
-                self._listener(told)
+                untold, self._untold = self._untold, None
+                self._listener(untold)
 
     def _tell(self, phase: str) -> None:
         """People who wait for questions want to know how long."""

@@ -78,7 +78,7 @@ def _ending() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        _log.warning("stopped by Ctrl-C or SIGTERM", extra=event("stopped", told=str(interrupt)))
+        _log.warning("stopped before its end", extra=event("stopped", told=str(interrupt)))
         raise
     except BaseException as error:
         cause = getattr(error, "cause", None) or error  # Ray wraps what an actor raises

@@ -56,7 +56,10 @@ def run_trial(drawn: Drawn, *, search: SearchConfig, command: Sequence[str]) -> 
     summary = run.summary()
     if summary is None:
         resume = run.path if run.config_file.is_file() else None
-        summary = train(config, resume=resume, progress=False, listener=lambda row: _tell(search, run, row))
+        try:
+            summary = train(config, resume=resume, progress=False, listener=lambda row: _tell(search, run, row))
+        except KeyboardInterrupt:
+            raise SystemExit(0) from None  # how a trial of Tune's ends before its time
     tune.report({**result_of(search, summary), FINISHED: True})
 
 
@@ -140,7 +143,9 @@ def _copy_newest(donor: RunDirectory, origin: Origin, forked: RunDirectory) -> t
 
 def _keep_former(run: RunDirectory, forked: RunDirectory) -> None:
     """What the trial was until now; its checkpoints are not wanted any more."""
-    shutil.copy2(run.manifest_file, forked.manifest_file)
+    for file, place in ((run.manifest_file, forked.manifest_file), (run.events_file, forked.events_file)):
+        if file.is_file():
+            shutil.copy2(file, place)
     former = forked.path / "former"
     if (run.path / "former").is_dir():
         shutil.copytree(run.path / "former", former)
@@ -161,11 +166,14 @@ def _handed_over() -> Origin | None:
 
 
 def _tell(search: SearchConfig, run: RunDirectory, row: dict[str, float]) -> None:
-    """Reports an evaluation with the checkpoint of the same moment. Tune ends a trial by not returning from here."""
+    """Reports an evaluation with the checkpoint of the same moment. KeyboardInterrupt where the trial is to end."""
     newest = checkpoint.by_age(run.checkpoints)[0]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / _ORIGIN).write_text(json.dumps({"trial": run.name, "checkpoint": newest.name}))
-        tune.report(result_of(search, row), checkpoint=tune.Checkpoint.from_directory(folder))
+        try:
+            tune.report(result_of(search, row), checkpoint=tune.Checkpoint.from_directory(folder))
+        except SystemExit:
+            raise KeyboardInterrupt("by the scheduler, or a rule of the search") from None
 
 
 def _wait_until_free(run: RunDirectory) -> None:
