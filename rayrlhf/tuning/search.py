@@ -29,7 +29,7 @@ from rayrlhf.config.yaml import dump_yaml
 from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.files import write_atomically
 from rayrlhf.placement import placement_of
-from rayrlhf.tracking import RunDirectory, native_stderr_to
+from rayrlhf.tracking import RunDirectory, native_stderr_to, note_stop
 from rayrlhf.tuning.options import SearchConfig, load_search, save_search
 from rayrlhf.tuning.results import FINISHED, OBJECTIVE, STEPS, Result, folder_name
 from rayrlhf.tuning.schedulers import domain, scheduler_of
@@ -260,6 +260,9 @@ class _Lines(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         ended = "finished" if (trial.last_result or {}).get(FINISHED) else "stopped"
+        run = RunDirectory(self._config.folder / folder_name(trial.trial_id))
+        if ended == "stopped" and run.path.is_dir():
+            note_stop(run, "by the scheduler, or a rule of the search")
         over = sum(other is trial or other.status in (Trial.TERMINATED, Trial.ERROR) for other in trials)
         self._say(f"{folder_name(trial.trial_id)}  {ended}; {over} of {count(self._config)} trials are over")
 

@@ -101,6 +101,7 @@ def test_asha_stops_a_trial_that_leaves_a_checkpoint(
     assert last_progress(finished)["env_steps"] == 700
     checkpoint.verify(checkpoint.by_age(stopped.checkpoints)[0], stopped.config())
     assert any("trial-00001  stopped" in line for line in said)
+    assert json.loads(stopped.events_file.read_text().splitlines()[-1])["event"] == "stopped"
 
 
 def test_a_trial_is_a_run(halved: tuple[SearchConfig, list[Outcome], list[str]], tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_trial_is_a_run(halved: tuple[SearchConfig, list[Outcome], list[str]],
     assert len(plot_runs([run_of(config, best).path, run_of(config, worse).path], out=tmp_path)) == 1
     assert evaluating.evaluate(run_of(config, worse).path, episodes=1)["env_steps"] == 300
     assert (
-        cli.main(["export", str(run_of(config, best).path), "--format=torchscript", f"--out={tmp_path / 'p.pt'}"]) == 0
+        cli.main(["export", str(run_of(config, best).path), "--format=torchscript", f"--to={tmp_path / 'p.pt'}"]) == 0
     )
 
 
