@@ -106,9 +106,14 @@ def require_room(placement: Placement, wait_seconds: float, say: Callable[[str],
     if problem is None:
         return
     hint = "lower `resources` and rollout.actors, or wait for room with resources.wait_minutes"
-    if placement.misfit(list(_per_node("total_resources_per_node").values())) is None:
+    if placement.misfit(nodes()) is None:
         raise UserError(f"the cluster is in use, {problem}: {hint}")
     raise UserError(f"the cluster cannot hold the run, {problem}: {hint}")
+
+
+def nodes() -> list[dict[str, float]]:
+    """What each node that lives has, in use or not."""
+    return list(_per_node("total_resources_per_node").values())
 
 
 def _free() -> list[dict[str, float]]:

@@ -54,37 +54,23 @@ class Placement:
         width = max(len(role) for role, _, _ in rows)
         return [f"{role:{width}}  {count:>4}  {needs}" for role, count, needs in rows]
 
-    def misfit(self, nodes: Sequence[Amounts]) -> str | None:
-        """Why processes beside the driver, which runs already, do not fit on `nodes`; none where they do.
+    def misfit(self, nodes: Sequence[Amounts], *, with_driver: bool = False) -> str | None:
+        """Why the processes do not fit on `nodes`; none where they do.
 
-        They are dealt out as Ray does it in the worst order for it: the largest first, each to the fullest node that
-        can take it.
+        The driver counts only where it is still to be placed, as that of a run under Tune. They are dealt out as Ray
+        does it in the worst order for it: the largest first, each to the fullest node that can take it.
         """
         free = [dict(node) for node in nodes]
-        for process in sorted(self.processes[1:], key=_size, reverse=True):
+        wanted = self.processes if with_driver else self.processes[1:]
+        for process in sorted(wanted, key=_size, reverse=True):
             for placed in range(process.count):
                 able = [node for node in free if _fits(process.needs, node)]
                 if not able:
-                    return self._why(process, placed, nodes)
+                    return _why(wanted, process, placed, nodes)
                 chosen = min(able, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0)))
                 for name, amount in process.needs.items():
                     chosen[name] = chosen.get(name, 0.0) - amount
         return None
-
-    def _why(self, process: Process, placed: int, nodes: Sequence[Amounts]) -> str:
-        wanted, there = ", ".join(_amounts(process.needs)), _of(nodes)
-        missing = [name for name in process.needs if not any(name in node for node in nodes)]
-        if nodes and missing:
-            return f"no node has the resource {' or '.join(missing)}, which {process.role} wants"
-        if not any(_fits(process.needs, node) for node in nodes):
-            return f"no node has the {wanted} that {process.role} wants; there is {there}"
-        total: dict[str, float] = {}
-        for bundle in self.bundles()[1:]:
-            for name, amount in bundle.items():
-                total[name] = total.get(name, 0.0) + amount
-        together = ", ".join(_amounts({name: total[name] for name in ("CPU", "GPU") if name in total}))
-        share = f"{placed} of {process.count} {process.role} processes ({wanted} each)"
-        return f"there is room for {share}: the run wants {together}, there is {there}"
 
 
 def placement_of(run: RunConfig) -> Placement:
@@ -106,6 +92,22 @@ def placement_of(run: RunConfig) -> Placement:
     if run.asks_people:
         found.append(Process("renderer", 1, {"CPU": resources.renderer_cpus} | durable))
     return Placement(tuple(_without_zeros(process) for process in found if process.count))
+
+
+def _why(every: Sequence[Process], process: Process, placed: int, nodes: Sequence[Amounts]) -> str:
+    wanted, there = ", ".join(_amounts(process.needs)), _of(nodes)
+    missing = [name for name in process.needs if not any(name in node for node in nodes)]
+    if nodes and missing:
+        return f"no node has the resource {' or '.join(missing)}, which {process.role} wants"
+    if not any(_fits(process.needs, node) for node in nodes):
+        return f"no node has the {wanted} that {process.role} wants; there is {there}"
+    total: dict[str, float] = {}
+    for each in every:
+        for name, amount in each.needs.items():
+            total[name] = total.get(name, 0.0) + each.count * amount
+    together = ", ".join(_amounts({name: total[name] for name in ("CPU", "GPU") if name in total}))
+    share = f"{placed} of {process.count} {process.role} processes ({wanted} each)"
+    return f"there is room for {share}: the run wants {together}, there is {there}"
 
 
 def _without_zeros(process: Process) -> Process:

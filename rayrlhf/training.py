@@ -50,25 +50,30 @@ OpenQueue = Callable[[RunConfig, RunDirectory], AbstractContextManager[QueueAddr
 """Starts the queue in which a run's people answer, or finds it, for the time of the run."""
 
 
+Listener = Callable[[dict[str, float]], None]
+"""Is told each evaluation but the final one, once there is a checkpoint of the same moment."""
+
+
 def train(
-    config: RunConfig, *, resume: Path | None = None, progress: bool = True, people: OpenQueue | None = None
+    config: RunConfig,
+    *,
+    resume: Path | None = None,
+    progress: bool = True,
+    people: OpenQueue | None = None,
+    listener: Listener | None = None,
 ) -> dict[str, Any]:
     """Trains as `config` says, or goes on with the run in the folder `resume`; returns the summary.
 
     Ctrl-C ends training between two rounds, leaves a checkpoint and raises KeyboardInterrupt. `people` is for the
-    teacher `human`.
+    teacher `human`. What `listener` raises ends training at once.
     """
-    spec = _check_parts(config)
+    begin = seconds_since_start() if listener is not None else 0.0  # a trial's process waited for it
+    spec = check(config, resumed=resume is not None)
     if config.asks_people and people is None:
         raise UserError("the teacher human wants a queue: use `rayrlhf train`, or give `people`")
     require_cluster()
     if not (os.environ.get("RAY_ADDRESS") or ray.is_initialized()):
         _require_gpus(config, torch.cuda.device_count())
-    explored = _check_exploration(config) if resume is None else 0
-    if config.mode == "preferences":
-        check_budget(config, explored)
-        if resume is None:  # else that session was held, or is held again with the questions it had
-            check_first_session(config, spec.horizon, explored)
     folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
     checkpoint.refuse_changes(folder.checkpoints, config)
     if spec.caveat:
@@ -84,7 +89,7 @@ def train(
                 _require_room(config, progress)
                 with _asking(config, folder, people) as queue:
                     begun = True
-                    return _to_the_end(config, folder, resume is not None, progress, queue)
+                    return _to_the_end(config, folder, resume is not None, progress, queue, listener, begin)
         except UserError:
             if not begun:
                 folder.discard()
@@ -102,9 +107,18 @@ def _asking(config: RunConfig, folder: RunDirectory, people: OpenQueue | None) -
 
 
 def _to_the_end(
-    config: RunConfig, folder: RunDirectory, resume: bool, progress: bool, queue: QueueAddress | None
+    config: RunConfig,
+    folder: RunDirectory,
+    resume: bool,
+    progress: bool,
+    queue: QueueAddress | None,
+    listener: Listener | None,
+    begin: float,
 ) -> dict[str, Any]:
-    """The summary. Where a process is lost that Ray does not bring back, all are built anew from the checkpoint."""
+    """The summary. Where a process is lost that Ray does not bring back, all are built anew from the checkpoint.
+
+    begin: seconds of this process that are not the run's
+    """
     say = Progress(config.total_steps, _budget(config), enabled=progress).write
     earlier: float | None = None
     losses, begun_at = 0, -1
@@ -114,11 +128,11 @@ def _to_the_end(
         with _algorithm(config, folder, queue) as algorithm:
             try:
                 done = _restore(algorithm, config, folder, say) if resume else _start(algorithm, config)
-                earlier = algorithm.progress.wall_seconds if earlier is None else earlier
+                earlier = algorithm.progress.wall_seconds - begin if earlier is None else earlier
                 losses, begun_at = losses if done == begun_at else 0, done
                 line = Progress(config.total_steps, _budget(config), start=done, enabled=progress)
                 with Tracker(folder, config.tracking, resume_from=done or None) as tracker:
-                    return _Run(algorithm, config, folder, tracker, line, earlier).to_the_end()
+                    return _Run(algorithm, config, folder, tracker, line, earlier, listener).to_the_end()
             except (RayActorError, ObjectLostError) as lost:
                 losses += 1
                 _log.info("%s", in_one_line(lost), extra=event("lost", who=name_of_lost(lost), error=str(lost)))
@@ -128,6 +142,17 @@ def _to_the_end(
                     f"a process of the run died ({type(lost).__name__}, see ray.log); going on from its last checkpoint"
                 )
         resume = True
+
+
+def check(config: RunConfig, *, resumed: bool = False) -> EnvSpec:
+    """Refuses a run that could not be trained, or not to its end, before anything is made; the environment's spec."""
+    spec = _check_parts(config)
+    explored = 0 if resumed else _check_exploration(config)
+    if config.mode == "preferences":
+        check_budget(config, explored)
+        if not resumed:  # else that session was held, or is held again with the questions it had
+            check_first_session(config, spec.horizon, explored)
+    return spec
 
 
 def check_budget(config: RunConfig, explored: int = 0) -> None:
@@ -303,6 +328,7 @@ class _Run:
         tracker: Tracker,
         line: Progress,
         earlier_seconds: float,
+        listener: Listener | None = None,
     ) -> None:
         """earlier_seconds: what the run took before this process began."""
         self.algorithm, self.config, self.folder = algorithm, config, folder
@@ -313,6 +339,8 @@ class _Run:
         self._evaluation_due = _next(algorithm.progress.env_steps, config.evaluation.interval)
         self._row_due = _next(algorithm.progress.env_steps, config.tracking.log_interval)
         self._saved_at: int | None = None
+        self._listener = listener
+        self._untold: dict[str, float] | None = None
         self._phase: str | None = None
         self._meters = RunMeters(folder)
 
@@ -363,6 +391,8 @@ class _Run:
             row |= self._evaluate(self.config.evaluation.episodes, "evaluation")
             self._evaluation_due = _next(self.env_steps, self.config.evaluation.interval)
             due = True
+            if self._listener is not None and self.env_steps < self.config.total_steps:
+                self._untold, self._checkpoint_due = row, self.env_steps
         if due:
             self._log(row)
             self._row_due = _next(self.env_steps, self.config.tracking.log_interval)
@@ -379,6 +409,9 @@ class _Run:
         if self.env_steps >= self._checkpoint_due and self._may_checkpoint():
             self._save()
             self._checkpoint_due = _next(self.env_steps, self.config.checkpoint.interval)
+            if self._listener is not None and self._untold is not None:
+                untold, self._untold = self._untold, None
+                self._listener(untold)
 
     def _tell(self, phase: str) -> None:
         """People who wait for questions want to know how long."""

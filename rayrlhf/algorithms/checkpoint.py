@@ -327,6 +327,35 @@ def read_ensemble(feedback: Path) -> Arrays:
     return merge_members([read_arrays(file) for file in feedback.glob("ensemble*.safetensors")])
 
 
+def copy(folder: Path, checkpoints: Path) -> Path:
+    """Puts a checkpoint with shared rows into the `checkpoints` of another run; returns where.
+
+    What is in it never changes, so files are shared by hard links where the file system has them. Raises `Damaged`
+    where it is not whole, or is deleted meanwhile.
+    """
+    manifest = read_json(folder / MANIFEST)
+    _require_seal(folder, manifest)
+    place = checkpoints / folder.name
+    (checkpoints / ROWS).mkdir(parents=True, exist_ok=True)
+    try:
+        for shard in manifest["shards"]:
+            for chunk in shard["chunks"]:
+                _link(folder.parent / ROWS / chunk["name"], checkpoints / ROWS / chunk["name"])
+        shutil.copytree(folder, place, copy_function=_link)
+    except (FileNotFoundError, shutil.Error) as gone:
+        raise Damaged(f"{folder} cannot be copied: {gone}") from gone
+    return place
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        pass  # rows that another checkpoint shares
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def prune(checkpoints: Path, keep: int) -> None:
     """Deletes all but the newest `keep` checkpoints, and row chunks that none of these names."""
     steps = by_age(checkpoints)

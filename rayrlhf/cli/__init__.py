@@ -21,6 +21,7 @@ VERBS = {
     "label": ("label", "the page on which people answer: for runs, or for clips of yours"),
     "serve": ("serve", "trained policies over HTTP"),
     "export": ("export", "a policy as a file that is used without Ray or rayrlhf"),
+    "tune": ("tune", "search for good options of a run"),
     "plot": ("plot", "learning curves of one or many runs"),
     "dataset": ("dataset", "preference data: info, export, import"),
     "bench": ("bench", "speed and controls, side by side with a reference"),

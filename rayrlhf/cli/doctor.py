@@ -26,6 +26,7 @@ _EXTRAS = {
     "fast": "C++ MetaWorld",
     "dmc": "DeepMind Control tasks",
     "onnx": "ONNX files",
+    "tune": "searches by Optuna",
     "dev": "tests, lint and types",
 }
 """What the extras give that something here uses today."""

@@ -31,6 +31,22 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     return _validated(tree)
 
 
+def config_of(content: Any, source: str, folder: Path | None = None) -> RunConfig:
+    """The config that stands in another file: a preset's name, or options with or without a `base`.
+
+    `source` names the place in errors; `folder` is where a `base` may lie.
+    """
+    return _validated(_tree({"base": content} if isinstance(content, str) else content, source, folder, seen=()))
+
+
+def overridden(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """`config` with the values of some dotted keys replaced. Raises `UserError`, one line, where they are not right."""
+    tree = config.model_dump(mode="json", by_alias=True)
+    for key, value in values.items():
+        _set(tree, key, value)
+    return _validated(tree)
+
+
 def save_config(config: RunConfig, path: Path) -> None:
     """Writes `config` to the YAML file `path`, atomically; `load_config` gives back an equal one."""
     tree = config.model_dump(mode="json", by_alias=True)
@@ -100,7 +116,10 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> Tree:
     text, source, folder = _source(name_or_path)
     if source in seen:
         raise UserError(f"{source}: its `base` leads back to itself")
-    content = parse_yaml(text, source)
+    return _tree(parse_yaml(text, source), source, folder, seen)
+
+
+def _tree(content: Any, source: str, folder: Path | None, seen: tuple[str, ...]) -> Tree:
     if content is not None and not isinstance(content, dict):
         raise UserError(f"{source}: wanted `key: value` lines, found {type(content).__name__}")
     content = dict(content or {})

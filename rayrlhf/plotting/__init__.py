@@ -8,8 +8,9 @@ from rayrlhf.plotting.curves import draw
 from rayrlhf.plotting.profiles import draw_profiles
 from rayrlhf.plotting.runs import Curve, Method, methods_of, read_curve
 from rayrlhf.plotting.style import save
+from rayrlhf.plotting.trials import draw_trials
 
-__all__ = ["Curve", "Method", "draw", "draw_profiles", "methods_of", "plot_runs", "read_curve"]
+__all__ = ["Curve", "Method", "draw", "draw_profiles", "methods_of", "plot_runs", "plot_trials", "read_curve"]
 
 
 def plot_runs(paths: Sequence[Path], *, out: Path | None = None, svg: bool = False) -> list[Path]:
@@ -32,3 +33,8 @@ def plot_runs(paths: Sequence[Path], *, out: Path | None = None, svg: bool = Fal
     if any(len(method.curves) > 1 for method in methods):
         written += save(draw_profiles(methods), folder / "profiles", endings)
     return written
+
+
+def plot_trials(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """Draws the trials of the search in `folder`, best first; returns where the picture is."""
+    return save(draw_trials(folder.name, [read_curve(path) for path in paths]), folder / "trials", (".png",))

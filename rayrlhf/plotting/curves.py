@@ -46,10 +46,15 @@ def _draw_panels(row: Sequence[Axes], measure: str, methods: Sequence[Method]) -
         own = look(index)
         _draw_method(row[0], method, [(c.env_steps, c.values[measure]) for c in method.curves], own)
         if len(row) > 1 and all(curve.uses_labels for curve in method.curves):
-            _draw_method(row[1], method, [_by_label(c, measure) for c in method.curves], own)
+            _draw_method(row[1], method, [by_label(c, measure) for c in method.curves], own)
         elif len(row) > 1:  # no labels: what it ended with, to measure the others by
             ends = np.array([curve.values[measure][-1] for curve in method.curves])
             row[1].axhline(float(np.mean(ends)), color=own["color"], linestyle="--", linewidth=1.2)
+    set_axes(row, measure)
+
+
+def set_axes(row: Sequence[Axes], measure: str) -> None:
+    """Names and scales of the panels that show `measure`, the first against environment steps."""
     row[0].set_ylabel(MEASURES[measure])
     row[0].xaxis.set_major_formatter(FuncFormatter(_short))
     if measure == SUCCESS:
@@ -90,7 +95,7 @@ def on_one_grid(lines: Sequence[tuple[Doubles, Doubles]]) -> tuple[Doubles, Doub
     return grid, np.stack([np.interp(grid, x, y) for x, y in lines])
 
 
-def _by_label(curve: Curve, measure: str) -> tuple[Doubles, Doubles]:
+def by_label(curve: Curve, measure: str) -> tuple[Doubles, Doubles]:
     """The last evaluation at each number of labels: what so many labels had brought when the next ones came."""
     counts = np.unique(curve.labels)
     last = np.searchsorted(curve.labels, counts, side="right") - 1

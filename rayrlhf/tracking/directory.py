@@ -203,6 +203,16 @@ class RunDirectory:
         _write_json(self.manifest_file, {**noted, "resumes": [*noted.get("resumes", []), again]})
         self.cut_metrics(env_steps)
 
+    def note_fork(self, origin: Mapping[str, Any]) -> None:
+        """Adds to the manifest that the run goes on from another run's checkpoint, `origin`."""
+        noted = read_object(self.manifest_file, _DAMAGED) or {}
+        _write_json(self.manifest_file, {**noted, "forks": [*noted.get("forks", []), origin]})
+
+    def forks(self) -> list[dict[str, Any]]:
+        """What `note_fork` noted, oldest first."""
+        forks: list[dict[str, Any]] = (read_object(self.manifest_file, _DAMAGED) or {}).get("forks", [])
+        return forks
+
     def cut_metrics(self, env_steps: int) -> None:
         """Drops the rows of metrics after `env_steps`: a resumed run writes them again."""
         if self.metrics_file.is_file():

@@ -46,6 +46,14 @@ def told(run: RunDirectory, config: RunConfig, *, resumed: bool) -> Iterator[Non
             logger.removeHandler(handler)
 
 
+def note_stop(run: RunDirectory, why: str) -> None:
+    """Adds to `events.jsonl` that somebody else has stopped the run, whose process may have had no time to say so."""
+    record = _log.makeRecord(
+        _log.name, logging.WARNING, __file__, 0, "stopped before its end", (), None, extra=event("stopped", told=why)
+    )
+    _Lines(run.events_file, run.name).handle(record)
+
+
 class _Lines(logging.Handler):
     """Appends a line for each record."""
 
@@ -78,7 +86,7 @@ def _ending() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        _log.warning("stopped by Ctrl-C or SIGTERM", extra=event("stopped", told=str(interrupt)))
+        _log.warning("stopped before its end", extra=event("stopped", told=str(interrupt)))
         raise
     except BaseException as error:
         cause = getattr(error, "cause", None) or error  # Ray wraps what an actor raises
