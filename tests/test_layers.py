@@ -17,7 +17,7 @@ LAYERS = (
     {"preferences", "envs"},
     {"policies", "rewards", "queries", "teachers", "exploration", "language", "evaluation"},
     {"algorithms"},
-    {"actors", "cluster", "training", "tuning", "evaluating", "trained", "tracking", "plotting"},
+    {"actors", "cluster", "training", "tuning", "evaluating", "trained", "tracking", "plotting", "remote"},
     {"serving"},
     {"cli", "bench", "__main__"},
 )
@@ -35,6 +35,8 @@ SIDEWAYS = {
     ("training", "actors"),
     ("training", "cluster"),
     ("training", "tracking"),
+    ("training", "remote"),
+    ("remote", "tracking"),
     ("evaluating", "tracking"),
     ("evaluating", "trained"),
     ("trained", "tracking"),

@@ -15,7 +15,8 @@ from rayrlhf.cli.report import protocol, result_rows
 from rayrlhf.config.load import load_config, preset_names, preset_summary
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
-from rayrlhf.tracking import RunDirectory
+from rayrlhf.files import is_url
+from rayrlhf.tracking import RunDirectory, work_folder
 
 if TYPE_CHECKING:
     from rayrlhf.training import OpenQueue
@@ -27,8 +28,8 @@ class TrainOptions:
 
     config: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = None
     """A preset's name, a YAML file, or the folder of a run to repeat."""
-    resume: Path | None = None
-    """Go on with the run in this folder from its last checkpoint."""
+    resume: str | None = None
+    """Go on with the run in this folder, or at this URL, from its last checkpoint."""
     quiet: bool = False
     """No progress line."""
     json: bool = False
@@ -49,7 +50,10 @@ def run(args: Sequence[str]) -> int:
     with one_line():
         people = _queue() if config.asks_people else None
         summary = train(config, resume=options.resume, progress=not options.quiet, people=people)
-        place = options.resume or Path(config.storage_path) / summary["name"]
+        if options.resume is None or is_url(options.resume):
+            place = work_folder(config, summary["name"])
+        else:
+            place = Path(options.resume)
         _report(config, summary, RunDirectory.open(place))
     finish(summary, as_json=options.json)
     return 0
@@ -88,7 +92,13 @@ def _config(options: TrainOptions, overrides: Sequence[str]) -> RunConfig:
         return load_config(options.config, overrides)
     if options.resume is None:
         raise UserError(f"which config? A preset ({', '.join(preset_names())}), a YAML file, or --resume RUN")
-    return load_config(str(RunDirectory.open(options.resume).config_file), overrides)
+    if not is_url(options.resume):
+        return load_config(str(RunDirectory.open(options.resume).config_file), overrides)
+    from rayrlhf.preferences.storage import parent
+    from rayrlhf.remote import local
+
+    folder = local(options.resume, with_checkpoint=False)
+    return load_config(str(folder), [*overrides, f"storage_path={parent(options.resume)[0]}"])
 
 
 def _report(config: RunConfig, summary: dict[str, Any], directory: RunDirectory) -> None:
@@ -106,6 +116,15 @@ def _report(config: RunConfig, summary: dict[str, Any], directory: RunDirectory)
         for path in paths:
             say(f"{name:<8}{path}")
     say(f"{'run':<8}{directory.path}")
+    if is_url(config.storage_path):
+        from rayrlhf.remote import Objects, copy_pictures
+
+        objects = Objects(config.storage_path).below(directory.name)
+        try:
+            copy_pictures(directory, objects)
+            say(f"{'at':<8}{objects.url}")
+        except UserError as error:
+            say(f"{'at':<8}{objects.url}, without plot and video: {error}")
 
 
 def _help(own: Sequence[str], overrides: Sequence[str]) -> int:
