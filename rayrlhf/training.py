@@ -249,12 +249,12 @@ def _algorithm(
 ) -> Iterator[Pebble]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     feedback = FeedbackLoop if queue is None else partial(FeedbackLoop, queue=queue)
-    if isinstance(mirror, Mirror):
-        feedback = partial(feedback, logged=mirror.logged)
     options = Pebble.get_default_config().of(config, feedback=feedback, folder=str(folder.path.absolute()))
     algorithm: Pebble = options.build_algo()
     with suppress(OSError):
         Path(algorithm.logdir).rmdir()  # an empty folder that Tune's base class makes in the home directory
+    if mirror is not None and algorithm.feedback is not None:
+        algorithm.feedback.logged = mirror.logged
     try:
         yield algorithm
     finally:

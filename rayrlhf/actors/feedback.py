@@ -48,7 +48,6 @@ class FeedbackLoop:
     after a crash asks the same questions, and whatever was said of them counts.
 
     Where people answer, `queue` is where they are asked. `teacher` stands in for the one that the run's options name.
-    `logged` is called when something is in the log, before it is made use of: it has a copy made elsewhere.
     """
 
     def __init__(
@@ -60,10 +59,10 @@ class FeedbackLoop:
         *,
         teacher: Teacher | None = None,
         queue: QueueAddress | None = None,
-        logged: Callable[[], None] = lambda: None,
     ) -> None:
         self._run = run
-        self._log, self._logged = PreferenceDataset(f"{folder}/preferences"), logged
+        self._log = PreferenceDataset(f"{folder}/preferences")
+        self.logged: Callable[[], None] = lambda: None
         name = folder.rstrip("/").rsplit("/", 1)[-1]
         self._trajectories, self._ensemble = start_roles(run, name, obs_dim, action_dim)
         self._people: People | None = None
@@ -221,7 +220,7 @@ class FeedbackLoop:
                 if tests is not None:
                     self._people.test(*tests)
             self._log.append(queries, [])
-            self._logged()
+            self.logged()
         self._newest, self._held = queries, session + 1
         return queries, said
 
@@ -273,7 +272,7 @@ class FeedbackLoop:
             for session, said in found.items():
                 self._log.append(self._asked(session, _by_query(said)), said)
             if found:
-                self._logged()
+                self.logged()
             for session, said in found.items():
                 if session < self._held:
                     self._keep(session, said)

@@ -98,7 +98,8 @@ def _config(options: TrainOptions, overrides: Sequence[str]) -> RunConfig:
     from rayrlhf.remote import local
 
     folder = local(options.resume, with_checkpoint=False)
-    return load_config(str(folder), [*overrides, f"storage_path={parent(options.resume)[0]}"])
+    of_this_machine = f"work_path={RunConfig().work_path}"
+    return load_config(str(folder), [of_this_machine, *overrides, f"storage_path={parent(options.resume)[0]}"])
 
 
 def _report(config: RunConfig, summary: dict[str, Any], directory: RunDirectory) -> None:

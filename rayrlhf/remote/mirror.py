@@ -47,6 +47,9 @@ class InPlace:
     def require_own(self) -> None:
         """Raises `UserError` where another process has the run."""
 
+    def logged(self) -> None:
+        """Returns when the storage has what is in the answer log, or is away: then the log on this disk has it."""
+
     def await_upload(self) -> None:
         """Waits for the checkpoint that is being uploaded, unless the storage is away."""
 
@@ -84,7 +87,6 @@ class Mirror(InPlace):
             )
 
     def logged(self) -> None:
-        """Returns when the storage has what was logged, or is away: then the log on this disk has it."""
         if not self._records.wait(self._records.ask(), LOG_PATIENCE) and not self._away:
             self._records.give_up(f"{self._objects.name} has not answered for {LOG_PATIENCE:.0f} s")
 
@@ -157,9 +159,10 @@ class Mirror(InPlace):
             self._copy_records()
             try:
                 checkpoints.upload(self._objects, place, self._require_lease, self._tell_of(place.name))
-            except FileNotFoundError:
+            except FileNotFoundError as missing:
                 if place.is_dir():
-                    raise
+                    _log.warning("%s is not copied: %s is missing", place, missing.filename)
+                    return
                 continue  # training has deleted it: there is a newer one
             checkpoints.prune(self._objects, self._keep, place.name)
             return
