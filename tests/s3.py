@@ -43,7 +43,11 @@ class Line:
                 near, _ = listening.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self._to))
+            try:
+                far = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:  # the server has ended
+                near.close()
+                continue
             for ends in ((near, far), (far, near)):
                 threading.Thread(target=self._pass, args=ends, daemon=True).start()
 

@@ -13,6 +13,8 @@ from rayrlhf.preferences.storage import child, locate, reason, whole_file, witho
 
 _REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "SignatureDoesNotMatch")
 
+_UNREACHED = "NETWORK_CONNECTION"
+
 
 class Objects:
     """The files below `url`. Each is whole or absent; whatever fails is a `UserError` of one line.
@@ -104,6 +106,7 @@ class Objects:
 
 def _reason(error: BaseException) -> str:
     text = reason(error)
+    detail = text.rpartition(" operation: ")[2].partition(";")[0]
     if any(word in str(error) for word in _REFUSALS):
         return f"the credentials of this machine are refused, or may not do that ({text})"
-    return text
+    return f"it cannot be reached ({detail})" if _UNREACHED in text else text

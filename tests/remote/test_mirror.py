@@ -125,7 +125,8 @@ def test_training_goes_on_while_the_storage_is_away_and_it_is_caught_up_with(
     copying.close(lambda line: None)
     assert all(objects.read(name) for name in names)
     assert {name.split("/")[1] for name in objects.sizes() if "/step-" in name} >= {"step-000000000201"}
-    assert [record.message.endswith("is back") for record in caplog.records] == [False, True]
+    assert ["training goes on" in record.message for record in caplog.records] == [True, False]
+    assert caplog.records[1].message.endswith("run is back")
 
 
 def test_ctrl_c_ends_the_wait_for_a_storage_that_is_away(
