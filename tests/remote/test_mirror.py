@@ -29,6 +29,7 @@ def start(
 ) -> Iterator[Callable[[], tuple[Mirror, Noting]]]:
     """Begins to copy the run."""
     monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(mirror, "TELL_SECONDS", 1e6)
     monkeypatch.setattr(mirror, "PAUSES", (0.1, 0.2))
     made: list[Mirror] = []
 

@@ -16,13 +16,14 @@ from rayrlhf.algorithms import checkpoint
 from rayrlhf.cli import main
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
-from rayrlhf.remote import Objects, checkpoints, lease, local, open_run
+from rayrlhf.remote import Objects, checkpoints, lease, local, mirror, open_run
 from rayrlhf.tracking import RunDirectory
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(mirror, "TELL_SECONDS", 1e6)
     monkeypatch.chdir(tmp_path)
 
 
@@ -46,12 +47,12 @@ def trained(storage: Storage, tmp_path: Path, work: str = "work") -> tuple[RunCo
     """A run that was begun, stored and left."""
     config = config_at(at(storage, tmp_path), tmp_path / work)
     run = open_run(config, None)
-    with run.mirrored(pytest.fail) as mirror:
-        mirror.begin()
+    with run.mirrored(pytest.fail) as copying:
+        copying.begin()
         answer(run.folder, 0)
         cut(run.folder, 100, "ab")
         cut(run.folder, 200, "abc")
-        mirror.publish()
+        copying.publish()
     return config, run.folder
 
 
@@ -133,9 +134,9 @@ def test_the_folder_that_wrote_last_is_gone_on_with(storage: Storage, tmp_path: 
     cut(folder, 300, "abcd")
     name = answer(folder, 1)
     run = open_run(config, at(storage, tmp_path, "run") if by_url else folder.path)
-    with run.mirrored(pytest.fail) as mirror:
-        mirror.begin()
-        mirror.publish()
+    with run.mirrored(pytest.fail) as copying:
+        copying.begin()
+        copying.publish()
         assert len(checkpoint.by_age(folder.checkpoints)) == 3
     assert storage.names(f"{tmp_path.name}/run") >= {name, "checkpoints/step-000000000300/manifest.json"}
 
@@ -145,10 +146,10 @@ def test_a_folder_that_is_behind_the_url_is_set_aside(storage: Storage, tmp_path
     config, folder = trained(storage, tmp_path)
     only_here = answer(folder, 7)
     elsewhere = open_run(config_at("elsewhere", tmp_path / "other"), at(storage, tmp_path, "run"))
-    with elsewhere.mirrored(pytest.fail) as mirror:
-        mirror.begin()
+    with elsewhere.mirrored(pytest.fail) as copying:
+        copying.begin()
         cut(elsewhere.folder, 300, "abcd")
-        mirror.publish()
+        copying.publish()
     said: list[str] = []
     run = open_run(config, at(storage, tmp_path, "run") if by_url else folder.path)
     with run.mirrored(said.append):
