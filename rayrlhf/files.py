@@ -8,6 +8,11 @@ from typing import Any
 from rayrlhf.errors import UserError
 
 
+def is_url(where: str | Path) -> bool:
+    """Whether this names a place in a storage (`s3://bucket/runs`) and not one of this machine."""
+    return "://" in str(where)
+
+
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
     """Replaces `path` by `content` in one step, on disk before this returns; `mode` is less what the umask takes.
 

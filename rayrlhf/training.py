@@ -32,6 +32,7 @@ from rayrlhf.placement import placement_of
 from rayrlhf.preferences.client import QueueAddress
 from rayrlhf.preferences.wire import Doing
 from rayrlhf.queries.schedules import session_sizes
+from rayrlhf.remote import InPlace, open_run
 from rayrlhf.rewards.networks import make_network
 from rayrlhf.teachers.make import check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start, told
@@ -57,12 +58,12 @@ Listener = Callable[[dict[str, float]], None]
 def train(
     config: RunConfig,
     *,
-    resume: Path | None = None,
+    resume: Path | str | None = None,
     progress: bool = True,
     people: OpenQueue | None = None,
     listener: Listener | None = None,
 ) -> dict[str, Any]:
-    """Trains as `config` says, or goes on with the run in the folder `resume`; returns the summary.
+    """Trains as `config` says, or goes on with the run in the folder or at the URL `resume`; returns the summary.
 
     Ctrl-C ends training between two rounds, leaves a checkpoint and raises KeyboardInterrupt. `people` is for the
     teacher `human`. What `listener` raises ends training at once.
@@ -74,22 +75,29 @@ def train(
     require_cluster()
     if not (os.environ.get("RAY_ADDRESS") or ray.is_initialized()):
         _require_gpus(config, torch.cuda.device_count())
-    folder = RunDirectory.create(config) if resume is None else RunDirectory.open(resume)
+    run = open_run(config, resume)
+    config, folder = run.config, run.folder
     checkpoint.refuse_changes(folder.checkpoints, config)
     if spec.caveat:
         Progress(config.total_steps, _budget(config), enabled=progress).write(spec.caveat)
-    begun = resume is not None
+    begun = not run.is_new
+
+    def say(text: str) -> None:
+        Progress(config.total_steps, _budget(config), enabled=progress).write(text)
+
     story = told(folder, config, resumed=resume is not None)
-    with folder.held(), native_stderr_to(folder.path / "ray.log"), story:
+    with folder.held():
         try:
-            with ray_session(_cpus(config)):
+            quiet = native_stderr_to(folder.path / "ray.log")
+            with run.mirrored(say) as mirror, quiet, story, ray_session(_cpus(config)):
                 note_cluster()
                 there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
                 _require_gpus(config, there.get("GPU", 0))
                 _require_room(config, progress)
                 with _asking(config, folder, people) as queue:
                     begun = True
-                    return _to_the_end(config, folder, resume is not None, progress, queue, listener, begin)
+                    mirror.begin()
+                    return _to_the_end(config, folder, resume is not None, progress, queue, mirror, listener, begin)
         except UserError:
             if not begun:
                 folder.discard()
@@ -112,6 +120,7 @@ def _to_the_end(
     resume: bool,
     progress: bool,
     queue: QueueAddress | None,
+    mirror: InPlace,
     listener: Listener | None,
     begin: float,
 ) -> dict[str, Any]:
@@ -125,14 +134,15 @@ def _to_the_end(
     while True:
         if losses:
             require_room(placement_of(config), max(ROOM_SECONDS, 60 * config.resources.wait_minutes), say)
-        with _algorithm(config, folder, queue) as algorithm:
+        with _algorithm(config, folder, queue, mirror) as algorithm:
             try:
                 done = _restore(algorithm, config, folder, say) if resume else _start(algorithm, config)
+                mirror.publish()
                 earlier = algorithm.progress.wall_seconds - begin if earlier is None else earlier
                 losses, begun_at = losses if done == begun_at else 0, done
                 line = Progress(config.total_steps, _budget(config), start=done, enabled=progress)
                 with Tracker(folder, config.tracking, resume_from=done or None) as tracker:
-                    return _Run(algorithm, config, folder, tracker, line, earlier, listener).to_the_end()
+                    return _Run(algorithm, config, folder, tracker, line, earlier, mirror, listener).to_the_end()
             except (RayActorError, ObjectLostError) as lost:
                 losses += 1
                 _log.info("%s", in_one_line(lost), extra=event("lost", who=name_of_lost(lost), error=str(lost)))
@@ -255,13 +265,17 @@ def _cpus(config: RunConfig) -> int:
 
 
 @contextmanager
-def _algorithm(config: RunConfig, folder: RunDirectory, queue: QueueAddress | None = None) -> Iterator[Pebble]:
+def _algorithm(
+    config: RunConfig, folder: RunDirectory, queue: QueueAddress | None = None, mirror: InPlace | None = None
+) -> Iterator[Pebble]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     feedback = FeedbackLoop if queue is None else partial(FeedbackLoop, queue=queue)
     options = Pebble.get_default_config().of(config, feedback=feedback, folder=str(folder.path.absolute()))
     algorithm: Pebble = options.build_algo()
     with suppress(OSError):
         Path(algorithm.logdir).rmdir()  # an empty folder that Tune's base class makes in the home directory
+    if mirror is not None and algorithm.feedback is not None:
+        algorithm.feedback.logged = mirror.logged
     try:
         yield algorithm
     finally:
@@ -328,10 +342,11 @@ class _Run:
         tracker: Tracker,
         line: Progress,
         earlier_seconds: float,
+        mirror: InPlace,
         listener: Listener | None = None,
     ) -> None:
         """earlier_seconds: what the run took before this process began."""
-        self.algorithm, self.config, self.folder = algorithm, config, folder
+        self.algorithm, self.config, self.folder, self.mirror = algorithm, config, folder, mirror
         self.tracker, self.line = tracker, line
         self._earlier_seconds = earlier_seconds
         self._checkpoint_due = _next(algorithm.progress.env_steps, config.checkpoint.interval)
@@ -350,7 +365,7 @@ class _Run:
 
     @property
     def _go_on(self) -> str:
-        return f"go on with: rayrlhf train --resume {self.folder.path}"
+        return f"go on with: rayrlhf train --resume {self.mirror.where}"
 
     def to_the_end(self) -> dict[str, Any]:
         """Trains, evaluates, saves, sums up."""
@@ -385,6 +400,7 @@ class _Run:
             )
 
     def _round(self) -> None:
+        self.mirror.require_own()
         row: dict[str, float] = self.algorithm.train()["rayrlhf"]
         due = self.env_steps >= self._row_due
         if self.env_steps >= self._evaluation_due:
@@ -466,10 +482,12 @@ class _Run:
         if not self.algorithm.can_checkpoint():
             self.algorithm.cut()
         place = checkpoint.folder_for(self.folder.checkpoints, self.env_steps)
+        self.mirror.await_upload()
         self.algorithm.save_checkpoint(str(place), shared_rows=True)
         self._saved_at, self._checkpoint_late = self.env_steps, self._next_late_checkpoint()
         _log.info("checkpoint %s", place.name, extra=self._event("checkpoint", checkpoint=place.name))
         checkpoint.prune(self.folder.checkpoints, self.config.checkpoint.keep)
+        self.mirror.publish()
 
     def _summary(self) -> dict[str, Any]:
         config = self.config

@@ -11,6 +11,8 @@ import ray
 import torch
 from postgres import Postgres, running
 from queue_server import Server
+from s3 import KEYS, Storage
+from s3 import running as storage_running
 from support import SMALL, Make, build, small
 
 from rayrlhf.algorithms.pebble import Pebble
@@ -89,6 +91,21 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 def server(make_server: Callable[..., Server]) -> Server:
     """One of them."""
     return make_server()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Storage]:
+    """An S3 server of the tests' own."""
+    with storage_running() as storage:
+        yield storage
+
+
+@pytest.fixture
+def storage(s3_server: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Storage:
+    """It, with its keys in the environment; caches are in the test's folder."""
+    for name, value in {**KEYS, "XDG_CACHE_HOME": str(tmp_path / "caches")}.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
 
 
 @pytest.fixture(scope="session")

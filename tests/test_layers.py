@@ -17,7 +17,7 @@ LAYERS = (
     {"preferences", "envs"},
     {"policies", "rewards", "queries", "teachers", "exploration", "language", "evaluation"},
     {"algorithms"},
-    {"actors", "cluster", "training", "tuning", "evaluating", "trained", "tracking", "plotting", "jobs"},
+    {"actors", "cluster", "training", "tuning", "evaluating", "trained", "tracking", "remote", "plotting", "jobs"},
     {"serving"},
     {"cli", "bench", "__main__"},
 )
@@ -38,6 +38,8 @@ SIDEWAYS = {
     ("tuning", "training"),
     ("tuning", "cluster"),
     ("tuning", "tracking"),
+    ("training", "remote"),
+    ("remote", "tracking"),
     ("evaluating", "tracking"),
     ("evaluating", "trained"),
     ("trained", "tracking"),

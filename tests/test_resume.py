@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import MuteTeacher, changed, hanging_feedback, interrupt_when, mute_feedback, small
+from support import SMALL, MuteTeacher, changed, hanging_feedback, interrupt_when, mute_feedback, small
 
 from rayrlhf import evaluating, training
 from rayrlhf.algorithms import checkpoint
@@ -301,3 +301,16 @@ def test_ctrl_c_ends_the_wait_for_a_teacher_that_never_answers(
     assert summary["labels"] == 8
     last = read_json(checkpoint.by_age(folder / "checkpoints")[0] / "manifest.json")["progress"]
     assert last["reset_updates"] == run.explore.critic_reset_updates
+
+
+def test_one_command_begins_a_run_and_goes_on_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a job does that its cluster starts again."""
+    again = ["train", "toy", *SMALL, "--resume", "auto", f"--storage_path={tmp_path}", "--quiet"]
+    assert main([*again, "--name=run", "--total_steps=800"]) == 0
+    run = RunDirectory.open(tmp_path / "run")
+    assert "resumes" not in json.loads(run.manifest_file.read_text())
+    assert main([*again, "--name=run", "--total_steps=1000"]) == 0
+    [resumed] = json.loads(run.manifest_file.read_text())["resumes"]
+    assert (resumed["env_steps"], run.summary()["env_steps"], run.summary()["labels"]) == (800, 1000, 12)
+    assert main(again) == 2
+    assert "--resume auto goes on with the run of a name: give --name" in capsys.readouterr().err

@@ -7,7 +7,7 @@ wait for actors and teachers; training goes on meanwhile.
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,7 @@ class FeedbackLoop:
     ) -> None:
         self._run = run
         self._log = PreferenceDataset(f"{folder}/preferences")
+        self.logged: Callable[[], None] = lambda: None
         name = folder.rstrip("/").rsplit("/", 1)[-1]
         self._trajectories, self._ensemble = start_roles(run, name, obs_dim, action_dim)
         self._people: People | None = None
@@ -219,6 +220,7 @@ class FeedbackLoop:
                 if tests is not None:
                     self._people.test(*tests)
             self._log.append(queries, [])
+            self.logged()
         self._newest, self._held = queries, session + 1
         return queries, said
 
@@ -269,6 +271,9 @@ class FeedbackLoop:
                 found.setdefault(session, []).extend(said)
             for session, said in found.items():
                 self._log.append(self._asked(session, _by_query(said)), said)
+            if found:
+                self.logged()
+            for session, said in found.items():
                 if session < self._held:
                     self._keep(session, said)
 

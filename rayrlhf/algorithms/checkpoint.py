@@ -32,7 +32,7 @@ from rayrlhf.algorithms.files import (
     write_json,
 )
 from rayrlhf.algorithms.progress import Progress
-from rayrlhf.algorithms.shards import ShardEntry
+from rayrlhf.algorithms.shards import ChunkEntry, ShardEntry
 from rayrlhf.config import EnvOptions, RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.rewards import merge_members
@@ -152,9 +152,8 @@ def verify(folder: Path, run: RunConfig, *, exploration_only: bool = False, with
     manifest = _fitting_manifest(folder, run, exploration_only=exploration_only)
     for name, expected in manifest["files"].items():
         require_digest(folder / name, expected)
-    for shard in manifest["shards"] if with_replay else ():
-        for chunk in shard["chunks"]:
-            require_digest(_rows_of(folder, manifest) / chunk["name"], chunk["digest"])
+    for chunk in chunks_of(manifest) if with_replay else ():
+        require_digest(_rows_of(folder, manifest) / chunk["name"], chunk["digest"])
     return manifest
 
 
@@ -166,7 +165,14 @@ def refuse_changes(checkpoints: Path, run: RunConfig) -> None:
 
 
 def _fitting_manifest(folder: Path, run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any]:
-    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    return require_fit(read_json(folder / MANIFEST), folder, run, exploration_only=exploration_only)
+
+
+def require_fit(manifest: Any, folder: Path | str, run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any]:
+    """The content of a manifest that lies in `folder`, which may be a URL: of this format, undamaged and fit for `run`.
+
+    Raises `Damaged` and UserError as `verify` does.
+    """
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found is not None and found != FORMAT:
         writer = manifest.get("rayrlhf", "of its time")
@@ -176,17 +182,22 @@ def _fitting_manifest(folder: Path, run: RunConfig, *, exploration_only: bool = 
     _require_seal(folder, manifest)
     wanted, default = (made_for(each, exploration_only=exploration_only) for each in (run, RunConfig()))
     _refuse_mismatch(folder, "", manifest["made_for"], wanted, default)
-    return manifest
+    return dict(manifest)
 
 
-def _require_seal(folder: Path, manifest: Any) -> None:
+def _require_seal(folder: Path | str, manifest: Any) -> None:
     """Everything below can rely on what `_write` wrote."""
     if not isinstance(manifest, dict) or manifest.get("seal") != seal(manifest):
-        raise Damaged(f"{folder / MANIFEST} is damaged: its content is not what was saved")
+        raise Damaged(f"{folder}/{MANIFEST} is damaged: its content is not what was saved")
+
+
+def chunks_of(manifest: dict[str, Any]) -> list[ChunkEntry]:
+    """The row chunks that a checkpoint consists of, besides its own files."""
+    return [chunk for shard in manifest["shards"] for chunk in shard["chunks"]]
 
 
 def _refuse_mismatch(
-    folder: Path, prefix: str, saved: dict[str, Any], wanted: dict[str, Any], default: dict[str, Any]
+    folder: Path | str, prefix: str, saved: dict[str, Any], wanted: dict[str, Any], default: dict[str, Any]
 ) -> None:
     """An option that came after the checkpoint was at its default then, which leaves things as they were."""
     for key, value in wanted.items():
@@ -393,7 +404,7 @@ def _forget_unnamed(checkpoints: Path, steps: list[Path]) -> None:
         with suppress(Damaged):
             manifest = read_json(step / MANIFEST)
             _require_seal(step, manifest)
-            named |= {chunk["name"] for shard in manifest["shards"] for chunk in shard["chunks"]}
+            named |= {chunk["name"] for chunk in chunks_of(manifest)}
     for chunk in (checkpoints / ROWS).glob("*"):
         if chunk.name not in named:
             chunk.unlink()

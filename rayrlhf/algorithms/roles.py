@@ -40,6 +40,8 @@ class Feedback(Protocol):
     labels: int
     answers: int
     version: int
+    logged: Callable[[], None]
+    """Called when something is in the answer log, before it is made use of."""
 
     @property
     def unlearnt(self) -> bool:

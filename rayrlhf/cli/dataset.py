@@ -10,9 +10,10 @@ import tyro
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say, show
 from rayrlhf.errors import UserError, nearest
+from rayrlhf.files import is_url
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.exchange import export_file, import_file, info
-from rayrlhf.preferences.storage import exists
+from rayrlhf.preferences.storage import child, exists
 
 _Where = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
 _File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -104,15 +105,15 @@ def _import(args: Sequence[str]) -> None:
 
 
 def _existing(where: str) -> PreferenceDataset:
-    if "://" not in where and not Path(where).is_dir():
+    if not is_url(where) and not Path(where).is_dir():
         raise UserError(f"there is no dataset {where!r}")
     return PreferenceDataset(_folder(where))
 
 
 def _folder(where: str) -> str:
     """The dataset's folder: a run's folder stands for its `preferences`."""
-    is_run = "://" not in where and (Path(where) / "config.yaml").is_file()
-    return str(Path(where) / "preferences") if is_run else where
+    below = child if is_url(where) else (lambda folder, name: str(Path(folder) / name))
+    return below(where, "preferences") if exists(below(where, "config.yaml")) else where
 
 
 _ACTIONS: dict[str, Callable[[Sequence[str]], None]] = {"info": _info, "export": _export, "import": _import}

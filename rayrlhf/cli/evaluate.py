@@ -13,6 +13,7 @@ from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say, show
 from rayrlhf.cli.report import protocol, result_rows
 from rayrlhf.errors import UserError
+from rayrlhf.files import is_url
 from rayrlhf.tracking import RunDirectory
 
 
@@ -20,8 +21,8 @@ from rayrlhf.tracking import RunDirectory
 class EvalOptions:
     """Evaluate the deterministic policy of a run or checkpoint, in environments of its own."""
 
-    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|CHECKPOINT")]
-    """Folder of a run (its last checkpoint) or of one checkpoint."""
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|CHECKPOINT")]
+    """Folder or URL of a run (its last checkpoint) or of one checkpoint."""
     episodes: int = 50
     """Episodes to evaluate over."""
     video: bool = False
@@ -37,19 +38,21 @@ def run(args: Sequence[str]) -> int:
     options = parse(EvalOptions, args, "eval")
     if options.episodes <= 0:
         raise UserError(f"--episodes is {options.episodes}, wanted a whole number above 0")
-    if not options.target.is_dir():
-        raise UserError(f"there is no run or checkpoint {str(options.target)!r}")
+    if not (is_url(options.target) or Path(options.target).is_dir()):
+        raise UserError(f"there is no run or checkpoint {options.target!r}")
     if options.render == "human" and not has_display():
         raise UserError("--render human needs a display, and there is none; --video writes a file instead")
     # imported here, so that help and mistakes come at once
     from rayrlhf.cli.guard import one_line
     from rayrlhf.evaluating import evaluate
+    from rayrlhf.remote import local
 
     show_window = options.render == "human"
     with one_line():
-        result = evaluate(options.target, episodes=options.episodes, video=options.video, render=show_window)
-    how = protocol(RunDirectory.open(run_of(options.target)).config())
-    show(str(options.target), ("", ""), result_rows(result, how))
+        target = local(options.target)
+        result = evaluate(target, episodes=options.episodes, video=options.video, render=show_window)
+    how = protocol(RunDirectory.open(run_of(target)).config())
+    show(options.target, ("", ""), result_rows(result, how))
     if options.video:
         say(f"{'video':<8}{result['video']}")
     finish(result, as_json=options.json)

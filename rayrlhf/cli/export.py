@@ -16,8 +16,8 @@ from rayrlhf.errors import UserError
 class ExportOptions:
     """Write the deterministic policy of a run or checkpoint: observations in, the simulator's own actions out."""
 
-    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|CHECKPOINT")]
-    """Folder of a run (its last checkpoint) or of one checkpoint."""
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|CHECKPOINT")]
+    """Folder or URL of a run (its last checkpoint) or of one checkpoint."""
     format: Literal["onnx", "torchscript"] = "onnx"
     """`onnx` (extra `onnx`), or `torchscript` for torch.jit.load."""
     to: Path | None = None
@@ -35,10 +35,11 @@ def run(args: Sequence[str]) -> int:
     from rayrlhf.cli.guard import one_line
     from rayrlhf.files import write_atomically
     from rayrlhf.policies.export import ENDINGS, WRITERS
+    from rayrlhf.remote import local
     from rayrlhf.trained import load_chosen
 
     with one_line():
-        trained = load_chosen(options.target)
+        trained = load_chosen(local(options.target))
         card = trained.card()
         default = f"{trained.name}-{trained.version}{ENDINGS[options.format]}"
         file = Path(default) if options.to is None else options.to

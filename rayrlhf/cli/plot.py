@@ -9,6 +9,7 @@ import tyro
 
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say
+from rayrlhf.files import is_url
 from rayrlhf.plotting import plot_runs
 
 
@@ -20,8 +21,8 @@ class PlotOptions:
     repeat, performance profiles show the share of them that ends above each level of success.
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-    """Folders of runs."""
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    """Folders or URLs of runs."""
     out: Path | None = None
     """Folder for the pictures; by default plots/ of the first run."""
     svg: bool = False
@@ -33,8 +34,15 @@ class PlotOptions:
 def run(args: Sequence[str]) -> int:
     """Carries out `rayrlhf plot ARGS`."""
     options = parse(PlotOptions, args, "plot")
-    pictures = plot_runs(options.runs, out=options.out, svg=options.svg)
+    runs = _local(options.runs) if any(map(is_url, options.runs)) else [Path(run) for run in options.runs]
+    pictures = plot_runs(runs, out=options.out, svg=options.svg)
     for path in pictures:
         say(f"{'plot':<8}{path}")
     finish({"plots": [str(path) for path in pictures]}, as_json=options.json)
     return 0
+
+
+def _local(runs: Sequence[str]) -> list[Path]:
+    from rayrlhf.remote import local  # slow to load
+
+    return [local(run, with_checkpoint=False) for run in runs]

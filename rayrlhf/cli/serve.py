@@ -14,6 +14,7 @@ import tyro
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say
 from rayrlhf.errors import UserError
+from rayrlhf.files import is_url
 from rayrlhf.preferences.client import TOKEN_VARIABLE, is_loopback
 from rayrlhf.serving.address import free_port
 
@@ -26,8 +27,8 @@ class ServeOptions:
     """Serve the policies of runs or checkpoints over HTTP until Ctrl-C."""
 
     targets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME=]RUN|CHECKPOINT")] = ()
-    """Folders of runs (their newest checkpoints) or of checkpoints; a policy's name is its task unless given. None:
-    the run under runs/ that trained last."""
+    """Folders or URLs of runs (their newest checkpoints) or of checkpoints; a policy's name is its task unless given.
+    None: the run under runs/ that trained last."""
     host: str = "127.0.0.1"
     """Where to listen; anything but this machine itself needs a token."""
     port: int = 8422
@@ -110,20 +111,24 @@ def _token(options: ServeOptions) -> str | None:
 
 def cards_of(targets: Sequence[str], *, watch: bool) -> dict[str, dict[str, Any]]:
     """By a policy's name its card, with `target`. `UserError` where one cannot be loaded, or two share a name."""
+    from rayrlhf.remote import local
     from rayrlhf.trained import load_newest
 
     found: dict[str, dict[str, Any]] = {}
     for word in targets:
         given, equals, path = word.partition("=")
-        if Path(word).exists() or not equals:
+        if Path(word).exists() or not equals or is_url(given):  # options of a URL are set by `=`, too
             given, path = "", word
-        trained = load_newest(Path(path))
-        if watch and trained.place == Path(path).resolve():
+        if watch and is_url(path):
+            raise UserError(f"--watch follows a run's folder on this machine, or a mounted one, not {path}")
+        place = local(path)
+        trained = load_newest(place)
+        if watch and trained.place == place.resolve():
             raise UserError(f"--watch follows runs, and {path} is one checkpoint: give {trained.run.path}")
         name = given or trained.name
         if name in found:
             raise UserError(f"two of them are called {name!r}: name them, as in {name}-2={path}")
-        found[name] = {**trained.card(), "target": str(Path(path).resolve())}
+        found[name] = {**trained.card(), "target": str(place.resolve())}
     return found
 
 

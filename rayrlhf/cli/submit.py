@@ -15,6 +15,7 @@ from rayrlhf import __version__
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say
 from rayrlhf.errors import UserError, nearest
+from rayrlhf.files import is_url
 
 if TYPE_CHECKING:
     from rayrlhf.jobs import Job
@@ -157,15 +158,15 @@ def _checked(words: Sequence[str], *, look: bool) -> tuple[list[str], dict[str, 
 
 def _train(words: Sequence[str], *, look: bool) -> tuple[list[str], dict[str, str]]:
     """What to add to a `train` so that its run outlives the job's copy of the working folder, and what to say of it."""
-    from rayrlhf.cli.train import TrainOptions, split_overrides
+    from rayrlhf.cli.train import AUTO, TrainOptions, split_overrides
     from rayrlhf.config.load import load_config
 
     own, overrides = split_overrides(words)
     options = parse(TrainOptions, own, "train")
-    if options.resume is not None:
-        if not options.resume.is_absolute():
+    if options.resume not in (None, AUTO):
+        if not (Path(options.resume).is_absolute() or is_url(options.resume)):
             raise UserError(f"--resume {options.resume}: give the whole path of the run on the cluster")
-        return [], {"config": str(options.resume)}
+        return [], {"config": options.resume}
     if options.config is None:
         raise UserError("which config? `-- train CONFIG ...` takes a preset's name or a YAML file")
     if not look:
@@ -176,7 +177,7 @@ def _train(words: Sequence[str], *, look: bool) -> tuple[list[str], dict[str, st
             "nobody would reach the page of a job: run the queue where people do (docs/queue.md), and give --people.url"
         )
     about = {"config": options.config, **({"run": config.name} if config.name else {})}
-    if Path(config.storage_path).is_absolute() or "://" in config.storage_path:
+    if Path(config.storage_path).is_absolute() or is_url(config.storage_path):
         return [], about
     # Ray deletes a job's copy of the working folder: runs go to the home folder of the node that the driver is on
     return [f'--storage_path="$HOME"/{shlex.quote(config.storage_path)}'], about

@@ -15,10 +15,14 @@ from rayrlhf.cli.report import protocol, result_rows
 from rayrlhf.config.load import load_config, preset_names, preset_summary
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
-from rayrlhf.tracking import RunDirectory
+from rayrlhf.files import is_url
+from rayrlhf.tracking import RunDirectory, work_folder
 
 if TYPE_CHECKING:
     from rayrlhf.training import OpenQueue
+
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,9 @@ class TrainOptions:
 
     config: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = None
     """A preset's name, a YAML file, or the folder of a run to repeat."""
-    resume: Path | None = None
-    """Go on with the run in this folder from its last checkpoint."""
+    resume: str | None = None
+    """Go on with the run in this folder, or at this URL, from its last checkpoint. With `auto`, CONFIG and --name: go
+    on with the run of that name, or begin it, so that one command serves a job that is started again."""
     quiet: bool = False
     """No progress line."""
     json: bool = False
@@ -44,12 +49,14 @@ def run(args: Sequence[str]) -> int:
     config = _config(options, overrides)
     # imported here, so that help and a mistake in the config come at once
     from rayrlhf.cli.guard import one_line
+    from rayrlhf.remote import begun
     from rayrlhf.training import train
 
     with one_line():
         people = _queue() if config.asks_people else None
-        summary = train(config, resume=options.resume, progress=not options.quiet, people=people)
-        place = options.resume or Path(config.storage_path) / summary["name"]
+        resume = begun(config) if options.resume == AUTO else options.resume
+        summary = train(config, resume=resume, progress=not options.quiet, people=people)
+        place = work_folder(config, summary["name"]) if resume is None or is_url(resume) else Path(resume)
         _report(config, summary, RunDirectory.open(place))
     finish(summary, as_json=options.json)
     return 0
@@ -86,9 +93,16 @@ def split_overrides(args: Sequence[str]) -> tuple[list[str], list[str]]:
 def _config(options: TrainOptions, overrides: Sequence[str]) -> RunConfig:
     if options.config is not None:
         return load_config(options.config, overrides)
-    if options.resume is None:
+    if options.resume in (None, AUTO):
         raise UserError(f"which config? A preset ({', '.join(preset_names())}), a YAML file, or --resume RUN")
-    return load_config(str(RunDirectory.open(options.resume).config_file), overrides)
+    if not is_url(options.resume):
+        return load_config(str(RunDirectory.open(options.resume).config_file), overrides)
+    from rayrlhf.preferences.storage import parent
+    from rayrlhf.remote import local
+
+    folder = local(options.resume, with_checkpoint=False)
+    of_this_machine = f"work_path={RunConfig().work_path}"
+    return load_config(str(folder), [of_this_machine, *overrides, f"storage_path={parent(options.resume)[0]}"])
 
 
 def _report(config: RunConfig, summary: dict[str, Any], directory: RunDirectory) -> None:
@@ -106,6 +120,15 @@ def _report(config: RunConfig, summary: dict[str, Any], directory: RunDirectory)
         for path in paths:
             say(f"{name:<8}{path}")
     say(f"{'run':<8}{directory.path}")
+    if is_url(config.storage_path):
+        from rayrlhf.remote import Objects, copy_pictures
+
+        objects = Objects(config.storage_path).below(directory.name)
+        try:
+            copy_pictures(directory, objects)
+            say(f"{'at':<8}{objects.url}")
+        except UserError as error:
+            say(f"{'at':<8}{objects.url}, without plot and video: {error}")
 
 
 def _help(own: Sequence[str], overrides: Sequence[str]) -> int:

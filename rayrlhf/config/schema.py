@@ -285,7 +285,9 @@ class RunConfig(Options):
     name: str | None = None
     """The run's folder under `storage_path`; by default made from task, algorithm and seed."""
     storage_path: str = "runs"
-    """Folder in which each run has its own; on this machine, or mounted."""
+    """Folder in which each run has its own: on this machine, mounted, or a URL such as `s3://bucket/runs`."""
+    work_path: str = "runs"
+    """Where storage_path is a URL: folder of this machine in which each run has the folder that it works in."""
     seed: NonNegative = 0
     """All random streams of the run follow from it."""
     algorithm: Literal["pebble"] = "pebble"

@@ -82,7 +82,9 @@ def _column(rows: Sequence[Row], name: str, default: float = float("nan")) -> Do
 
 def _tree(config: RunConfig, across_tasks: bool) -> dict[str, Any]:
     """What of a config makes a method: all but seed, names and what it writes; of the true reward no questions."""
-    aside: Any = dict.fromkeys(("seed", "name", "storage_path", "tracking", "checkpoint", "resources"), True)
+    aside: Any = dict.fromkeys(
+        ("seed", "name", "storage_path", "work_path", "tracking", "checkpoint", "resources"), True
+    )
     aside |= {"explore": {"save", "from_"}, "evaluation": {"videos"}}
     aside |= {"env": {"threads", "task"} if across_tasks else {"threads"}}
     if config.mode == "oracle":

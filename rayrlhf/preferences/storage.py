@@ -4,22 +4,42 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
 from rayrlhf.errors import UserError
+from rayrlhf.files import is_url
 
 
 def locate(where: str | Path) -> tuple[fs.FileSystem, str]:
     """The filesystem of a URI (`s3://bucket/runs`, `file:///data`) or of a plain local path, and the path in it."""
-    if "://" not in str(where):
+    if not is_url(where):
         return fs.LocalFileSystem(), str(Path(where).expanduser().absolute())
     try:
         filesystem, path = fs.FileSystem.from_uri(str(where))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"cannot open {where}: {reason(error)}") from error
     return filesystem, path.rstrip("/")
+
+
+def child(url: str, *names: str) -> str:
+    """The URL of what is called `names` below `url`; options after a `?` stay."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path="/".join([parts.path.rstrip("/"), *names])))
+
+
+def parent(url: str) -> tuple[str, str]:
+    """The URL of the folder that `url` is in, and its name there."""
+    parts = urlsplit(url)
+    folder, _, name = parts.path.rstrip("/").rpartition("/")
+    return urlunsplit(parts._replace(path=folder)), name
+
+
+def without_options(url: str) -> str:
+    """`url` without what stands after a `?`: how to reach the storage may differ from machine to machine."""
+    return urlunsplit(urlsplit(url)._replace(query="")).rstrip("/")
 
 
 def exists(where: str | Path) -> bool:

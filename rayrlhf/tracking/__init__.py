@@ -1,6 +1,6 @@
 """A run's folder, what is written there while it trains, and the progress line."""
 
-from rayrlhf.tracking.directory import RunDirectory, read_metrics
+from rayrlhf.tracking.directory import RunDirectory, read_metrics, work_folder
 from rayrlhf.tracking.manifest import seconds_since_start
 from rayrlhf.tracking.native import native_stderr_to
 from rayrlhf.tracking.progress import Progress
@@ -16,4 +16,5 @@ __all__ = [
     "read_metrics",
     "seconds_since_start",
     "told",
+    "work_folder",
 ]

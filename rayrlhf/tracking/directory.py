@@ -6,10 +6,11 @@ import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from rayrlhf.config.load import load_config, save_config
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
-from rayrlhf.files import read_object, write_atomically
+from rayrlhf.files import is_url, read_object, write_atomically
 from rayrlhf.tracking.manifest import manifest
 
 Row = dict[str, float | None]
@@ -34,15 +35,21 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def create(cls, config: RunConfig, *, command: Sequence[str] | None = None) -> "RunDirectory":
+    def create(
+        cls,
+        config: RunConfig,
+        *,
+        command: Sequence[str] | None = None,
+        taken: Callable[[str], str | None] = lambda name: None,
+    ) -> "RunDirectory":
         """A new run's folder, with its config and manifest written.
 
         A name given in the config must be free; a name made from task, algorithm and seed is numbered until it is.
-        Raises `UserError` where the name is taken or the folder cannot be made.
+        `taken` says where else there is a run of a name. Raises `UserError` where the name is taken or the folder
+        cannot be made.
         """
-        run = cls(_claim(config))
-        for folder in (run.checkpoints, run.preferences, run.videos, run.plots, run.tensorboard):
-            folder.mkdir()
+        run = cls(_claim(config, taken))
+        run.make_folders()
         save_config(config, run.config_file)
         _write_json(run.manifest_file, manifest(sys.argv if command is None else command))
         return run
@@ -56,6 +63,11 @@ class RunDirectory:
         if not run.config_file.is_file():
             raise UserError(f"{str(path)!r} is not a run's folder: it has no config.yaml")
         return run
+
+    def make_folders(self) -> None:
+        """Makes the folders in it that are not there."""
+        for folder in (self.checkpoints, self.preferences, self.videos, self.plots, self.tensorboard):
+            folder.mkdir(exist_ok=True)
 
     def discard(self) -> None:
         """Deletes the folder of a run that never began, so that its name is free for the next try."""
@@ -260,22 +272,29 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def _claim(config: RunConfig) -> Path:
+def work_folder(config: RunConfig, name: str) -> Path:
+    """Where on this machine the run `name` works: where it is stored, unless that is a URL."""
+    return Path(config.work_path if is_url(config.storage_path) else config.storage_path) / name
+
+
+def _claim(config: RunConfig, taken: Callable[[str], str | None]) -> Path:
     """Makes the folder of a new run, so that two runs started at once never share one."""
-    if "://" in config.storage_path:
-        raise UserError(f"storage_path is {config.storage_path!r}: wanted a folder of this machine or a mounted one")
     for name in _names(config):
-        path = Path(config.storage_path) / name
+        path = work_folder(config, name)
+        there: Path | str | None = taken(name)
         try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError as error:
-            if config.name is not None or not path.is_dir():
-                raise UserError(
-                    f"{str(path)!r} exists: go on with it by `rayrlhf train --resume {path}`, or choose another --name"
-                ) from error
+            if there is None:
+                path.mkdir(parents=True)
+                return path
+        except FileExistsError:
+            there = path
         except OSError as error:
             raise UserError(f"cannot make {str(path)!r}: {error.strerror}") from error
+        if config.name is not None or (there == path and not path.is_dir()):
+            raise UserError(
+                f"{str(there)!r} exists: go on with it by `rayrlhf train --resume {shlex.quote(str(there))}`, or "
+                "choose another --name"
+            )
     raise UserError(f"too many runs in {config.storage_path!r}: choose a --name")
 
 
