@@ -80,7 +80,7 @@ def test_no_verb_shows_help_and_fails(capsys: pytest.CaptureFixture[str]) -> Non
     ("args", "words"),
     [
         (["trian"], "there is no verb 'trian'; did you mean 'train'?"),
-        (["zzz"], "there are train, eval"),
+        (["zzz"], "there are train, "),
         (["train"], "which config? A preset (pebble_dmc, "),
         (["train", "quikstart"], "did you mean 'quickstart'"),
         (["train", "toy", "toy"], "Unrecognized"),
