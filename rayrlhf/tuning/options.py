@@ -203,6 +203,8 @@ def load_search(path: Path, *, name: str | None = None, storage: str | None = No
         raise UserError(f"{path}: {_sentence(details[0])}{more}") from error
     if search.name in ("", "..", ".") or Path(search.name).name != search.name:
         raise UserError(f"name is {search.name!r}: wanted a plain name, without folders; see storage")
+    if "://" in search.storage:
+        raise UserError(f"storage is {search.storage!r}: wanted a folder of this machine, or one mounted on all nodes")
     return search
 
 

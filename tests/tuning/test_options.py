@@ -98,6 +98,7 @@ def test_values_are_drawn_by_their_index_and_set_what_they_name(tmp_path: Path) 
         ("run: {base: toy, teacher: human}\n" + LR, "the teacher human answers one run at a time"),
         ("run: {base: toy, mode: oracle}\nobjective: success_per_label\n" + LR, "the mode oracle asks for none"),
         ("run: {base: toy, explore: {save: there}}\n" + LR, "explore.save"),
+        ("run: toy\nstorage: s3://bucket/runs\n" + LR, "storage is 's3://bucket/runs': wanted a folder"),
         ("- 3", "wanted `key: value` lines, found list"),
         ("run: [", "not valid YAML"),
     ],
