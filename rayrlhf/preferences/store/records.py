@@ -134,7 +134,7 @@ class Receipt:
     query_id: str
     run: str
     counted: bool
-    took: float | None
+    took: float | None = field(compare=False)
 
 
 @dataclass(frozen=True)
