@@ -65,9 +65,9 @@ if "RAY_ADDRESS" in os.environ:
     ray.init(os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
     alive = [node for node in ray.nodes() if node["Alive"]]
     print("nodes", len(alive), "rollout", ray.cluster_resources().get("rollout"), flush=True)
-if "--resume" in words:
-    sys.exit(3)
 place = pathlib.Path(words[words.index("--storage_path") + 1], words[words.index("--name") + 1])
+if (place / "config.yaml").exists():
+    sys.exit(3)
 place.mkdir(parents=True)
 (place / "config.yaml").touch()
 if "--wait" in words:
@@ -146,7 +146,11 @@ def test_a_run_over_two_nodes_goes_on_when_the_job_starts_again(slurm: dict[str,
         text=True,
         timeout=180,
     )
-    assert f"asked train --resume {tmp_path}/runs/run " in again.stdout and "nodes 1 rollout None" in again.stdout
+    assert (
+        " --resume auto " in said
+        and "asked train quickstart" in again.stdout
+        and "nodes 1 rollout None" in again.stdout
+    )
     assert again.returncode == 3, "the run's own"
     assert_no_ray(slurm)
 
@@ -170,14 +174,15 @@ def test_several_runs_share_gpus(slurm: dict[str, str], tmp_path: Path) -> None:
     logs = {seed: (tmp_path / "runs" / f"run-seed{seed}.log").read_text() for seed in range(5, 9)}
     for seed, gpu in zip(logs, ("4", "4", "7", "7"), strict=True):
         asked = (
-            f"asked train quick --seed {seed} --name run-seed{seed} --storage_path {tmp_path}/runs --quiet gpus {gpu}"
+            f"asked train quick --seed {seed} --name run-seed{seed} --storage_path {tmp_path}/runs "
+            f"--resume auto --quiet gpus {gpu}"
         )
         assert logs[seed] == asked + "\n", "once: it has ended"
     (tmp_path / "runs" / "run-seed6" / "summary.json").unlink()
     done = subprocess.run(["bash", FOLDER / "many.sbatch", "quick"], env=env, capture_output=True, text=True)
     assert done.returncode == 3, "the one that goes on fails here, and the job with it"
     last = (tmp_path / "runs" / "run-seed6.log").read_text().splitlines()[-1]
-    assert last == f"asked train --resume {tmp_path}/runs/run-seed6 --quiet gpus 4"
+    assert last.startswith("asked train quick --seed 6 ") and last.endswith(" --resume auto --quiet gpus 4")
 
 
 def test_without_gpus(slurm: dict[str, str], tmp_path: Path) -> None:
