@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
-from ray._private import ray_constants, state
+from ray._private import auto_init_hook, ray_constants, state
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ObjectLostError, RayActorError
 from ray.util import get_current_placement_group
@@ -135,6 +135,8 @@ def _without_ray(address: str, error: Exception) -> UserError:
 
 def set_ray_defaults() -> None:
     """What a Ray that is started by this process does differently; variables that are set already are kept."""
+    # a thread that outlives a session and calls Ray would start another one
+    auto_init_hook.enable_auto_connect = False
     # what Ray says it will do from its next version
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray's default of 15 starves reward fits and rollouts beside anything else that runs on the machine

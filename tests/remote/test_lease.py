@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from s3 import Storage
@@ -72,7 +73,8 @@ def test_what_is_given_free_or_ones_own_is_taken_at_once(objects: Objects) -> No
 
 def test_of_two_at_the_same_moment_one_has_it(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     late = Lease(objects)
-    monkeypatch.setattr(time, "sleep", lambda seconds: late._write(released=False))
+    clock = SimpleNamespace(sleep=lambda seconds: late._write(released=False), time=time.time, monotonic=time.monotonic)
+    monkeypatch.setattr(lease, "time", clock)
     with pytest.raises(TakenOver):
         Lease(objects).take(None, pytest.fail)
     late.require()
