@@ -187,7 +187,8 @@ def test_what_was_not_recorded_is_not_asked(small_run: RunConfig, make: Make, se
     trained_until(second, lambda: second.progress.sessions == 2)
     _, said = PreferenceDataset(tmp_path / "run" / "preferences").read_session(1)
     with server.client("trainer") as trainer:
-        assert trainer.progress("run").open == second.feedback.open_questions < 4
+        until(lambda: trainer.progress("run").open == second.feedback.open_questions)
+        assert trainer.progress("run").open < 4
     assert said == []
 
 
