@@ -78,13 +78,10 @@ def train(
     run = open_run(config, resume)
     config, folder = run.config, run.folder
     checkpoint.refuse_changes(folder.checkpoints, config)
+    say = _writer(config, progress)
     if spec.caveat:
-        Progress(config.total_steps, _budget(config), enabled=progress).write(spec.caveat)
+        say(spec.caveat)
     begun = not run.is_new
-
-    def say(text: str) -> None:
-        Progress(config.total_steps, _budget(config), enabled=progress).write(text)
-
     story = told(folder, config, resumed=resume is not None)
     with folder.held():
         try:
@@ -93,7 +90,7 @@ def train(
                 note_cluster()
                 there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
                 _require_gpus(config, there.get("GPU", 0))
-                _require_room(config, progress)
+                _require_room(config, say)
                 with _asking(config, folder, people) as queue:
                     begun = True
                     mirror.begin()
@@ -128,7 +125,7 @@ def _to_the_end(
 
     begin: seconds of this process that are not the run's
     """
-    say = Progress(config.total_steps, _budget(config), enabled=progress).write
+    say = _writer(config, progress)
     earlier: float | None = None
     losses, begun_at = 0, -1
     while True:
@@ -248,9 +245,13 @@ def _require_gpus(config: RunConfig, there: float) -> None:
         )
 
 
-def _require_room(config: RunConfig, progress: bool) -> None:
+def _writer(config: RunConfig, progress: bool) -> Callable[[str], None]:
+    """Writes lines where the progress line is drawn."""
+    return Progress(config.total_steps, _budget(config), enabled=progress).write
+
+
+def _require_room(config: RunConfig, say: Callable[[str], None]) -> None:
     """Refuses what the cluster cannot hold; on one that others share, the plan is printed first."""
-    say = Progress(config.total_steps, _budget(config), enabled=progress).write
     placement = placement_of(config)
     if os.environ.get("RAY_ADDRESS"):
         for row in ("the run's processes:", *placement.lines()):

@@ -1,12 +1,10 @@
 """A run with its own queue and page: killed again and again while somebody answers."""
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,9 +15,8 @@ from app_server import free_port
 from sqlalchemy import select
 from support import SMALL
 
-from rayrlhf.errors import UserError
-from rayrlhf.preferences.answers import Answer
-from rayrlhf.preferences.client import QueueClient
+from rayrlhf.bench.truth import Annotator
+from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.store import Database
 from rayrlhf.preferences.store.tables import answers
@@ -28,28 +25,8 @@ from rayrlhf.tracking import RunDirectory
 ENDLESS = ["--total_steps=1000000", "--queries.budget=3000", "--queries.interval=100", "--checkpoint.interval=200"]
 
 
-class Person(threading.Thread):
-    """Answers whatever there is, through every outage; `acknowledged` are the numbers of the answers."""
-
-    def __init__(self, run: RunDirectory, port: int) -> None:
-        super().__init__(daemon=True)
-        self._run, self._url = run, f"http://127.0.0.1:{port}"
-        self.acknowledged: list[int] = []
-        self.enough = threading.Event()
-
-    def run(self) -> None:
-        while not self._run.links_file.is_file():
-            time.sleep(0.1)
-        token = json.loads(self._run.links_file.read_text())["me"]
-        with QueueClient(self._url, token, patience=120) as client:
-            while not self.enough.is_set():
-                try:
-                    for question in client.lease("run", 3):
-                        choice = random.choice(("left", "right", "equal"))
-                        self.acknowledged.append(client.answer(question.lease, choice).answer)
-                except UserError:
-                    pass  # the run is not known yet, or the question was dropped meanwhile
-                time.sleep(0.05)
+def anything() -> Choice:
+    return random.choice(("left", "right", "equal"))
 
 
 @pytest.fixture
@@ -82,7 +59,7 @@ def test_a_run_that_is_killed_while_somebody_answers_loses_and_doubles_nothing(
     run, port = RunDirectory(tmp_path / "run"), free_port()
     start = ["toy", *SMALL, *ENDLESS, "--teacher=human", "--queue.settle_seconds=0", "--name=run"]
     start += [f"--storage_path={tmp_path}", f"--people.port={port}"]
-    person = Person(run, port)
+    person = Annotator(run, f"http://127.0.0.1:{port}", choose=anything, at_once=3)
     person.start()
     started.append(training := train(tmp_path, start))
     for killed in range(kills + 1):

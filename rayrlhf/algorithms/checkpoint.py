@@ -349,9 +349,8 @@ def copy(folder: Path, checkpoints: Path) -> Path:
     place = checkpoints / folder.name
     (checkpoints / ROWS).mkdir(parents=True, exist_ok=True)
     try:
-        for shard in manifest["shards"]:
-            for chunk in shard["chunks"]:
-                _link(folder.parent / ROWS / chunk["name"], checkpoints / ROWS / chunk["name"])
+        for chunk in chunks_of(manifest):
+            _link(folder.parent / ROWS / chunk["name"], checkpoints / ROWS / chunk["name"])
         shutil.copytree(folder, place, copy_function=_link)
     except (FileNotFoundError, shutil.Error) as gone:
         raise Damaged(f"{folder} cannot be copied: {gone}") from gone

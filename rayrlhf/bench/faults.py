@@ -25,10 +25,11 @@ import psutil
 from pydantic import Field
 
 from rayrlhf.bench.faulty import Harmed, actors_of, kill, processes_titled, until
-from rayrlhf.bench.nodes import Node, Nodes, free_port
+from rayrlhf.bench.nodes import Node, Nodes
 from rayrlhf.bench.report import Count, Report, options_from
 from rayrlhf.bench.truth import Annotator
 from rayrlhf.config.options import Options
+from rayrlhf.serving.address import free_port
 from rayrlhf.tracking import RunDirectory
 
 Fault = Literal[
@@ -236,7 +237,7 @@ def _place(options: FaultsBench, folder: Path, on_nodes: bool) -> Iterator[Place
     rng = random.Random(options.seed)
     name = "nodes" if on_nodes else "people"
     where = ["--name", name, "--storage_path", str(folder)]
-    port = free_port("127.0.0.1")
+    port = free_port("127.0.0.1", 0)
     special = ON_NODES if on_nodes else [*WITH_PEOPLE, f"people.port={port}"]
     run = Harmed(RunDirectory(folder / name), [options.preset, *where, *SETTINGS, *special, *options.overrides])
     if on_nodes:

@@ -7,7 +7,6 @@ machine reaches any.
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import IO, Self
 import psutil
 
 from rayrlhf.errors import UserError
+from rayrlhf.serving.address import free_port
 
 START_SECONDS = 60.0
 STARTED = b"Ray runtime started"
@@ -73,7 +73,7 @@ class Nodes:
 
     def start_head(self, cpus: float, marks: Mapping[str, float] | None = None) -> Node:
         """Starts the head node, or another one in its place."""
-        self.port = self.port or free_port(HEAD)
+        self.port = self.port or free_port(HEAD, 0)
         words = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.folder}"]
         return self._start(HEAD, words, cpus, marks)
 
@@ -135,11 +135,3 @@ class Nodes:
         for node in self.nodes[::-1]:
             node.kill()
         self.nodes = []
-
-
-def free_port(host: str) -> int:
-    """A port of `host` that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port

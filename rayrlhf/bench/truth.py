@@ -1,18 +1,20 @@
-"""Who knows the true reward behind what people are shown, and answers by it."""
+"""Programs in people's place: the true reward behind what is shown, and whoever answers by it or otherwise."""
 
 import json
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.preferences.wire import Shown
 from rayrlhf.tracking import RunDirectory
 
 PATIENCE = 600.0
-REST_SECONDS = 0.1
+REST_SECONDS = 0.05
 
 
 class Truth:
@@ -40,11 +42,17 @@ class Truth:
 
 
 class Annotator(threading.Thread):
-    """Answers whatever the queue of `run` asks, through every outage, until `enough` is set."""
+    """Answers whatever the queue of `run` asks, through every outage, until `enough` is set.
 
-    def __init__(self, run: RunDirectory, url: str, name: str = "me") -> None:
-        super().__init__(name=name, daemon=True)
-        self._run, self._url, self._name = run, url, name
+    `choose` takes the place of the true reward; `at_once` questions are leased together.
+    """
+
+    def __init__(
+        self, run: RunDirectory, url: str, *, choose: Callable[[], Choice] | None = None, at_once: int = 1
+    ) -> None:
+        super().__init__(name="annotator", daemon=True)
+        self._run, self._url, self._choose, self._at_once = run, url, choose, at_once
+        self._truth = Truth(run)
         self.acknowledged: list[int] = []
         """Numbers of the answers that the queue said it has."""
         self.enough = threading.Event()
@@ -54,14 +62,18 @@ class Annotator(threading.Thread):
         while not self._run.links_file.is_file():
             if self.enough.wait(REST_SECONDS):
                 return
-        truth, token = Truth(self._run), json.loads(self._run.links_file.read_text())[self._name]
+        token = json.loads(self._run.links_file.read_text())["me"]
         with QueueClient(self._url, token, patience=PATIENCE) as client:
             while not self.enough.is_set():
                 try:
-                    for shown in client.lease(self._run.name):
-                        assert shown.left_clip and shown.right_clip
-                        choice = truth.prefers(shown.left_clip, shown.right_clip)
-                        self.acknowledged.append(client.answer(shown.lease, choice).answer)
+                    for shown in client.lease(self._run.name, self._at_once):
+                        self.acknowledged.append(client.answer(shown.lease, self._choice(shown)).answer)
                 except UserError:
                     pass  # the run is not known yet, or the question was dropped meanwhile
                 time.sleep(REST_SECONDS)
+
+    def _choice(self, shown: Shown) -> Choice:
+        if self._choose is not None:
+            return self._choose()
+        assert shown.left_clip and shown.right_clip
+        return self._truth.prefers(shown.left_clip, shown.right_clip)

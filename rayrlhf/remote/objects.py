@@ -1,6 +1,7 @@
 """What lies below a URL, by name: read, written, listed and deleted, on any pyarrow filesystem."""
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -72,17 +73,15 @@ class Objects:
 
     def delete(self, name: str) -> None:
         """Deletes a file, if it is there."""
-        try:
-            self._filesystem.delete_file(self._path(name))
-        except FileNotFoundError:
-            pass
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"cannot delete {self.name}/{name}: {_reason(error)}") from error
+        self._delete(self._filesystem.delete_file, name)
 
     def delete_folder(self, name: str = "") -> None:
         """Deletes a folder with all that is in it, if it is there."""
+        self._delete(self._filesystem.delete_dir, name)
+
+    def _delete(self, call: Callable[[str], None], name: str) -> None:
         try:
-            self._filesystem.delete_dir(self._path(name))
+            call(self._path(name))
         except FileNotFoundError:
             pass
         except (OSError, pa.ArrowException) as error:

@@ -44,6 +44,11 @@ class Cluster:
             self.command(*words), env=self.env | env, cwd=cwd, capture_output=True, text=True, timeout=300
         )
 
+    def begin(self, cwd: Path, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*words), env=self.env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
     def jobs(self) -> JobSubmissionClient:
         token = Path(self.env["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
         return JobSubmissionClient(self.url, headers={"Authorization": f"Bearer {token}"})
@@ -138,14 +143,7 @@ def test_a_run_that_fails(cluster: Cluster, here: Path) -> None:
 def test_a_run_that_is_stopped_leaves_a_checkpoint(cluster: Cluster, here: Path) -> None:
     """Ray's own `ray job submit` exits with 0 here, and gives a run three seconds to save itself."""
     words = [*SMALL, "--total_steps=100000", "--name=long", "--storage_path", str(here / "elsewhere")]
-    with subprocess.Popen(
-        cluster.command("--name=long", "--", "train", "toy", *words),
-        env=cluster.env,
-        cwd=here,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with cluster.begin(here, "--name=long", "--", "train", "toy", *words) as process:
         assert process.stdout is not None and process.stderr is not None
         assert any("learning" in line for line in process.stdout)
         assert cluster.jobs().stop_job("long")
@@ -158,14 +156,7 @@ def test_a_run_that_is_stopped_leaves_a_checkpoint(cluster: Cluster, here: Path)
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_job_alone(cluster: Cluster, here: Path) -> None:
-    with subprocess.Popen(
-        cluster.command("--name=left", "--", "train", "toy", "--total_steps=100000"),
-        env=cluster.env,
-        cwd=here,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with cluster.begin(here, "--name=left", "--", "train", "toy", "--total_steps=100000") as process:
         assert process.stdout is not None and process.stderr is not None
         assert any("Running entrypoint" in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
