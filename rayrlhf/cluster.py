@@ -26,6 +26,8 @@ JOIN_SECONDS = 10.0
 STATE_SECONDS = 10
 """How long a cluster has to tell of its actors."""
 POLL_SECONDS = 1.0
+LEARNER_CLASS = "_WrappedExecutable"
+"""The class of RLlib's remote learners, as Ray knows it."""
 LOCAL = "local"
 """Ray's address of a cluster that a process starts for itself, whatever else runs on the machine."""
 
@@ -160,7 +162,8 @@ def name_of_lost(error: RayActorError | ObjectLostError) -> str:
     said = dict(line.strip().partition(": ")[::2] for line in str(error).splitlines())
     if name := said.get("name"):
         return name.rpartition("/")[2]
-    return {"_WrappedExecutable": "learner"}.get(said.get("class_name", ""), said.get("class_name", "unknown"))
+    kind = said.get("class_name", "unknown")
+    return "learner" if kind == LEARNER_CLASS else kind
 
 
 @dataclass(frozen=True)

@@ -246,8 +246,12 @@ def _require_gpus(config: RunConfig, there: float) -> None:
 
 
 def _writer(config: RunConfig, progress: bool) -> Callable[[str], None]:
-    """Writes lines where the progress line is drawn."""
-    return Progress(config.total_steps, _budget(config), enabled=progress).write
+    """Writes lines where the progress line is drawn: on what standard error is by the time of the line."""
+
+    def write(text: str) -> None:
+        Progress(config.total_steps, _budget(config), enabled=progress).write(text)
+
+    return write
 
 
 def _require_room(config: RunConfig, say: Callable[[str], None]) -> None:

@@ -28,6 +28,7 @@ from rayrlhf.bench.faulty import Harmed, actors_of, kill, processes_titled, unti
 from rayrlhf.bench.nodes import Node, Nodes
 from rayrlhf.bench.report import Count, Report, options_from
 from rayrlhf.bench.truth import Annotator
+from rayrlhf.cluster import LEARNER_CLASS
 from rayrlhf.config.options import Options
 from rayrlhf.serving.address import free_port
 from rayrlhf.tracking import RunDirectory
@@ -60,7 +61,7 @@ MEANING: dict[Fault, str] = {
 }
 SETTINGS = [
     "total_steps=100000000",
-    "queries.budget=1000000",
+    "queries.budget=900000",
     "queries.per_session=10",
     "queries.interval=1000",
     "reward.epochs=10",
@@ -188,7 +189,7 @@ class Place:
         actors = actors_of(self.nodes.address, self.environment())
         rollouts = sum(actor.kind == "RolloutActor" for actor in actors)
         hosts = sum(actor.kind == "RewardHost" for actor in actors)
-        return (rollouts, hosts) == (2, 2) and any(_is_learner(actor.kind) for actor in actors)
+        return (rollouts, hosts) == (2, 2) and any(actor.kind == LEARNER_CLASS for actor in actors)
 
     def _titled(self, title: str) -> list[int]:
         if self.nodes is not None:
@@ -206,7 +207,7 @@ class Place:
     def _learner(self) -> int:
         assert self.nodes is not None
         actors = actors_of(self.nodes.address, self.environment())
-        return next(actor.pid for actor in actors if _is_learner(actor.kind))
+        return next(actor.pid for actor in actors if actor.kind == LEARNER_CLASS)
 
 
 def run(**given: Any) -> dict[str, Any]:
@@ -299,9 +300,17 @@ def lose(place: Place, fault: Fault) -> Outcome:
 
 def _settle(place: Place) -> None:
     """Waits until every process is there and a checkpoint has been written since."""
-    until(lambda: place.run.alive and place.run.steps() > 0 and place.whole(), "all processes")
+
+    def after(condition: Callable[[], bool]) -> Callable[[], bool]:
+        def holds() -> bool:
+            place.run.require_alive()
+            return condition()
+
+        return holds
+
+    until(after(lambda: place.run.steps() > 0 and place.whole()), "all processes")
     before = place.run.checkpoints()
-    until(lambda: place.run.checkpoints() > before, "a checkpoint")
+    until(after(lambda: place.run.checkpoints() > before), "a checkpoint")
 
 
 def _row(fault: Fault, found: list[Outcome]) -> list[str]:
@@ -318,10 +327,6 @@ def _row(fault: Fault, found: list[Outcome]) -> list[str]:
         str(sum(outcome.answers_lost for outcome in found)),
         ", ".join(map(str, codes)) or "none: it lives",
     ]
-
-
-def _is_learner(kind: str) -> bool:
-    return "Worker" in kind or "Learner" in kind
 
 
 def _slow_down(victim: int) -> None:

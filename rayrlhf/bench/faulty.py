@@ -94,6 +94,12 @@ class Harmed:
         """Whether the driver lives."""
         return self.process.poll() is None
 
+    def require_alive(self) -> None:
+        """Raises `UserError`, with the last line of its log, where the driver has ended."""
+        if not self.alive:
+            said = self.log.read_text(errors="replace").strip().splitlines()
+            raise UserError(f"the run ended with {self.process.returncode}: {said[-1] if said else 'it said nothing'}")
+
     def start(self, environment: Mapping[str, str]) -> None:
         """Starts the run, or goes on with it: one command for both."""
         begun = self.folder.config_file.is_file()
