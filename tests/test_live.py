@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from app_server import free_port
 from sqlalchemy import select
 from support import SMALL
 
@@ -20,6 +19,7 @@ from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.store import Database
 from rayrlhf.preferences.store.tables import answers
+from rayrlhf.serving.address import lasting_port
 from rayrlhf.tracking import RunDirectory
 
 ENDLESS = ["--total_steps=1000000", "--queries.budget=3000", "--queries.interval=100", "--checkpoint.interval=200"]
@@ -56,7 +56,7 @@ def test_a_run_that_is_killed_while_somebody_answers_loses_and_doubles_nothing(
     tmp_path: Path, started: list[subprocess.Popen[bytes]], kills: int
 ) -> None:
     """Every answer that was acknowledged is in the store once, and in the run's log as often as it was learnt from."""
-    run, port = RunDirectory(tmp_path / "run"), free_port()
+    run, port = RunDirectory(tmp_path / "run"), lasting_port("127.0.0.1")
     start = ["toy", *SMALL, *ENDLESS, "--teacher=human", "--queue.settle_seconds=0", "--name=run"]
     start += [f"--storage_path={tmp_path}", f"--people.port={port}"]
     person = Annotator(run, f"http://127.0.0.1:{port}", choose=anything, at_once=3)

@@ -30,7 +30,7 @@ from rayrlhf.bench.report import Count, Report, options_from
 from rayrlhf.bench.truth import Annotator
 from rayrlhf.cluster import LEARNER_CLASS
 from rayrlhf.config.options import Options
-from rayrlhf.serving.address import free_port
+from rayrlhf.serving.address import lasting_port
 from rayrlhf.tracking import RunDirectory
 
 Fault = Literal[
@@ -133,7 +133,7 @@ class Place:
 
     def learner(self) -> None:
         """Kills it."""
-        kill(self._learner())
+        kill(self._titled(f"ray::{LEARNER_CLASS}")[0])
 
     def evaluation(self) -> None:
         """Waits until an actor evaluates, and kills it."""
@@ -186,10 +186,8 @@ class Place:
         """Whether every process of the run is there."""
         if self.nodes is None:
             return len(self._titled("ray::RolloutActor")) >= 1 and len(self._titled("ray::RendererHost")) >= 1
-        actors = actors_of(self.nodes.address, self.environment())
-        rollouts = sum(actor.kind == "RolloutActor" for actor in actors)
-        hosts = sum(actor.kind == "RewardHost" for actor in actors)
-        return (rollouts, hosts) == (2, 2) and any(actor.kind == LEARNER_CLASS for actor in actors)
+        wanted = {"RolloutActor": 2, "RewardHost": 2, LEARNER_CLASS: 1}
+        return all(len(self._titled(f"ray::{kind}")) == count for kind, count in wanted.items())
 
     def _titled(self, title: str) -> list[int]:
         if self.nodes is not None:
@@ -203,11 +201,6 @@ class Place:
         return next(
             actor.pid for actor in actors_of(self.nodes.address, self.environment()) if actor.name.endswith(f"/{role}")
         )
-
-    def _learner(self) -> int:
-        assert self.nodes is not None
-        actors = actors_of(self.nodes.address, self.environment())
-        return next(actor.pid for actor in actors if actor.kind == LEARNER_CLASS)
 
 
 def run(**given: Any) -> dict[str, Any]:
@@ -238,7 +231,7 @@ def _place(options: FaultsBench, folder: Path, on_nodes: bool) -> Iterator[Place
     rng = random.Random(options.seed)
     name = "nodes" if on_nodes else "people"
     where = ["--name", name, "--storage_path", str(folder)]
-    port = free_port("127.0.0.1", 0)
+    port = lasting_port("127.0.0.1")
     special = ON_NODES if on_nodes else [*WITH_PEOPLE, f"people.port={port}"]
     run = Harmed(RunDirectory(folder / name), [options.preset, *where, *SETTINGS, *special, *options.overrides])
     if on_nodes:

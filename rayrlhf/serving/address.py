@@ -1,12 +1,15 @@
 """Where to listen. Nothing heavy is imported: a taken port is told at once."""
 
 import errno
+import random
 import socket
 import time
 
 from rayrlhf.errors import UserError
 
 FREE_SECONDS = 4.0
+LASTING = range(20_000, 32_000)
+"""Ports that Linux gives to nobody who asks for any."""
 
 
 def free_port(host: str, port: int) -> int:
@@ -28,6 +31,15 @@ def free_port(host: str, port: int) -> int:
             raise UserError(
                 f"cannot listen at {host}:{port} ({reason}): choose another port, or 0 for a free one"
             ) from error
+
+
+def lasting_port(host: str) -> int:
+    """A port for what ends and listens there again: in between, nobody gets it by chance."""
+    while True:
+        try:
+            return _bound(host, random.choice(LASTING))
+        except OSError:
+            continue
 
 
 def _bound(host: str, port: int) -> int:
