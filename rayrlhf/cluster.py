@@ -162,7 +162,7 @@ def name_of_lost(error: RayActorError | ObjectLostError) -> str:
     said = dict(line.strip().partition(": ")[::2] for line in str(error).splitlines())
     if name := said.get("name"):
         return name.rpartition("/")[2]
-    kind = said.get("class_name", "unknown")
+    kind = said.get("class_name", "unknown").rpartition(".")[2]
     return "learner" if kind == LEARNER_CLASS else kind
 
 

@@ -463,6 +463,7 @@ class _Run:
         return False
 
     def _evaluate(self, episodes: int, stream: str) -> dict[str, float]:
+        _log.info("%s begins", stream, extra=self._event("evaluating", episodes=episodes))
         row = self.algorithm.evaluate(episodes, stream=stream).row(self.config.seed)
         success, reward = row.get("success_rate"), row["true_return_mean"]
         words = f"true return {reward:,.1f}" + ("" if success is None else f", success {success:.0%}")

@@ -11,11 +11,11 @@ import ray
 import torch
 from postgres import Postgres, running
 from queue_server import Server
-from s3 import KEYS, Storage
-from s3 import running as storage_running
 from support import SMALL, Make, build, small
 
 from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.bench.bucket import KEYS, Storage
+from rayrlhf.bench.bucket import running as storage_running
 from rayrlhf.cluster import start_ray
 from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import RunConfig

@@ -92,15 +92,15 @@ def test_a_run_leaves_all_it_promises(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "learners"),
+    ("role", "learners", "name"),
     [
-        ("ray::RewardHost", 0),
-        pytest.param("ray::_WrappedExecutable", 1, marks=pytest.mark.slow),
-        pytest.param("ray::_WrappedExecutable", 2, marks=pytest.mark.slow),
+        ("ray::RewardHost", 0, "reward-0"),
+        pytest.param("ray::_WrappedExecutable", 1, "learner", marks=pytest.mark.slow),
+        pytest.param("ray::_WrappedExecutable", 2, "learner", marks=pytest.mark.slow),
     ],
 )
 def test_a_reward_actor_or_a_learner_that_dies_is_built_anew_from_the_checkpoint(
-    tmp_path: Path, role: str, learners: int
+    tmp_path: Path, role: str, learners: int, name: str
 ) -> None:
     """One of them dies: of two learners the other waits for its gradients."""
     more = [f"--resources.learners={learners}"]
@@ -112,6 +112,8 @@ def test_a_reward_actor_or_a_learner_that_dies_is_built_anew_from_the_checkpoint
     code, out, err = finish(process)
     assert code == 0, err
     assert "going on from its last checkpoint" in err + out
+    told = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [one["who"] for one in told if one["event"] == "lost"] == [name]
     summary = json.loads(out.splitlines()[-1])
     assert summary["env_steps"] >= 1500 and summary["labels"] == 12
     assert len(answers(tmp_path)) == 12

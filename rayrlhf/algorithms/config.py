@@ -63,7 +63,6 @@ class PebbleConfig(SACConfig):
         self.fault_tolerance(
             restart_failed_env_runners=True,
             delay_between_env_runner_restarts_s=1.0,
-            env_runner_health_probe_timeout_s=2.0,  # training goes on with the others meanwhile
         )
         self.debugging(log_level="ERROR")  # its warnings are about the stock SAC, which this is not
         self.update_from_dict({"_dont_auto_sync_env_runner_states": True})

@@ -303,8 +303,7 @@ class Pebble(SAC):
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Brings rollout actors back that died; they continue with new episodes."""
-        restored: list[int] = env_runner_group.probe_unhealthy_env_runners() or []
-        self.rollouts.forget(restored)
+        restored = self.rollouts.back()
         for runner in restored:
             _log.info("rollout-%d is back", runner, extra=self._event("back", who=f"rollout-{runner}"))
         if restored and self.feedback is not None:

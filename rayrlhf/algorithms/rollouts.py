@@ -1,7 +1,8 @@
 """Requests to rollout actors, and the fragments that come back, by reference.
 
-At most one fragment per actor is on its way: that is the back-pressure. An actor that dies is dropped here and comes
-back through RLlib's probing; its environments then start their next episodes. One that hangs is made to die.
+At most one fragment per actor is on its way: that is the back-pressure. An actor that dies is dropped here until the
+process that Ray starts in its place answers; its environments then start their next episodes. One that hangs is made
+to die.
 """
 
 import logging
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rayrlhf.algorithms.collector import CollectReport, Mode
@@ -23,6 +25,10 @@ _log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.05
 """How often a wait for fragments looks whether it is to stop."""
+PING_SECONDS = 0.2
+"""How often a rollout actor that died is asked whether it is back, where Ray refuses to ask it."""
+START_SECONDS = 60.0
+"""So long at least a rollout actor may take to start before that is taken to hang."""
 LOSSES_IN_A_ROW = 3
 """Deaths per rollout actor, without anything returned in between, that are taken for bad luck."""
 LOCAL = 0
@@ -36,6 +42,15 @@ class Arrival:
     runner: int
     fragment: Ref
     report: CollectReport
+
+
+@dataclass
+class _Ping:
+    """The question whether an actor is back."""
+
+    answer: Ref
+    asked: float
+    overdue: float
 
 
 @dataclass
@@ -60,6 +75,7 @@ class Rollouts:
     _watched: dict[int, float] = field(default_factory=dict)
     _fragments: dict[int, Ref] = field(default_factory=dict)
     _reports: dict[int, Any] = field(default_factory=dict)
+    _pings: dict[int, _Ping] = field(default_factory=dict)
 
     @property
     def remote(self) -> bool:
@@ -171,10 +187,47 @@ class Rollouts:
         """Ends those of the `busy` runners whose time is over; they come back like any that died."""
         for runner in busy:
             if time.monotonic() > self._watched[runner]:
-                who = f"rollout-{runner}"
-                _log.warning("%s does not return: it is started anew", who, extra=event("hangs", who=who))
                 self._watched[runner] = float("inf")
-                ray.kill(self.group._worker_manager.actors()[runner], no_restart=False)
+                self._end(runner)
+
+    def back(self) -> list[int]:
+        """Rollout actors that had died and answer again. Waits for none: RLlib's own probing stops training meanwhile.
+
+        One that does not come back is started anew after `timeout_seconds`, and a minute at least.
+        """
+        manager, now = self.group._worker_manager, time.monotonic()
+        for runner in set(manager.actor_ids()) - set(manager.healthy_actor_ids()):
+            actor = manager.actors()[runner]
+            if runner not in self._pings:
+                self._pings[runner] = _Ping(actor.ping.remote(), now, now + max(self.timeout_seconds, START_SECONDS))
+            ping = self._pings[runner]
+            if ray.wait([ping.answer], timeout=0)[0]:
+                if self._answers(ping):
+                    manager.set_actor_state(runner, healthy=True)
+                elif now > ping.asked + PING_SECONDS:
+                    ping.answer, ping.asked = actor.ping.remote(), now
+            if now > ping.overdue:
+                self._end(runner)
+                del self._pings[runner]
+        restored = sorted(manager._restored_actors)
+        manager._restored_actors.clear()
+        for runner in restored:
+            self._pings.pop(runner, None)
+        self.forget(restored)
+        return restored
+
+    @staticmethod
+    def _answers(ping: _Ping) -> bool:
+        try:
+            ray.get(ping.answer)
+        except RayError:
+            return False
+        return True
+
+    def _end(self, runner: int) -> None:
+        who = f"rollout-{runner}"
+        _log.warning("%s does not return: it is started anew", who, extra=event("hangs", who=who))
+        ray.kill(self.group._worker_manager.actors()[runner], no_restart=False)
 
     def asked(self) -> dict[int, int]:
         """By runner: how many fragments came of it, or were lost with it; those on their way are not counted."""

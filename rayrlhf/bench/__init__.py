@@ -12,7 +12,8 @@ from typing import Any
 from rayrlhf.errors import UserError, nearest
 
 BENCHES = (
-    "learner", "rollout", "relabel", "query", "reward", "serve", "end2end", "driver", "memory", "controls", "faults"
+    "learner", "rollout", "relabel", "query", "reward", "serve", "end2end", "driver", "memory", "controls", "faults",
+    "chaos",
 )  # fmt: skip
 """Each a module of this package with a function `run(**options)`; loading one loads what it measures."""
 

@@ -17,6 +17,7 @@ from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.tracking import RunDirectory
 
 POLL_SECONDS = 0.05
+STILL = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
 PATIENCE_SECONDS = 600.0
 """How long a run has to move before that counts as a failure."""
 ACTORS = """
@@ -51,31 +52,43 @@ def actors_of(address: str, environment: Mapping[str, str]) -> list[Actor]:
 
 
 def processes_titled(title: str, under: Sequence[psutil.Process]) -> list[int]:
-    """Ids of those of the processes `under` whose title, which Ray sets, begins with `title`."""
+    """Ids of those of the processes `under` that run, and whose title, which Ray sets, begins with `title`."""
     found = []
     for process in under:
         try:
-            if " ".join(process.cmdline()).startswith(title):
+            if " ".join(process.cmdline()).startswith(title) and process.status() not in STILL:
                 found.append(process.pid)
         except psutil.Error:
             continue
     return found
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for `condition`; UserError where it never comes."""
+def until(
+    condition: Callable[[], bool],
+    what: str,
+    require: Callable[[], None] = lambda: None,
+    every: float = POLL_SECONDS,
+) -> None:
+    """Waits for `condition`; UserError where it never comes. `require` raises what ends the wait before.
+
+    every: seconds between two looks
+    """
     end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
+        require()
         if time.monotonic() > end:
             raise UserError(f"waited {PATIENCE_SECONDS:g} s in vain: {what}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(every)
 
 
 class Harmed:
-    """A run that is started, harmed and started again; `words` is what follows `rayrlhf train` at first."""
+    """A run that is started, harmed and started again.
 
-    def __init__(self, folder: RunDirectory, words: Sequence[str]) -> None:
-        self.folder, self._words = folder, words
+    words: what follows `rayrlhf train` at first   variables: of its environment, besides those of the cluster
+    """
+
+    def __init__(self, folder: RunDirectory, words: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+        self.folder, self._words, self._variables = folder, words, dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -107,7 +120,7 @@ class Harmed:
         command = [sys.executable, "-m", "rayrlhf", "train", *words]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=dict(environment), start_new_session=True
+                command, stdout=log, stderr=log, env={**environment, **self._variables}, start_new_session=True
             )
 
     def stop(self) -> int:

@@ -1,5 +1,7 @@
 """`rayrlhf bench`: ratios against a named reference, measured side by side in one run."""
 
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,7 +19,7 @@ class BenchOptions:
     """Measure one part against a reference in the same run. Options of a benchmark's own are `key=value`."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """learner, rollout, relabel, query, reward, serve, end2end, driver, memory, controls or faults."""
+    """learner, rollout, relabel, query, reward, serve, end2end, driver, memory, controls, faults or chaos."""
     options: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=VALUE")] = ()
     """The benchmark's own, such as rounds=3; one that it lacks names those it has."""
     json: bool = False
@@ -32,6 +34,7 @@ def run(args: Sequence[str]) -> int:
     from rayrlhf.bench import run as run_bench
     from rayrlhf.cli.guard import one_line
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what it started ends with it
     with one_line():
         result = run_bench(options.name, **chosen)
     cases = result.get("cases", {})

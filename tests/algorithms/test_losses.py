@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray
 import torch
@@ -15,6 +16,7 @@ from support import Make, advance, build, changed, small, synchronous
 
 from rayrlhf.algorithms.files import read_arrays
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
+from rayrlhf.bench.faulty import processes_titled
 from rayrlhf.cli.guard import one_line
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.envs import EnvironmentBroken
@@ -49,6 +51,31 @@ def test_a_rollout_actor_killed_between_rounds_uses_no_episode_twice(
     cut = episodes.index(killed_at // 50)
     assert lengths[cut] == killed_at % 50 and stored["first"][cut] == 0
     assert sum(lengths) == algorithm.progress.env_steps
+
+
+def test_a_rollout_actor_that_hangs_while_it_comes_back_is_started_anew(
+    small_run: RunConfig, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process that Ray starts in a dead one's place stands still; the other actor's steps are counted meanwhile."""
+    algorithm = make(changed(small_run, mode="oracle", rollout={"actors": 2}))
+    advance(algorithm, 20)
+    pids = [pid_of(algorithm, runner) for runner in (1, 2)]
+    os.kill(pids[1], signal.SIGKILL)
+    found: list[int] = []
+    while not found:
+        found = [pid for pid in processes_titled("ray::RolloutActor", psutil.Process().children(recursive=True))]
+        found = [pid for pid in found if pid not in pids]
+    os.kill(found[0], signal.SIGSTOP)
+    advance(algorithm, algorithm.progress.env_steps + 100)
+    assert algorithm.rollouts.runners() == [1]
+    while 2 not in algorithm.rollouts._pings:
+        algorithm.train()
+    algorithm.rollouts._pings[2].overdue = 0.0  # it was asked long ago
+    algorithm.train()
+    assert "rollout-2 does not return: it is started anew" in caplog.messages
+    while algorithm.rollouts.runners() != [1, 2]:
+        algorithm.train()
+    assert pid_of(algorithm, 2) not in (*pids, *found)
 
 
 def test_ctrl_c_ends_the_wait_for_a_rollout_actor_that_hangs(small_run: RunConfig, make: Make, tmp_path: Path) -> None:

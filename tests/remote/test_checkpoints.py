@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from s3 import Storage
 from saved_runs import Noting, cut, new_run
 
 from rayrlhf.algorithms import checkpoint
+from rayrlhf.bench.bucket import Storage
 from rayrlhf.errors import UserError
 from rayrlhf.remote import Objects, checkpoints
 from rayrlhf.tracking import RunDirectory

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from s3 import Storage
 
+from rayrlhf.bench.bucket import Storage
 from rayrlhf.errors import UserError
 from rayrlhf.remote import Objects, lease
 from rayrlhf.remote.lease import FILE, Lease, TakenOver

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import ray
-from s3 import KEYS, Storage
 from support import SMALL
 
 from rayrlhf.algorithms import checkpoint
+from rayrlhf.bench.bucket import KEYS, Storage
 from rayrlhf.config.load import load_config
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.remote import local, mirror

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from s3 import Storage
 from saved_runs import Noting, answer, cut, new_run
 
+from rayrlhf.bench.bucket import Storage
 from rayrlhf.errors import UserError
 from rayrlhf.remote import Mirror, Objects, lease, mirror
 from rayrlhf.remote.lease import Lease

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from moto import settings
 from moto.core.responses import ActionAuthenticatorMixin
-from s3 import Storage
 from saved_runs import answer, config_at, cut, new_run
 
 from rayrlhf.algorithms import checkpoint
+from rayrlhf.bench.bucket import Storage
 from rayrlhf.cli import main
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError

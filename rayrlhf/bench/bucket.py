@@ -1,4 +1,4 @@
-"""An S3 server of the tests' own, over HTTP, behind a line that can be cut."""
+"""An S3 server of our own, over HTTP, behind a line that can be cut. Wants moto."""
 
 import logging
 import socket
@@ -7,8 +7,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from moto.server import ThreadedMotoServer
 from pyarrow import fs
+
+from rayrlhf.errors import UserError
 
 BUCKET = "bucket"
 KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -25,11 +26,13 @@ class Line:
         self.mend()
 
     def mend(self) -> None:
+        """Listens, at first and again."""
         self._listening = socket.create_server(("127.0.0.1", self.port), backlog=64)
         self.port = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
 
     def cut(self) -> None:
+        """Ends all connections, and takes no new one."""
         assert self._listening is not None
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
@@ -86,20 +89,27 @@ class Storage:
         return {info.path.removeprefix(f"{BUCKET}/{path}/") for info in infos if info.type == fs.FileType.File}
 
     def read(self, path: str) -> bytes:
+        """A file's content."""
         with self.filesystem.open_input_stream(f"{BUCKET}/{path}") as stream:
             return bytes(stream.read())
 
     def write(self, path: str, content: bytes) -> None:
+        """A file with `content`."""
         with self.filesystem.open_output_stream(f"{BUCKET}/{path}") as stream:
             stream.write(content)
 
     def delete(self, path: str) -> None:
+        """Deletes a file."""
         self.filesystem.delete_file(f"{BUCKET}/{path}")
 
 
 @contextmanager
 def running() -> Iterator[Storage]:
-    """The server with one empty bucket."""
+    """The server with one empty bucket. UserError where moto is missing."""
+    try:
+        from moto.server import ThreadedMotoServer
+    except ImportError as error:
+        raise UserError("an S3 server of our own wants moto: pip install 'moto[server]'") from error
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
