@@ -66,10 +66,10 @@ def test_a_rollout_actor_that_hangs_while_it_comes_back_is_started_anew(
         found = [pid for pid in processes_titled("ray::RolloutActor", psutil.Process().children(recursive=True))]
         found = [pid for pid in found if pid not in pids]
     os.kill(found[0], signal.SIGSTOP)
-    advance(algorithm, algorithm.progress.env_steps + 100)
-    assert algorithm.rollouts.runners() == [1]
     while 2 not in algorithm.rollouts._pings:
         algorithm.train()
+    advance(algorithm, algorithm.progress.env_steps + 100)
+    assert algorithm.rollouts.runners() == [1]
     algorithm.rollouts._pings[2].overdue = 0.0  # it was asked long ago
     algorithm.train()
     assert "rollout-2 does not return: it is started anew" in caplog.messages
