@@ -1,11 +1,12 @@
 """A Ray cluster of several nodes on this machine, whose nodes can be lost one by one.
 
-Each node is a Ray of its own with processes, object store and loopback address (127.0.0.2 and so on); nobody beyond the
-machine reaches any.
+Each node is a Ray of its own with processes, object store and loopback address (127.0.77.2 and so on, each cluster in a
+network that it draws); nobody beyond the machine reaches any.
 """
 
 import json
 import os
+import random
 import secrets
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from rayrlhf.serving.address import free_port
 
 START_SECONDS = 60.0
 STARTED = b"Ray runtime started"
-HEAD = "127.0.0.2"
 STORE_BYTES = 200_000_000
 
 
@@ -62,25 +62,31 @@ class Nodes:
 
     folder: Path
     port: int = 0
+    network: str = field(default_factory=lambda: f"127.0.{random.randrange(1, 255)}")
     token: str = field(default_factory=lambda: secrets.token_hex(32))
     """Without it nobody joins."""
     nodes: list[Node] = field(default_factory=list)
 
     @property
+    def head(self) -> str:
+        """Address of the head node."""
+        return f"{self.network}.2"
+
+    @property
     def address(self) -> str:
         """For RAY_ADDRESS."""
-        return f"{HEAD}:{self.port}"
+        return f"{self.head}:{self.port}"
 
     def start_head(self, cpus: float, marks: Mapping[str, float] | None = None) -> Node:
         """Starts the head node, or another one in its place."""
-        self.port = self.port or free_port(HEAD, 0)
+        self.port = self.port or free_port(self.head, 0)
         words = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.folder}"]
-        return self._start(HEAD, words, cpus, marks)
+        return self._start(self.head, words, cpus, marks)
 
     def add(self, cpus: float, marks: Mapping[str, float] | None = None) -> Node:
         """Adds a node."""
         taken = {node.address for node in self.nodes}
-        address = next(free for last in range(3, 255) if (free := f"127.0.0.{last}") not in taken)
+        address = next(free for last in range(3, 255) if (free := f"{self.network}.{last}") not in taken)
         return self._start(address, [f"--address={self.address}"], cpus, marks)
 
     def kill(self, node: Node) -> None:
