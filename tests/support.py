@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from safetensors.numpy import load_file
 
 from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms.learner import PebbleLearner
@@ -20,6 +21,7 @@ from rayrlhf.config.schema import RunConfig
 from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.segments import Queries
 from rayrlhf.teachers import Teacher
+from rayrlhf.tracking import RunDirectory
 
 Make = Callable[..., Pebble]
 """The fixture `make`: builds an algorithm from a run, in a folder of its own."""
@@ -41,6 +43,30 @@ SMALL = (
     "--tracking.tensorboard=false",
 )
 """Overrides that make a run of the toy take seconds."""
+APART = ("--rollout.actors=2", "--rollout.synchronous=true", "--resources.learners=1", "--resources.reward_actors=2")
+"""Every role has processes of its own, in the synchronous mode."""
+CLOCKS = ("seconds", "per_second", "steps_s", "wall")
+
+
+def of_kind(environment: str) -> list[str]:
+    """A preset that takes seconds, by `toy` or `metaworld`."""
+    if environment == "toy":
+        return ["toy", *SMALL]
+    return ["pebble_metaworld", *SMALL, "--env.task=button-press", "--env.horizon=50", "--queries.segment_length=10"]
+
+
+def curve(run: RunDirectory) -> list[dict[str, float | None]]:
+    """Everything that was measured but time."""
+    return [
+        {name: value for name, value in row.items() if not any(word in name for word in CLOCKS)}
+        for row in run.metrics()
+    ]
+
+
+def networks(run: RunDirectory) -> dict[str, object]:
+    """The newest checkpoint's networks and optimisers."""
+    newest = max(run.checkpoints.glob("step-*"))
+    return dict(load_file(newest / "learner.safetensors"))
 
 
 def small(folder: Path) -> RunConfig:

@@ -54,6 +54,7 @@ LOWEST = {"torch": 2, "ray": 3, "fastapi": 5, "sqlalchemy": 1, "pyarrow": 1, "gy
 
 OPTIONAL = {
     "mujoco.viewer",
+    "moto",
     "wandb",
     "tensorboardX",
     "av",

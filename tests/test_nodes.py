@@ -9,16 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import load_file
-from support import SMALL, assert_identical
+from support import APART, SMALL, assert_identical, curve, networks, of_kind
 
 from rayrlhf.bench.faulty import actors_of
 from rayrlhf.bench.nodes import Nodes
 from rayrlhf.tracking import RunDirectory
 
 MARKED = ["--resources.durable_on=durable", "--resources.rollout_on=spot"]
-ROLES = ["--rollout.actors=2", "--rollout.synchronous=true", "--resources.learners=1", "--resources.reward_actors=2"]
-CLOCKS = ("seconds", "per_second", "steps_s", "wall")
 
 
 @pytest.fixture(scope="module")
@@ -36,30 +33,10 @@ def train(words: list[str], environment: dict[str, str] | None = None) -> subpro
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
 
-def curve(run: RunDirectory) -> list[dict[str, float | None]]:
-    """Everything that was measured but time."""
-    return [
-        {name: value for name, value in row.items() if not any(word in name for word in CLOCKS)}
-        for row in run.metrics()
-    ]
-
-
-def networks(run: RunDirectory) -> dict[str, object]:
-    """The newest checkpoint's networks and optimisers."""
-    newest = max(run.checkpoints.glob("step-*"))
-    return dict(load_file(newest / "learner.safetensors"))
-
-
-def of(environment: str) -> list[str]:
-    if environment == "toy":
-        return ["toy", *SMALL]
-    return ["pebble_metaworld", *SMALL, "--env.task=button-press", "--env.horizon=50", "--queries.segment_length=10"]
-
-
 @pytest.mark.parametrize("environment", ["toy", pytest.param("metaworld", marks=pytest.mark.slow)])
 def test_roles_on_several_nodes_give_the_curve_of_one_node(nodes: Nodes, tmp_path: Path, environment: str) -> None:
     """To the bit, in the synchronous mode. Nothing but rollout actors is on the node for them."""
-    words = [*of(environment), *ROLES, f"--storage_path={tmp_path}"]
+    words = [*of_kind(environment), *APART, f"--storage_path={tmp_path}"]
     seen: set[str] = set()
     done = threading.Event()
 
@@ -117,7 +94,7 @@ def test_a_run_waits_for_a_node_that_is_to_come(nodes: Nodes, tmp_path: Path) ->
 def test_a_run_goes_on_with_other_nodes_learners_and_actors(nodes: Nodes, tmp_path: Path) -> None:
     """On this machine alone: counters, replay, labels and the reward's version are those it had on the cluster."""
     name = ["--name=run", f"--storage_path={tmp_path}"]
-    begun = train(["toy", *SMALL, *ROLES, *MARKED, *name, "--total_steps=800"], nodes.environment())
+    begun = train(["toy", *SMALL, *APART, *MARKED, *name, "--total_steps=800"], nodes.environment())
     assert begun.returncode == 0, begun.stderr[-2000:]
     run = RunDirectory(tmp_path / "run")
     before = run.metrics()[-1]

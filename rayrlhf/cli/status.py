@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -13,6 +12,7 @@ import tyro
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, show
 from rayrlhf.errors import UserError
+from rayrlhf.files import is_url
 from rayrlhf.tracking import RunDirectory
 from rayrlhf.tracking.progress import duration
 from rayrlhf.tracking.status import Status, status_of
@@ -20,13 +20,13 @@ from rayrlhf.tracking.status import Status, status_of
 
 @dataclass(frozen=True)
 class StatusOptions:
-    """What a run does now, or how it ended. Reads its folder, and disturbs nobody.
+    """What a run does now, or how it ended. Reads its folder, or what is at its URL, and disturbs nobody.
 
     Where RAY_ADDRESS names the cluster that it runs in, its processes there are listed, too.
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-    """Folders of runs; of several, a table."""
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    """Folders or URLs of runs; of several, a table."""
     follow: bool = False
     """Look again until Ctrl-C, or until none of them runs any more."""
     every: float = 5.0
@@ -42,16 +42,15 @@ def run(args: Sequence[str]) -> int:
         raise UserError("which run? Give the folder of one or more, as in: rayrlhf status runs/NAME")
     if not options.every > 0:
         raise UserError(f"--every is {options.every:g}, wanted seconds above 0")
-    folders = [RunDirectory.open(path) for path in options.runs]
     with suppress(KeyboardInterrupt):
-        while _look(folders, options) and options.follow:
+        while _look(options) and options.follow:
             time.sleep(options.every)
     return 0
 
 
-def _look(folders: Sequence[RunDirectory], options: StatusOptions) -> bool:
+def _look(options: StatusOptions) -> bool:
     """Shows how things are; whether any of the runs is running."""
-    found = [status_of(folder) for folder in folders]
+    found = [_status(run) for run in options.runs]
     processes = {one.path: _processes(one) for one in found}
     if not options.json and len(found) == 1:
         show(found[0].name, ("", ""), _rows(found[0], *processes[found[0].path]))
@@ -59,6 +58,15 @@ def _look(folders: Sequence[RunDirectory], options: StatusOptions) -> bool:
         show("", [name for name, _ in _COLUMNS], [[words(one) for _, words in _COLUMNS] for one in found])
     finish({"runs": [_plain(one, *processes[one.path]) for one in found]}, as_json=options.json)
     return any(one.state == "running" for one in found)
+
+
+def _status(run: str) -> Status:
+    if not is_url(run):
+        return status_of(RunDirectory.open(run))
+    from rayrlhf.remote import seen  # pyarrow takes a moment to load
+
+    copy, elsewhere = seen(run)
+    return status_of(RunDirectory.open(copy), elsewhere)
 
 
 def _processes(status: Status) -> tuple[list[dict[str, Any]], str | None]:

@@ -23,6 +23,12 @@ def by_age(objects: Objects) -> list[str]:
     return sorted({name.partition("/")[0] for name in objects.sizes(FOLDER) if name.startswith("step-")}, reverse=True)
 
 
+def newest_whole(objects: Objects) -> str | None:
+    """The newest checkpoint that is whole, if there is one."""
+    whole = [name.partition("/")[0] for name in objects.sizes(FOLDER) if name.endswith(f"/{MANIFEST}")]
+    return max(whole, default=None)
+
+
 def upload(objects: Objects, place: Path, may_end: Callable[[], None], tell: Callable[[int, int], None]) -> None:
     """Uploads the checkpoint in `place`, unless it is there. No reader takes it for whole before all of it is there.
 

@@ -10,12 +10,14 @@ from rayrlhf.config.load import load_config
 from rayrlhf.files import is_url
 from rayrlhf.preferences.storage import parent
 from rayrlhf.remote import checkpoints
+from rayrlhf.remote.lease import holder
 from rayrlhf.remote.objects import Objects
 from rayrlhf.remote.opening import CONFIG, require_run
+from rayrlhf.tracking.status import Elsewhere
 
 _log = logging.getLogger(__name__)
 
-SMALL = (CONFIG, "manifest.json", "metrics.jsonl", "summary.json")
+SMALL = (CONFIG, "manifest.json", "metrics.jsonl", "events.jsonl", "summary.json")
 KEEP = 2
 """Newest checkpoints of a run that stay on this machine."""
 
@@ -41,6 +43,12 @@ def local(target: Path | str, *, with_checkpoint: bool = True) -> Path:
         checkpoints.download_newest(objects, place, config, _log.warning, with_replay=False)
         checkpoint.prune(place / checkpoints.FOLDER, KEEP)
     return place
+
+
+def seen(url: str) -> tuple[Path, Elsewhere]:
+    """A copy of what the run at `url` has noted, and who trains in it. Raises `UserError` where there is none."""
+    objects = Objects(url)
+    return local(url, with_checkpoint=False), Elsewhere(url, holder(objects), checkpoints.newest_whole(objects))
 
 
 def _cache(objects: Objects) -> Path:

@@ -30,6 +30,14 @@ class TakenOver(UserError):  # noqa: N818 - reads as what it says
     """Another process has the run now: this one must not write there any more."""
 
 
+def holder(objects: Objects) -> str | None:
+    """Who trains in the run in `objects`, and was heard of lately; none where nobody does."""
+    found = _read(objects)
+    if found is None or found["released"] or time.time() - found["renewed"] >= STALE_SECONDS:
+        return None
+    return str(found["who"])
+
+
 class Lease:
     """This process's claim to the run in `objects`."""
 
@@ -44,7 +52,7 @@ class Lease:
         Where another one was heard of lately, waits until it has been silent for long enough. Raises `UserError` where
         it is not.
         """
-        found = self._read()
+        found = _read(self._objects)
         if found and not found["released"] and found["owner"] != own:
             self._wait_for_silence(found, say)
         self._write(released=False)
@@ -71,7 +79,7 @@ class Lease:
             self._write(released=True)
 
     def _require_own(self) -> None:
-        found = self._read()
+        found = _read(self._objects)
         if found and found["owner"] != self.owner:
             raise TakenOver(f"{self._objects.name} is in use by {found['who']} now")
 
@@ -84,22 +92,23 @@ class Lease:
         end = time.monotonic() + STALE_SECONDS - age
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, LOOK_SECONDS))
-            again = self._read()
+            again = _read(self._objects)
             if again is None or again["released"]:
                 return
             if again != found:
                 raise UserError(f"{name} is in use by {again['who']}: stop it first")
-
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            found = json.loads(self._objects.read(FILE) or b"null")
-        except ValueError:
-            return None
-        is_lease = isinstance(found, dict) and {"owner", "who", "renewed", "released"} <= found.keys()
-        return found if is_lease else None
 
     def _write(self, *, released: bool) -> None:
         who = f"process {os.getpid()} on {platform.node()}"
         lease = {"owner": self.owner, "who": who, "renewed": time.time(), "released": released}
         self._objects.write(FILE, json.dumps(lease).encode())
         self._renewed = time.monotonic()
+
+
+def _read(objects: Objects) -> dict[str, Any] | None:
+    try:
+        found = json.loads(objects.read(FILE) or b"null")
+    except ValueError:
+        return None
+    is_lease = isinstance(found, dict) and {"owner", "who", "renewed", "released"} <= found.keys()
+    return found if is_lease else None

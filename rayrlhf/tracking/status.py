@@ -18,6 +18,15 @@ Objects = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """What a copy of a run's folder does not show: where the run is, who trains in it, and its newest checkpoint."""
+
+    path: str
+    holder: str | None
+    checkpoint: str | None
+
+
+@dataclass(frozen=True)
 class Status:
     """A run as its folder shows it; none is what nobody has written yet.
 
@@ -54,18 +63,22 @@ class Status:
     job: str | None
 
 
-def status_of(run: RunDirectory) -> Status:
-    """Reads a run's folder. UserError where its config cannot be read; what else is damaged is left out and named."""
+def status_of(run: RunDirectory, elsewhere: Elsewhere | None = None) -> Status:
+    """Reads a run's folder, or a copy of one that is `elsewhere`.
+
+    UserError where its config cannot be read; what else is damaged is left out and named.
+    """
     config = run.config()
-    holder = run.holder()  # first: what an ending process writes is there when it lets go
+    # first: what an ending process writes is there when it lets go
+    holder = run.holder() if elsewhere is None else elsewhere.holder
     events, torn = _objects(run.events_file)
     rows, bad = _objects(run.metrics_file)
     process = _of_last_process(events)
     last = events[-1] if events else None
-    checkpoint = max(run.checkpoints.glob("step-*"), default=None)
+    checkpoint, age = _checkpoint(run, events, elsewhere)
     return Status(
         name=run.name,
-        path=str(run.path),
+        path=str(run.path) if elsewhere is None else elsewhere.path,
         state=_state(run, holder, process),
         holder=holder,
         task=config.env.task,
@@ -79,8 +92,8 @@ def status_of(run: RunDirectory) -> Status:
         true_return=_newest([*rows, *process], "true_return_mean"),
         steps_per_second=_speed(rows, "env_steps"),
         updates_per_second=_speed(rows, "updates"),
-        checkpoint=None if checkpoint is None else checkpoint.name,
-        checkpoint_age=_age(checkpoint),
+        checkpoint=checkpoint,
+        checkpoint_age=age,
         lost=dict(Counter(str(one.get("who")) for one in events if one.get("event") == "lost")),
         errors=tuple(str(one.get("error")) for one in events if one.get("event") == "failed"),
         damage=_damage({run.events_file.name: torn, run.metrics_file.name: bad}),
@@ -141,11 +154,18 @@ def _speed(rows: Objects, name: str) -> float | None:
     return float((recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0]))
 
 
-def _age(folder: Path | None) -> float | None:
+def _checkpoint(run: RunDirectory, events: Objects, elsewhere: Elsewhere | None) -> tuple[str | None, float | None]:
+    """The newest checkpoint, and seconds since it."""
+    if elsewhere is not None:
+        made = [one.get("time") for one in events if one.get("checkpoint") == elsewhere.checkpoint]
+        return elsewhere.checkpoint, _since(made[-1]) if made else None
+    newest = max(run.checkpoints.glob("step-*"), default=None)
+    if newest is None:
+        return None, None
     try:
-        return None if folder is None else max(0.0, time.time() - folder.stat().st_mtime)
+        return newest.name, max(0.0, time.time() - newest.stat().st_mtime)
     except OSError:  # pruned this moment
-        return None
+        return newest.name, None
 
 
 def _since(moment: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""`rayrlhf submit` on a real cluster: `clusters/local.sh`'s, a head and a worker on the loopback network."""
+"""`rayrlhf submit` on a real cluster: `clusters/local.sh`'s, a head and two workers on the loopback network."""
 
 import json
 import os
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from ray.job_submission import JobSubmissionClient
-from support import SMALL
+from support import APART, SMALL, assert_identical, curve, networks, of_kind
 
 import rayrlhf
+from rayrlhf.tracking import RunDirectory
 
 SCRIPT = Path(__file__).parents[2] / "clusters" / "local.sh"
 PACKAGE = Path(rayrlhf.__file__).parent
@@ -88,7 +89,7 @@ def cluster() -> Iterator[Cluster]:
     }
     made = Cluster(env, "")
     try:
-        exported = made.script("up", "1").removeprefix("export ").split()
+        exported = made.script("up", "2").removeprefix("export ").split()
         told = dict(word.split("=", 1) for word in exported)
         yield Cluster(env | told, told["RAY_API_SERVER_ADDRESS"])
     finally:
@@ -137,6 +138,25 @@ def test_a_run_that_fails(cluster: Cluster, here: Path) -> None:
     assert done.stderr.startswith("rayrlhf: job raysubmit_") and "failed with exit code 2" in done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["status"] == "FAILED" and "exit code 2" in result["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", ["toy", "metaworld"])
+def test_a_job_over_several_nodes_gives_the_curve_of_one_node(cluster: Cluster, here: Path, environment: str) -> None:
+    """Driver, learner and reward actors are on the head, a rollout actor on each worker; to the bit."""
+    words = ["train", *of_kind(environment), *APART, f"--storage_path={here}", "--resources.rollout_cpus=1.5"]
+    marks = ["--resources.rollout_on=rollout", "--resources.durable_on=durable"]
+    done = cluster.submit("--", *words, *marks, "--name=several", cwd=here)
+    assert done.returncode == 0, done.stdout + done.stderr
+    alone = {name: value for name, value in cluster.env.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-m", "rayrlhf", *words, "--name=one"]
+    one = subprocess.run(command, env=alone, cwd=here, capture_output=True, text=True, timeout=300, check=False)
+    assert one.returncode == 0, one.stderr
+    runs = [RunDirectory(here / name) for name in ("several", "one")]
+    assert curve(runs[0]) == curve(runs[1])
+    assert_identical(*(networks(run) for run in runs))
+    lines = [line for line in done.stdout.splitlines() if "rollout" in line and "on rollout" in line]
+    assert lines, "the plan is printed"
 
 
 @pytest.mark.slow
@@ -224,8 +244,8 @@ def test_a_worker_goes_and_comes(cluster: Cluster) -> None:
 
     cluster.script("kill", "1")
     for _ in range(60):
-        if alive() == 1:
+        if alive() == 2:
             break
-    assert alive() == 1
+    assert alive() == 2
     cluster.script("add", "1")
-    assert any(alive() == 2 for _ in range(60))
+    assert any(alive() == 3 for _ in range(60))

@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto import settings
@@ -192,3 +194,30 @@ def test_a_copy_for_readers_has_what_they_read_and_not_the_replay(
     with pytest.raises(UserError, match="not uploaded to the end"):
         local(at(storage, tmp_path, "run/checkpoints/step-000000000200"))
     assert local(folder.path) == folder.path
+
+
+def test_the_status_of_a_run_is_told_from_its_url(
+    storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_at(at(storage, tmp_path), tmp_path / "work")
+    run = open_run(config, None)
+    url = at(storage, tmp_path, "run")
+
+    def told() -> dict[str, Any]:
+        assert main(["status", url, "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+        assert found["path"] == url and found["name"] == "run"
+        return dict(found)
+
+    with run.mirrored(pytest.fail) as copying:
+        copying.begin()
+        cut(run.folder, 200, "abc")
+        copying.publish()
+        copying.await_upload()
+        running = told()
+        assert running["state"] == "running" and f"process {os.getpid()} on " in running["holder"]
+        assert running["checkpoint"] == "step-000000000200"
+    assert told()["state"] != "running"
+    storage.delete(f"{tmp_path.name}/run/checkpoints/step-000000000200/manifest.json")
+    assert told()["checkpoint"] is None
+    assert "nowhere" in refused(["status", at(storage, tmp_path, "nowhere")], capsys)
