@@ -71,6 +71,7 @@ class Rollouts:
     at_start: dict[int, bool] = field(default_factory=dict)
     _to_begin: set[int] = field(default_factory=set)
     _losses: int = 0
+    _gone: set[int] = field(default_factory=set)
     _in_flight: dict[int, int] = field(default_factory=dict)
     _watched: dict[int, float] = field(default_factory=dict)
     _fragments: dict[int, Ref] = field(default_factory=dict)
@@ -171,7 +172,13 @@ class Rollouts:
                 book.pop(runner, None)
 
     def note_loss(self, runner: int) -> None:
-        """Counts a rollout actor that died while it was asked for something; UserError where it happens every time."""
+        """Counts a rollout actor that died while it was asked for something; UserError where it happens every time.
+
+        Once a death, however much was asked of it.
+        """
+        if runner in self._gone:
+            return
+        self._gone.add(runner)
         self._losses += 1
         _log.info("rollout-%d died; Ray starts it again", runner, extra=event("lost", who=f"rollout-{runner}"))
         if self._losses > LOSSES_IN_A_ROW * self.group.num_remote_env_runners():
@@ -213,6 +220,7 @@ class Rollouts:
         manager._restored_actors.clear()
         for runner in restored:
             self._pings.pop(runner, None)
+        self._gone -= set(restored)
         self.forget(restored)
         return restored
 
