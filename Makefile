@@ -21,7 +21,7 @@ demo: $(ENV)/.ready
 
 test: $(ENV)/.ready
 	.ci/packages postgresql
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --durations=25 $(ARGS)
 
 test-slow: $(ENV)/.ready
 	.ci/packages postgresql

@@ -94,6 +94,12 @@ class Memory(threading.Thread):
                 now = time.monotonic()
                 self.samples[key].append((now - born.setdefault(key, now), megabytes))
 
+    def series(self, role: str) -> list[list[float]]:
+        """Minutes and megabytes of each process of a role, about once a minute."""
+        every = max(1, round(60 / SAMPLE_SECONDS))
+        found = [samples[::every] for (of, _), samples in self.samples.items() if of == role]
+        return [[round(seconds / 60, 1), round(megabytes)] for samples in found for seconds, megabytes in samples]
+
     def table(self) -> dict[str, list[tuple[float, float, float]]]:
         """By role, of each process that lived for long: minutes, megabytes once it was warm, and at its end."""
         found: dict[str, list[tuple[float, float, float]]] = {}
@@ -117,7 +123,7 @@ def run(**given: Any) -> dict[str, Any]:
         with with_people(folder, words, random.Random(options.seed)) as (place, annotator):
             memory = Memory(place)
             memory.start()
-            killed = _kill(place, options)
+            killed = _kill(place, annotator, options)
             settle(place)
             memory.enough.set()
             memory.join()
@@ -141,11 +147,12 @@ def run(**given: Any) -> dict[str, Any]:
         ]
     rows += [_memory_row(role, lives) for role, lives in sorted(memory.table().items())]
     report.notes = {"killed": dict(killed), "resumes": len(run_.resumes()), "memory": memory.table()}
+    report.notes["megabytes_by_minute"] = {role: memory.series(role) for role in (DRIVER, "queue")}
     report.notes |= {"answers_lost": lost, "evaluation": evaluated, "left": left, "orphans": len(orphans)}
     return report.as_dict() | {"table": {"columns": ("", ""), "rows": rows}}
 
 
-def _kill(place: Place, options: ChaosBench) -> Counter[str]:
+def _kill(place: Place, annotator: Annotator, options: ChaosBench) -> Counter[str]:
     """One after the other; where the one whose turn it is is not there, another one's is."""
     killed: Counter[str] = Counter()
     end = time.monotonic() + 60 * options.minutes
@@ -153,6 +160,8 @@ def _kill(place: Place, options: ChaosBench) -> Counter[str]:
     while due < end:
         time.sleep(max(0.0, due - time.monotonic()))
         place.run.require_alive()
+        if not annotator.is_alive():
+            raise UserError("nobody answers any more: see what was printed above")
         role = place.rng.choice(list(LOSING))
         try:
             LOSING[role](place)

@@ -32,13 +32,15 @@ class Truth:
         return "equal" if gap == 0 else "right" if gap > 0 else "left"
 
     def _read(self) -> None:
+        with sqlite3.connect(f"file:{self._run.queue_file}?mode=ro", uri=True) as store:
+            asked = store.execute("SELECT id, left_clip, right_clip FROM queries WHERE ready").fetchall()
+        # after the store: a question is logged before it is put
         returns: dict[str, tuple[float, float]] = {}
         for queries, _ in PreferenceDataset(self._run.preferences).read():
             sums = queries.left.reward.sum(1).tolist(), queries.right.reward.sum(1).tolist()
             returns |= dict(zip(queries.ids, zip(*sums, strict=True), strict=True))
-        with sqlite3.connect(f"file:{self._run.queue_file}?mode=ro", uri=True) as store:
-            for key, *clips in store.execute("SELECT id, left_clip, right_clip FROM queries WHERE ready"):
-                self._of |= dict(zip(clips, returns[key], strict=True))
+        for key, *clips in asked:
+            self._of |= dict(zip(clips, returns[key], strict=True))
 
 
 class Annotator(threading.Thread):
