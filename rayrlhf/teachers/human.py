@@ -41,7 +41,11 @@ class HumanTeacher:
         Those whose answer is `known` test people, and nothing is handed out.
         """
         self._raise_refusal()
+        oldest = queries.session - self._run.options.keep_sessions + 1
         with self._in_use:
+            self._open = {
+                key: one for key, one in self._open.items() if one.session >= oldest
+            }  # nobody is shown others
             for position, key in enumerate(queries.ids):
                 gold = (known or {}).get(key)
                 self._open[key] = self._unasked[key] = Question(key, queries.session, position, gold=gold, ready=False)
