@@ -28,7 +28,7 @@ class ClusterBench(Options):
 
     rounds: Count = 7
     preset: str = "quickstart"
-    overrides: tuple[str, ...] = ("total_steps=8000",)
+    overrides: tuple[str, ...] = ("total_steps=8000", "queries.budget=20")
 
 
 def run(**given: Any) -> dict[str, Any]:
