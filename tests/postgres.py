@@ -6,9 +6,10 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -41,6 +42,16 @@ class Postgres:
 
     def stop(self, mode: str = "immediate") -> None:
         self._run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
+
+    def kill(self) -> None:
+        """SIGKILL to the server and all of its processes."""
+        parent = psutil.Process(int((self.data / "postmaster.pid").read_text().splitlines()[0]))
+        parent.suspend()  # it would end its processes in an orderly way, or start new ones
+        family = [parent, *parent.children(recursive=True)]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=30)
 
     def new_database(self) -> str:
         """The URL of an empty database."""

@@ -103,7 +103,7 @@ def test_postgresql_killed_in_the_middle_of_answers(postgres: Postgres, tmp_path
         before = acknowledged.stat().st_size if acknowledged.exists() else 0
         while process.poll() is None and (not acknowledged.exists() or acknowledged.stat().st_size == before):
             time.sleep(0.01)
-        postgres.stop("immediate")
+        postgres.kill()
         with pytest.raises(UnavailableError, match="postgresql"):
             store.lease("run", "anna")
         postgres.start()
