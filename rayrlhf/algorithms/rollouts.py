@@ -211,7 +211,8 @@ class Rollouts:
             if ray.wait([ping.answer], timeout=0)[0]:
                 if self._answers(ping):
                     manager.set_actor_state(runner, healthy=True)
-                elif now > ping.asked + PING_SECONDS:
+                    continue  # however late this is seen
+                if now > ping.asked + PING_SECONDS:
                     ping.answer, ping.asked = actor.ping.remote(), now
             if now > ping.overdue:
                 self._end(runner)

@@ -48,7 +48,8 @@ def local(target: Path | str, *, with_checkpoint: bool = True) -> Path:
 def seen(url: str) -> tuple[Path, Elsewhere]:
     """A copy of what the run at `url` has noted, and who trains in it. Raises `UserError` where there is none."""
     objects = Objects(url)
-    return local(url, with_checkpoint=False), Elsewhere(url, holder(objects), checkpoints.newest_whole(objects))
+    who = holder(objects)  # first: what an ending process writes is there when it lets go
+    return local(url, with_checkpoint=False), Elsewhere(url, who, checkpoints.newest_whole(objects))
 
 
 def _cache(objects: Objects) -> Path:
