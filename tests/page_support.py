@@ -75,7 +75,7 @@ def ask(
     asked = {f"{run}/{session}/{i:03d}": pair for i, pair in enumerate(pairs)}
     client.enqueue(run, [Question(name, session, i, ready=False) for i, name in enumerate(asked)])
     for name, pair in asked.items():
-        client.clips_made(name, *pair)
+        client.clips_made(run, name, *pair)
     return asked
 
 

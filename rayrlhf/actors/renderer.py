@@ -21,13 +21,13 @@ from rayrlhf.algorithms.files import Arrays, read_arrays, write_arrays
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.config import RunConfig
 from rayrlhf.envs.clips import Stage
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.logs import event
 from rayrlhf.placement import placement_of
 from rayrlhf.preferences.client import QueueAddress, QueueClient, is_loopback
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.preferences.segments import Queries
-from rayrlhf.preferences.store import UnavailableError
+from rayrlhf.preferences.store import RefusedError
 
 _log = logging.getLogger(__name__)
 
@@ -38,28 +38,41 @@ AT_ONCE = 4
 REST_SECONDS = 2.0
 """Pause after a clip that could not be made or stored."""
 TRIES = 5
-"""Of a clip that cannot be made, while others can; then its question is not shown."""
+"""Of a clip that cannot be drawn; then its question is withdrawn."""
 PATIENCE = 20.0
 """Seconds that an upload is tried for before the next try waits."""
 Scene = tuple[int, Floats]
 """An episode's id and moments of it `[T, M]`."""
 
 
-class Renderer:
-    """Draws both clips of a question and hands them to the queue."""
+class NotDrawnError(Exception):
+    """A question's clips cannot be drawn."""
 
-    def __init__(self, run: RunConfig, queue: QueueAddress) -> None:
+
+class Renderer:
+    """Draws both clips of a question of the run `name`'s and hands them to the queue."""
+
+    def __init__(self, run: RunConfig, name: str, queue: QueueAddress) -> None:
         os.nice(NICENESS)
+        self._name = name
         self._stage = Stage(run.env, seed=run.seed)
         self._client = QueueClient(queue.url, queue.token, patience=PATIENCE)
 
     def show(self, question: str, left: Scene, right: Scene) -> str:
         """Makes the clips and says that the question can be shown; its id. May be called again."""
-        names = [
-            self._client.store_clip(self._stage.clip(environment_of(episode), number_of(episode), moments))
-            for episode, moments in (left, right)
-        ]
-        self._client.clips_made(question, *names)
+        try:
+            clips = [
+                self._stage.clip(environment_of(episode), number_of(episode), moments)
+                for episode, moments in (left, right)
+            ]
+        except Exception as error:  # whatever the simulator or the encoder raises
+            raise NotDrawnError(f"{question} cannot be drawn: {in_one_line(error)}") from error
+        self._client.clips_made(self._name, question, *[self._client.store_clip(clip) for clip in clips])
+        return question
+
+    def withdraw(self, question: str) -> str:
+        """Says that the question cannot be shown; its id. May be called again."""
+        self._client.withdraw(self._name, question)
         return question
 
 
@@ -102,6 +115,8 @@ class Studio:
         with self._lock:
             known = {*self._wanted, *self._on_their_way.values()}
             self._wanted = [key for key in questions if key in self._scenes and key not in known] + self._wanted
+            for key in questions:
+                self._tries.pop(key, None)
 
     def tend(self) -> None:
         """Takes note of what is done and sends off what comes next; returns at once, and is to be called often."""
@@ -113,7 +128,11 @@ class Studio:
                 return
             while self._wanted and len(self._on_their_way) < AT_ONCE:
                 question = self._wanted.pop(0)
-                self._on_their_way[self._renderer("show", question, *self._scenes[question])] = question
+                if self._tries.get(question, 0) < TRIES:
+                    reference = self._renderer("show", question, *self._scenes[question])
+                else:
+                    reference = self._renderer("withdraw", question)
+                self._on_their_way[reference] = question
 
     def _take(self, reference: Ref, question: str) -> None:
         try:
@@ -124,17 +143,18 @@ class Studio:
             _log.info("the renderer died; another one goes on", extra=event("lost", who="renderer", error=str(error)))
             self._rest(error)
             self._renderer = self._start()
-        except UnavailableError as error:
+        except (NotDrawnError, RefusedError) as error:  # none that the queue does not know is waited for
+            self._tries[question] = self._tries.get(question, 0) + 1
             self._wanted.append(question)
             self._rest(error)
         except (UserError, RayError) as error:
+            self._wanted.append(question)
             self._rest(error)
-            self._tries[question] = self._tries.get(question, 0) + 1
-            if self._tries[question] < TRIES:
-                self._wanted.append(question)
         else:
             self._complained = False
             self._scenes.pop(question, None)
+            if self._tries.pop(question, 0) == TRIES:
+                _log.warning("%s was not asked: its clips could not be made", question)
 
     def _rest(self, error: Exception) -> None:
         if not self._complained:
@@ -156,7 +176,7 @@ class Studio:
 def _start_renderer(run: RunConfig, name: str, queue: QueueAddress) -> RoleHandle:
     """On this node where only this machine reaches the queue."""
     node = ray.get_runtime_context().get_node_id() if is_loopback(queue.host) else None
-    roles = {"renderer": partial(Renderer, run, queue)}
+    roles = {"renderer": partial(Renderer, run, name, queue)}
     marks, cpus = placement_of(run).marks_of("renderer"), run.resources.renderer_cpus
     hosts = start_host(roles, kind=RendererHost, name=f"{name}/renderer", cpus=cpus, marks=marks, node=node)
     return hosts["renderer"]

@@ -34,7 +34,8 @@ class LabelOptions:
     run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Folder of a run that asked people and does not train now: it learns from the answers when it is resumed."""
     pairs: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Clips to compare: a folder with NAME_left.mp4 beside NAME_right.mp4, or a .csv, .json or .jsonl file of paths."""
+    """Clips to compare: a folder with NAME_left.mp4 beside NAME_right.mp4, or a .csv, .json, .jsonl or .parquet
+    file of paths."""
     to: Path | None = None
     """With --pairs: where the answers go, as JSON lines; by default labels.jsonl in the storage."""
     storage_path: Path = Path("labels")
@@ -139,7 +140,8 @@ def _label_pairs(place: "Place", options: LabelOptions, pairs: list[Pair]) -> No
 def _label_run(place: "Place", options: LabelOptions, run: str | None, names: tuple[str, ...]) -> None:
     """Until Ctrl-C."""
     from rayrlhf.preferences.client import TOKEN_VARIABLE
-    from rayrlhf.serving.labelling import TRAINER, labelling
+    from rayrlhf.serving.labelling import labelling
+    from rayrlhf.serving.links import TRAINER
 
     with labelling(place, names, options.host, options.port) as queue:
         _tell(queue, run)

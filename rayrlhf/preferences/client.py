@@ -25,6 +25,7 @@ from rayrlhf.preferences.wire import (
     MOST_CURVES,
     REFUSAL_STATUS,
     Account,
+    Agreement,
     Asked,
     Body,
     ClipsMade,
@@ -39,6 +40,7 @@ from rayrlhf.preferences.wire import (
     Stored,
     Token,
     Wanted,
+    Withdrawn,
 )
 
 Result = TypeVar("Result")
@@ -120,9 +122,14 @@ class QueueClient:
         self._send("PUT", f"/v1/clips/{name}", content, {}, kind="video/mp4")
         return name
 
-    def clips_made(self, query_id: str, left: str, right: str) -> None:
+    def clips_made(self, run: str, query_id: str, left: str, right: str) -> None:
         """The question's clips are there: it can be shown."""
-        self._call("POST", "/v1/clips", _json(ClipsMade(query_id=query_id, left_clip=left, right_clip=right)))
+        made = ClipsMade(query_id=query_id, left_clip=left, right_clip=right)
+        self._call("POST", f"/v1/runs/{_part(run)}/clips", _json(made))
+
+    def withdraw(self, run: str, query_id: str) -> None:
+        """A question's clips cannot be made: it is decided as one that nobody could tell."""
+        self._call("POST", f"/v1/runs/{_part(run)}/withdrawals", _json(Withdrawn(query_id=query_id)))
 
     def keep_curves(self, run: str, curves: Sequence[Curves]) -> None:
         """The learned reward along segments of the run's, for whoever looks."""
@@ -172,8 +179,7 @@ class QueueClient:
 
     def agreement(self, run: str) -> float | None:
         """Krippendorff's alpha of the votes."""
-        found = self._call("GET", f"/v1/runs/{_part(run)}/agreement", None, dict[str, float | None])
-        return found["krippendorff_alpha"]
+        return self._call("GET", f"/v1/runs/{_part(run)}/agreement", None, Agreement).krippendorff_alpha
 
     def answered(self, run: str) -> Iterator[Answered]:
         """All answered questions with their votes, by id."""

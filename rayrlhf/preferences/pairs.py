@@ -1,12 +1,16 @@
 """Pairs of clips that somebody else made: a folder, or a file that lists them."""
 
 import csv
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.preferences.answers import Choice
@@ -15,6 +19,7 @@ CLIPS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif")
 _SIDE = re.compile(r"(?P<name>.*?)[ _.-]?(?P<side>left|right)", re.IGNORECASE)
 _COLUMNS = ("left", "right", "id", "gold")
 _ID_LENGTH = 100
+_WANTED = "wanted a folder of clips, or a .csv, .json, .jsonl or .parquet file"
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,8 @@ def read_pairs(where: Path) -> list[Pair]:
     """The pairs of a folder or a file, in order.
 
     - a folder: `NAME_left.mp4` beside `NAME_right.mp4`, or a folder `NAME` with `left.mp4` and `right.mp4`
-    - `FILE.csv` with a header, `FILE.jsonl` or a list in `FILE.json`: `left` and `right` are paths, relative to the
-      file; `id` and `gold` (`left`, `right`, `equal`) may be there
+    - `FILE.csv` with a header, `FILE.jsonl`, `FILE.parquet` or a list in `FILE.json`: `left` and `right` are paths,
+      relative to the file; `id` and `gold` (`left`, `right`, `equal`) may be there
 
     Raises:
         UserError: anything of it is malformed or a clip is missing; it names the line and says what was wanted.
@@ -42,7 +47,7 @@ def read_pairs(where: Path) -> list[Pair]:
     elif where.is_file():
         pairs = [_pair(row, place, where.parent) for place, row in _rows(where)]
     else:
-        raise UserError(f"there is no {str(where)!r}: wanted a folder of clips, or a .csv, .json or .jsonl file")
+        raise UserError(f"there is no {str(where)!r}: {_WANTED}")
     if not pairs:
         raise UserError(f"{where} holds no pairs: wanted NAME_left.mp4 beside NAME_right.mp4, or a list of such")
     seen: set[str] = set()
@@ -72,28 +77,46 @@ def _in_folder(folder: Path) -> list[Pair]:
 
 def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each row of a file and where it stands."""
+    if file.suffix == ".parquet":
+        yield from ((f"{file}, row {number}", row) for number, row in enumerate(_parquet(file), start=1))
+        return
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file}: {in_one_line(error)}") from error
     if file.suffix == ".csv":
-        found: list[Any] = list(csv.DictReader(text.splitlines(), restkey="", skipinitialspace=True))
-        numbers = range(2, len(found) + 2)
-    elif file.suffix == ".jsonl":
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-        found, numbers = [_json(line, f"{file}, line {number}") for number, line in lines], [n for n, _ in lines]  # type: ignore[assignment]
+        rows = csv.DictReader(io.StringIO(text, newline=""), restkey="", skipinitialspace=True)
+        try:
+            found: Iterable[tuple[str, Any]] = [(f"line {rows.line_num}", row) for row in rows]  # the one where it ends
+        except csv.Error as error:
+            raise UserError(f"{file}, after line {rows.line_num}: {error}") from error
+    elif file.suffix == ".jsonl":  # a string may hold what else ends lines (RFC 8259, section 7)
+        lines = ((f"line {number}", line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+        found = ((place, _json(line, f"{file}, {place}")) for place, line in lines)
     elif file.suffix == ".json":
-        found = _json(text, str(file))
-        if not isinstance(found, list):
+        listed = _json(text, str(file))
+        if not isinstance(listed, list):
             raise UserError(f"{file}: wanted a list of objects with left and right")
-        numbers = range(1, len(found) + 1)
+        found = ((f"entry {number}", row) for number, row in enumerate(listed, start=1))
     else:
-        raise UserError(f"{file}: wanted a folder of clips, or a .csv, .json or .jsonl file")
-    for number, row in zip(numbers, found, strict=True):
-        place = f"{file}, {'entry' if file.suffix == '.json' else 'line'} {number}"
+        raise UserError(f"{file}: {_WANTED}")
+    for place, row in found:
         if not isinstance(row, dict):
-            raise UserError(f"{place}: wanted an object with left and right")
-        yield place, row
+            raise UserError(f"{file}, {place}: wanted an object with left and right")
+        yield f"{file}, {place}", row
+
+
+def _parquet(file: Path) -> list[dict[str, Any]]:
+    try:
+        with pq.ParquetFile(file) as parquet:
+            if "query_id" in parquet.schema_arrow.names:
+                raise UserError(
+                    f"{file} holds segments, and no clips of them: `rayrlhf label --run` shows those of a run that "
+                    "recorded what it takes to draw them; else list clips of your own"
+                )
+            return list(parquet.read().to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"cannot read {file}: {in_one_line(error)}") from error
 
 
 def _json(text: str, place: str) -> Any:

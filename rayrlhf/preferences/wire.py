@@ -43,6 +43,12 @@ class ClipsMade(Body):
     right_clip: Clip
 
 
+class Withdrawn(Body):
+    """A question that cannot be shown."""
+
+    query_id: Name
+
+
 class Drawn(Body):
     """The learned reward along segments."""
 
@@ -114,6 +120,13 @@ class Account:
     name: str
     role: Role
     usable: bool
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far people agree; none where nobody answered what others did."""
+
+    krippendorff_alpha: float | None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.preferences.storage import locate, whole_file
 from rayrlhf.preferences.store.records import CLIP_PATTERN, clip_name
+from rayrlhf.serving.refusals import log
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _CHUNK = 256 * 1024
@@ -54,7 +55,8 @@ class Clips:
         try:
             self.keep(content)
         except UserError as error:
-            raise HTTPException(503, in_one_line(error), {"Retry-After": "5"}) from error
+            log.error("%s", error)
+            raise HTTPException(503, "the clips cannot be stored; try again", {"Retry-After": "5"}) from error
 
     def keep(self, content: bytes) -> str:
         """Keeps an MP4 file; its name. Raises `UserError` where the folder cannot be written."""

@@ -12,7 +12,6 @@ from fastapi import Body, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from sqlalchemy import select
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from rayrlhf import __version__
@@ -32,11 +31,12 @@ from rayrlhf.preferences.store import (
     Run,
     RunInfo,
 )
-from rayrlhf.preferences.store.records import NO_NUL, Role, RunName, unknown_run
+from rayrlhf.preferences.store.records import NO_NUL, Role, RunName
 from rayrlhf.preferences.store.reports import PAGE
 from rayrlhf.preferences.store.voting import Status
 from rayrlhf.preferences.wire import (
     Account,
+    Agreement,
     Asked,
     ClipsMade,
     Doing,
@@ -49,6 +49,7 @@ from rayrlhf.preferences.wire import (
     Stored,
     Token,
     Wanted,
+    Withdrawn,
 )
 from rayrlhf.serving.clips import Clips
 from rayrlhf.serving.counting import QueueMeters
@@ -56,7 +57,7 @@ from rayrlhf.serving.guard import FREE, Bounds, Gate, Rates
 from rayrlhf.serving.page import add_page, is_page
 from rayrlhf.serving.refusals import add_refusals, problems
 from rayrlhf.serving.settings import QueueSettings
-from rayrlhf.serving.streams import answered_lines, news
+from rayrlhf.serving.streams import Board, answered_lines, news
 
 _STREAMS = 4
 """Streams of events that one account may have open on a replica."""
@@ -84,7 +85,7 @@ def build_app(settings: QueueSettings) -> FastAPI:
     # the last one is the outermost
     rates = Rates(settings.requests_per_second, settings.burst)
     app.add_middleware(Gate, who=queue.accounts.who, rates=rates, free=lambda path: is_page(path) or path in FREE)
-    app.add_middleware(Bounds, at_once=settings.at_once, body_bytes=settings.body_bytes, uncounted="/events")
+    app.add_middleware(Bounds, at_once=settings.at_once, body_bytes=settings.body_bytes)
     add_refusals(app)
     for add in (_add_asking, _add_answering, _add_looking, _add_accounts, _add_health):
         add(app, queue)
@@ -149,10 +150,15 @@ def _add_asking(app: FastAPI, queue: Queue) -> None:
         """The learned reward along segments, for whoever looks at them."""
         store.keep_curves(run, drawn.curves)
 
-    @app.post("/v1/clips", status_code=204, responses=problems(404))
-    def clips_made(made: ClipsMade, caller: Trainer) -> None:
+    @app.post("/v1/runs/{run}/clips", status_code=204, responses=problems(404))
+    def clips_made(run: InPath, made: ClipsMade, caller: Trainer) -> None:
         """A question's clips are there: it can be shown."""
-        store.clips_made(made.query_id, made.left_clip, made.right_clip)
+        store.clips_made(run, made.query_id, made.left_clip, made.right_clip)
+
+    @app.post("/v1/runs/{run}/withdrawals", status_code=204)
+    def withdraw(run: InPath, withdrawn: Withdrawn, caller: Trainer) -> None:
+        """A question's clips cannot be made: it is decided as one that nobody could tell."""
+        store.withdraw(run, withdrawn.query_id)
 
     @app.post("/v1/runs/{run}/decisions", responses=problems(404))
     def decisions(run: InPath, received: Received, caller: Trainer) -> list[Decision]:
@@ -223,9 +229,9 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         return [Person(one.name, one.answers, one.skips, one.seconds) for one in own]
 
     @app.get("/v1/runs/{run}/agreement")
-    def agreement(run: InPath, caller: Trainer) -> dict[str, float | None]:
+    def agreement(run: InPath, caller: Trainer) -> Agreement:
         """Krippendorff's alpha of the votes."""
-        return {"krippendorff_alpha": reports.agreement(run)}
+        return Agreement(reports.agreement(run))
 
     @app.get("/v1/runs/{run}/answered")
     def answered(
@@ -259,19 +265,19 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
         return queue.clips.response(clip, request.headers.get("range"))
 
     streams: Counter[str] = Counter()
+    board = Board(reports)
 
     @app.get("/v1/runs/{run}/events", response_class=StreamingResponse, responses=problems(404))
     async def events(run: InPath, caller: Anyone) -> StreamingResponse:
         """Server-sent events for some minutes: `news` when what can be answered changes or training says something."""
-        if not await run_in_threadpool(reports.runs, caller.name, only=run):
-            raise unknown_run(run)
+        await board.look(run)  # 404 where there is none
         if streams[caller.name] >= _STREAMS:
             raise HTTPException(429, f"{_STREAMS} streams of events are open already", {"Retry-After": "5"})
 
         async def counted() -> AsyncIterator[str]:
             streams[caller.name] += 1
             try:
-                async for line in news(reports, run, caller.name):
+                async for line in news(board, run, caller.name):
                     yield line
             finally:
                 streams[caller.name] -= 1
@@ -313,11 +319,11 @@ def _add_health(app: FastAPI, queue: Queue) -> None:
         return Health("ok", __version__)
 
     @app.get("/v1/ready", responses=problems(503))
-    def ready() -> dict[str, str]:
+    def ready() -> Health:
         """That the store answers, too; 503 where it does not."""
         with queue.database.reading() as connection:
             connection.execute(select(1))
-        return {"status": "ready"}
+        return Health("ready", __version__)
 
     @app.get("/v1/openapi.json")
     def openapi(caller: Anyone) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class HumanTeacher:
         votes = decision.votes
         if decision.status == "label" and self._run.options.labels == "soft":
             return [Answer(decision.query_id, one.choice, one.annotator, one.seconds, one.replays) for one in votes]
-        names = ", ".join(sorted({vote.annotator for vote in votes}))
+        names = ", ".join(sorted({vote.annotator for vote in votes})) or "nobody"  # a question that could not be shown
         seconds, replays = sum(vote.seconds for vote in votes), sum(vote.replays for vote in votes)
         choice = decision.choice if decision.choice is not None else "skip"  # what people disagree about makes no label
         return [Answer(decision.query_id, choice, names, seconds, replays)]

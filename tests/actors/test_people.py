@@ -18,7 +18,7 @@ from support import Make, advance, changed
 from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.actors.renderer import Studio
 from rayrlhf.algorithms.collector import environment_of, number_of
-from rayrlhf.algorithms.files import read_arrays
+from rayrlhf.algorithms.files import Arrays, read_arrays
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.envs.clips import Stage
@@ -26,6 +26,7 @@ from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import labels_from
 from rayrlhf.preferences.client import QueueAddress, QueueClient
 from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.preferences.segments import Queries
 from rayrlhf.preferences.store import Database, Reports
 from rayrlhf.preferences.store.records import clip_name
 from rayrlhf.preferences.store.tables import queries
@@ -175,6 +176,30 @@ def test_clips_are_made_after_all(small_run: RunConfig, make: Make, server: Serv
     second.load_checkpoint(str(tmp_path / "cut"))
     reports = Reports(Database(server.settings.database))
     trained_until(second, lambda: reports.progress("run").open > 4 and not reports.progress("run").unready)
+
+
+def test_what_cannot_be_drawn_is_decided_without_anybody(
+    small_run: RunConfig, make: Make, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a question that nobody can see."""
+    monkeypatch.setattr("rayrlhf.actors.renderer.REST_SECONDS", 0.1)
+    algorithm = make(asking(small_run), feedback=loop_of(server))
+    people = algorithm.feedback._people
+    keep = people.keep
+
+    def damage(asked: Queries, moments: Arrays) -> None:
+        broken = f"{asked.ids[0]}/left"
+        keep(asked, {**moments, broken: moments[broken][:0]})
+
+    people.keep = damage
+    advance(algorithm, 320)
+    log = PreferenceDataset(tmp_path / "run" / "preferences")
+    trained_until(algorithm, lambda: any(said for _, said in log.read()))
+    first = {queries.ids[0] for queries, _ in log.read()}
+    for answer in (answer for _, said in log.read() for answer in said):
+        assert answer.query_id in first and (answer.choice, answer.annotator) == ("skip", "nobody")
+    with server.client() as person:
+        assert len(shown(person, 3)) == 3
 
 
 def test_what_was_not_recorded_is_not_asked(small_run: RunConfig, make: Make, server: Server, tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.pairs import Pair, read_pairs
+from rayrlhf.preferences.table import SCHEMA
 
 
 @pytest.fixture
@@ -28,22 +31,32 @@ def test_a_folder_of_clips(clips: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "jsonl"])
+@pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "parquet"])
 def test_a_file_that_lists_them(clips: Path, kind: str) -> None:
     rows = [
         {"id": "one", "left": "a_left.mp4", "right": "deep/c/left.mp4", "gold": "left"},
         {"id": "", "left": str(clips / "a_right.mp4"), "right": "b-right.MP4", "gold": ""},
     ]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), clips / "list.parquet")
     text = {
+        "parquet": "",
         "csv": "\ufeffid,left,right,gold\n" + "".join(",".join(row.values()) + "\n" for row in rows),
         "json": json.dumps(rows),
         "jsonl": "\n\n".join(map(json.dumps, rows)),
     }[kind]
-    (clips / f"list.{kind}").write_text(text)
+    if text:
+        (clips / f"list.{kind}").write_text(text)
     assert read_pairs(clips / f"list.{kind}") == [
         Pair("one", clips / "a_left.mp4", clips / "deep/c/left.mp4", "left"),
         Pair("a_right b-right", clips / "a_right.mp4", clips / "b-right.MP4"),
     ]
+
+
+def test_a_dataset_of_segments_is_no_list_of_clips(clips: Path) -> None:
+    pq.write_table(SCHEMA.empty_table(), clips / "data.parquet")
+    with pytest.raises(UserError, match="holds segments, and no clips of them"):
+        read_pairs(clips / "data.parquet")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +71,10 @@ def test_a_file_that_lists_them(clips: Path, kind: str) -> None:
         ("x.csv", "left,right,who\na_left.mp4,a_right.mp4,me", "line 2: unknown column 'who'"),
         ("x.csv", "left,right\na_left.mp4,a_right.mp4\na_left.mp4,a_right.mp4", "two pairs are called"),
         ("x.csv", "left,right\na_left.mp4,a_right.mp4,more", "line 2: unknown column ''"),
+        ("x.csv", 'left,right,id\na_left.mp4,a_right.mp4,"two\nlines"', "line 3: 'two"),
+        ("x.csv", f"left,right\na_left.mp4,{'x' * 200_000}", "after line 1: field larger"),
         ("x.csv", "", "holds no pairs"),
+        ("x.parquet", "PAR1", "cannot read"),
         ("x.txt", "", "wanted a folder of clips, or a .csv"),
         ("x.csv", b"\xff\xfe\x00", "cannot read"),
         ("d_left.mp4", "clip", "d_left.mp4 has no right clip beside it"),

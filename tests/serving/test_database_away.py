@@ -41,7 +41,7 @@ def test_postgresql_is_away_behind_a_living_server(
     def make_clips(ids: list[str]) -> None:
         for key in ids:
             clips_made.append(key)
-            trainer.clips_made(key, CLIP, CLIP)
+            trainer.clips_made("run", key, CLIP, CLIP)
 
     teacher = HumanTeacher(
         trainer, Run("run", "point", "go there", options=QueueOptions(settle_seconds=0.0)), make_clips

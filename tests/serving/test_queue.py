@@ -236,6 +236,9 @@ def test_more_at_once_than_it_can_work_on_come_again(make_server: Callable[..., 
         time.sleep(0.5)
         busy = httpx.get(f"{server.url}/v1/runs", headers=headers)
         assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+        for path in ("/v1/runs/none/events", "/events"):
+            assert httpx.get(f"{server.url}{path}", headers=headers).status_code == 503
+        assert httpx.get(f"{server.url}/v1/health").status_code == 200, "it lives"
         assert [one.result().status_code for one in sent] == [404, 404]
     with ThreadPoolExecutor(16) as people, server.client(patience=60) as client:
         assert all(run == [] for run in people.map(lambda _: client.runs(), range(100)))
@@ -306,6 +309,17 @@ def test_news_come_by_themselves(server) -> None:
             next(news)
 
 
+def test_everybody_is_told_their_own_number(server) -> None:
+    """Streams share what is read of the store."""
+    with server.client("trainer") as trainer, server.client() as one, server.client("admin") as other:
+        fill(trainer, 3)
+        streams = [client.events("run") for client in (one, other, one)]
+        assert [next(stream)["mine"] for stream in streams] == [0, 0, 0]
+        one.answer(one.lease("run")[0].lease, "equal")
+        told = [next(stream) for stream in streams]
+        assert [(news["answers"], news["mine"]) for news in told] == [(1, 1), (1, 0), (1, 1)]
+
+
 def test_news_end_with_the_stream(server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_LOOKS", 1)
     with server.client("trainer") as trainer:
@@ -322,6 +336,15 @@ def test_streams_of_events_are_few(server) -> None:
         lines = [stream.iter_lines() for stream in found]
         assert [next(each) for each in lines] == ["event: news"] * 4
         assert httpx.get(url, headers=headers, timeout=5).status_code == 429
+
+
+def test_a_stream_of_events_takes_nobodys_place(make_server: Callable[..., object]) -> None:
+    server = make_server(at_once=2)
+    with server.client("trainer") as trainer, server.client("annotator") as annotator:
+        fill(trainer, 1)
+        streams_of_three = [client.events("run") for client in (annotator, annotator, trainer)]
+        assert [next(stream)["open"] for stream in streams_of_three] == [1, 1, 1]
+        assert annotator.progress("run").open == 1
 
 
 def test_the_export_is_everything_answered(server) -> None:
@@ -364,7 +387,7 @@ def test_a_clip_is_stored_under_the_hash_of_its_content(server, tmp_path: Path) 
 
 def test_a_folder_that_cannot_be_written_is_for_later(make_server: Callable[..., object]) -> None:
     server = make_server(clips="/proc/none")
-    with server.client("trainer", patience=0.1) as trainer, pytest.raises(UnavailableError, match="cannot write"):
+    with server.client("trainer", patience=0.1) as trainer, pytest.raises(UnavailableError, match="cannot be stored"):
         trainer.store_clip(b"\0\0\0\x18ftypisom")
 
 
@@ -385,8 +408,12 @@ def test_which_clips_are_wanted_is_said_until_they_are_there(server) -> None:
     with server.client("trainer") as trainer:
         fill(trainer, 0)
         assert trainer.enqueue("run", questions) == ["q0", "q1"]
-        trainer.clips_made("q0", CLIP, CLIP)
+        trainer.clips_made("run", "q0", CLIP, CLIP)
         assert trainer.enqueue("run", questions) == ["q1"]
+        trainer.withdraw("run", "q1")
+        assert trainer.enqueue("run", questions) == []
+        progress = trainer.progress("run")
+        assert (progress.open, progress.unready, progress.skip) == (2, 0, 1)
 
 
 def test_another_run_of_the_same_name_is_refused(server) -> None:

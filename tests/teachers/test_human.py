@@ -32,7 +32,7 @@ def teacher_of(server: Server, patience: float = 5.0, **options: object) -> Huma
     """Of a run whose clips are made at once."""
     run = Run("run", "drawer-open", "open it", options=QueueOptions(settle_seconds=0.0, **options))
     client = server.client("trainer", patience=patience)
-    return HumanTeacher(client, run, lambda ids: [client.clips_made(key, CLIP, CLIP) for key in ids])
+    return HumanTeacher(client, run, lambda ids: [client.clips_made("run", key, CLIP, CLIP) for key in ids])
 
 
 def put(teacher: HumanTeacher, asked: Queries) -> None:
@@ -178,3 +178,12 @@ def test_a_token_that_ended_is_said_once_and_training_goes_on(server: Server, ca
     put(teacher, queries(1))
     assert collect(teacher) == collect(teacher) == []
     assert len([record for record in caplog.records if "training goes on without people" in record.message]) == 1
+
+
+def test_a_question_that_cannot_be_shown_is_answered_by_nobody(server: Server) -> None:
+    teacher = teacher_of(server)
+    teacher._make_clips = lambda ids: [server.client("trainer").withdraw("run", key) for key in ids[:1]]
+    put(teacher, queries(2))
+    teacher.exchange()
+    assert teacher.collect() == [Answer("run/00000/00000", "skip", "nobody")]
+    assert teacher.collect() == []

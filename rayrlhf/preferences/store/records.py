@@ -139,12 +139,16 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Vote:
-    """What one annotator said of a query, of its own left and right."""
+    """What one annotator said of a query, of its own left and right.
+
+    flipped: they were shown its left segment on the right
+    """
 
     annotator: str
     choice: Choice
     seconds: float
     replays: int
+    flipped: bool = False
 
 
 @dataclass(frozen=True)

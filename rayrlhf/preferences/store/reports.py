@@ -13,7 +13,7 @@ from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.agreement import agreement
 from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.store.database import Database
-from rayrlhf.preferences.store.records import Curves, Vote
+from rayrlhf.preferences.store.records import Curves, Vote, unknown_run
 from rayrlhf.preferences.store.store import votes_of
 from rayrlhf.preferences.store.tables import answers, leases, queries, runs
 from rayrlhf.preferences.store.voting import Status
@@ -21,6 +21,7 @@ from rayrlhf.preferences.store.voting import Status
 PAGE = 200
 """Most questions of one call of `browse`."""
 _CURVES = TypeAdapter(Curves)
+_ASKED = (queries.c.status == "open", queries.c.ready, queries.c.gold.is_(None))
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,18 @@ class RunInfo:
     mine: int
     settle_seconds: float
     play_once: bool
+
+
+@dataclass(frozen=True)
+class News:
+    """What those who wait for questions of a run want to hear.
+
+    open: questions that can be shown   answers: by annotator   doing: what training does, as it said last
+    """
+
+    open: int
+    answers: dict[str, int]
+    doing: dict[str, Any]
 
 
 @dataclass
@@ -105,20 +118,31 @@ class Reports:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def runs(self, annotator: str, *, only: str | None = None) -> list[RunInfo]:
-        """Every run, the newest first, or `only` the one of that name, with how many answers are `annotator`'s."""
+    def news(self, run: str) -> News:
+        """The newest of a run, for everybody. Raises `RefusedError` where there is none of that name."""
+        given = select(leases.c.annotator, func.count()).select_from(answers.join(leases).join(queries))
+        valid = given.where(queries.c.run == run, answers.c.undone_at.is_(None))
+        with self._database.reading() as connection:
+            doing = connection.scalar(select(runs.c.status).where(runs.c.name == run))
+            if doing is None:
+                raise unknown_run(run)
+            count = connection.scalar(select(func.count()).where(queries.c.run == run, *_ASKED)) or 0
+            said = {name: number for name, number in connection.execute(valid.group_by(leases.c.annotator))}
+        return News(count, said, json.loads(doing))
+
+    def runs(self, annotator: str) -> list[RunInfo]:
+        """Every run, the newest first, with how many answers are `annotator`'s."""
         valid = and_(queries.c.run == runs.c.name, answers.c.undone_at.is_(None))
         given = select(func.count()).select_from(answers.join(leases).join(queries)).where(valid)
-        asked = select(func.count()).where(queries.c.run == runs.c.name, queries.c.status == "open", queries.c.ready)
         counts = {
-            "open": asked.where(queries.c.gold.is_(None)),
+            "open": select(func.count()).where(queries.c.run == runs.c.name, *_ASKED),
             "answers": given,
             "mine": given.where(leases.c.annotator == annotator),
         }
         columns = [count.correlate(runs).scalar_subquery().label(name) for name, count in counts.items()]
         listed = select(runs, *columns).order_by(runs.c.created_at.desc(), runs.c.name)
         with self._database.reading() as connection:
-            rows = connection.execute(listed if only is None else listed.where(runs.c.name == only)).all()
+            rows = connection.execute(listed).all()
         return [_run_info(row) for row in rows]
 
     def progress(self, run: str) -> Progress:

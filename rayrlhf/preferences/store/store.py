@@ -99,12 +99,27 @@ class PreferenceStore:
                 found.update(connection.scalars(unready.where(queries.c.id.in_([question.id for question in some]))))
         return [question.id for question in asked if question.id in found]
 
-    def clips_made(self, query_id: str, left: str, right: str) -> None:
-        """The question's clips are there: it can be shown."""
+    def clips_made(self, run: str, query_id: str, left: str, right: str) -> None:
+        """The question's clips are there: it can be shown. Clips that it has already stay.
+
+        Raises:
+            RefusedError: the run has no such question.
+        """
+        mine = and_(queries.c.run == run, queries.c.id == query_id)
         values = {"left_clip": left, "right_clip": right, "ready": True}
         with self._database.writing() as connection:
-            if not connection.execute(update(queries).where(queries.c.id == query_id).values(values)).rowcount:
-                raise RefusedError("unknown", f"there is no question {query_id!r}")
+            if connection.execute(update(queries).where(mine, ~queries.c.ready).values(values)).rowcount:
+                return
+            if connection.scalar(select(queries.c.id).where(mine)) is None:
+                raise RefusedError("unknown", f"{run} has no question {query_id!r}")
+
+    def withdraw(self, run: str, query_id: str) -> None:
+        """The question cannot be shown: it is decided as one that nobody could tell. One that can be stays."""
+        mine = and_(queries.c.run == run, queries.c.id == query_id)
+        unseen = and_(queries.c.status == "open", ~queries.c.ready)
+        with self._database.writing() as connection:
+            decided = {"status": "skip", "decided_at": self._clock.now()}
+            connection.execute(update(queries).where(mine, unseen).values(decided))
 
     def keep_curves(self, run: str, curves: Sequence[Curves]) -> None:
         """The learned reward along segments of `run`'s, for whoever looks; unknown queries are passed over."""
@@ -279,13 +294,13 @@ def votes_of(connection: Connection, ids: Iterable[str]) -> dict[str, tuple[Vote
     found: dict[str, list[Vote]] = {key: [] for key in ids}
     for some in _chunks(list(found)):
         for row in connection.execute(_votes().where(leases.c.query.in_(some))):
-            found[row.query].append(Vote(row.annotator, row.choice, row.seconds, row.replays))
+            found[row.query].append(Vote(row.annotator, row.choice, row.seconds, row.replays, row.flipped))
     return {key: tuple(said) for key, said in found.items()}
 
 
 def _votes() -> Select[Any]:
-    columns = (leases.c.query, leases.c.annotator, answers.c.choice, answers.c.seconds, answers.c.replays)
-    joined = select(*columns).join_from(answers, leases)
+    said = (answers.c.choice, answers.c.seconds, answers.c.replays)
+    joined = select(leases.c.query, leases.c.annotator, leases.c.flipped, *said).join_from(answers, leases)
     return joined.where(answers.c.counted, answers.c.undone_at.is_(None)).order_by(answers.c.id)
 
 

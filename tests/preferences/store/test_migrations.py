@@ -1,9 +1,12 @@
 """From one version of the schema to the next, with a second version of the tests' own."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, Dialect, inspect, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from rayrlhf.preferences.store import Accounts, Annotator, Database, PreferenceStore, Question, Run, database
 from rayrlhf.preferences.store.tables import metadata, versions
@@ -54,6 +57,17 @@ def to_version_2(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Connect
 def add_column(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE queries ADD COLUMN colour VARCHAR(10) DEFAULT 'blue' NOT NULL"))
     connection.execute(text("UPDATE queries SET colour = 'red' WHERE position = 1"))
+
+
+@pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=lambda dialect: dialect.name)
+def test_version_1_stays_what_it_is(dialect: Dialect) -> None:
+    """Databases out there have it: whoever changes a table writes a migration, and has the first one make this."""
+    made: list[ExecutableDDLElement] = []
+    for table in metadata.sorted_tables:
+        made += [CreateTable(table), *map(CreateIndex, sorted(table.indexes, key=lambda index: str(index.name)))]
+    statements = [" ".join(str(one.compile(dialect=dialect)).split()) for one in made]
+    file = Path(__file__).parent / "version_1" / f"{dialect.name}.sql"
+    assert statements == file.read_text().splitlines()
 
 
 def test_a_database_of_version_1_is_brought_up_with_all_that_is_in_it(url: str, filled: str, to_version_2) -> None:

@@ -58,6 +58,20 @@ def test_progress(reports: Reports) -> None:
     assert reports.progress("run") == wanted
 
 
+def test_news_say_what_the_list_of_runs_says(reports: Reports, store: PreferenceStore) -> None:
+    store.register(Run("other", "t", "s"))
+    store.note("run", '{"phase": "learning"}')
+    for name in ("run", "other"):
+        news = reports.news(name)
+        for annotator in ("anna", "ben", "nobody"):
+            [info] = [info for info in reports.runs(annotator) if info.name == name]
+            told = (news.open, sum(news.answers.values()), news.answers.get(annotator, 0), news.doing)
+            assert told == (info.open, info.answers, info.mine, info.doing)
+    assert reports.news("run").answers == {"anna": 6, "ben": 4, "cleo": 1}
+    with pytest.raises(RefusedError):
+        reports.news("none")
+
+
 def test_people(reports: Reports, store: PreferenceStore) -> None:
     [lease] = store.lease("run", "anna")
     assert lease.query_id == "q0", "the seventh question is one that she answered before"
@@ -110,7 +124,6 @@ def test_browsing_page_by_page(reports: Reports) -> None:
 
 def test_all_by_id_while_people_answer(reports: Reports, store: PreferenceStore) -> None:
     first = reports.browse("run", after_id="", limit=3)
-    answer(store, "ben", 0)
     [lease] = store.lease("run", "dan")
     store.answer("dan", lease.id, "equal", key="dan")
     rest = reports.browse("run", after_id=first[-1].query_id)

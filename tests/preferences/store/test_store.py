@@ -235,11 +235,28 @@ def test_a_question_is_asked_once_it_can_be_shown(store: PreferenceStore) -> Non
     fill(store, 0)
     store.enqueue("run", [Question("a", 0, 0, ready=False), Question("b", 0, 1, ready=False)])
     assert asked(store, "anna") == []
-    store.clips_made("b", "left.mp4", "right.mp4")
-    with pytest.raises(RefusedError):
-        store.clips_made("none", "left.mp4", "right.mp4")
+    store.clips_made("run", "b", "left.mp4", "right.mp4")
+    store.clips_made("run", "b", "other.mp4", "right.mp4")  # they stay
+    store.register(Run("another", "point", "go there"))
+    for run, query in (("run", "none"), ("another", "a")):
+        with pytest.raises(RefusedError):
+            store.clips_made(run, query, "left.mp4", "right.mp4")
     [lease] = store.lease("run", "anna", 2)
     assert {lease.left_clip, lease.right_clip} == {"left.mp4", "right.mp4"}
+
+
+def test_a_question_that_cannot_be_shown_is_decided_without_anybody(store: PreferenceStore) -> None:
+    fill(store, 1, settle_seconds=0.0)
+    store.enqueue("run", [Question("a", 0, 1, ready=False), Question("b", 0, 2, ready=False)])
+    store.register(Run("another", "point", "go there"))
+    store.withdraw("another", "b")
+    for question in ("a", "run/0/0", "none"):
+        store.withdraw("run", question)
+        store.withdraw("run", question)
+    [decision] = store.decisions("run")
+    assert (decision.query_id, decision.status, decision.votes) == ("a", "skip", ())
+    store.clips_made("run", "a", "left.mp4", "right.mp4")
+    assert asked(store, "anna") == ["run/0/0"], "what is decided stays so"
 
 
 def test_known_and_repeated_questions_test_people_and_make_no_label(store: PreferenceStore) -> None:
