@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from listening import addresses_of
 from sqlalchemy import select
 from support import SMALL
 
@@ -70,6 +71,7 @@ def test_a_run_that_is_killed_while_somebody_answers_loses_and_doubles_nothing(
         time.sleep(random.uniform(0, 0.5))
         if killed == kills:
             break
+        assert addresses_of(training.pid) == {"127.0.0.1"}
         training.send_signal(signal.SIGKILL)
         training.wait()
         started.append(training := train(tmp_path, ["--resume", str(run.path)]))

@@ -4,16 +4,20 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
+from ray.serve.context import _get_global_client
 from starlette.concurrency import run_in_threadpool
 
 from rayrlhf.errors import UserError
+from rayrlhf.preferences.client import is_loopback
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.preferences.store import Accounts, Database
 from rayrlhf.serving.deploy import BACKPRESSURE, WAITING, keep_to_this_machine, queue_deployment
+from rayrlhf.serving.links import ADMIN, STANDARD, tokens_of
 from rayrlhf.serving.policy import build_app
 from rayrlhf.serving.policy_settings import PolicySettings, Targets
 from rayrlhf.serving.settings import QueueSettings
@@ -29,18 +33,42 @@ ONGOING = 8
 
 
 def queue(settings: QueueSettings) -> Application:
-    """The queue of questions with its page. Raises `UserError` where the database does not answer."""
+    """The queue of questions with its page.
+
+    Raises:
+        UserError: the database does not answer, or nobody could make accounts.
+    """
     if settings.admin_digest is not None:
-        database = Database(settings.database)
-        Accounts(database).ensure("admin", "admin", settings.admin_digest)
+        _require_own(settings.admin_digest)
+    database = Database(settings.database)
+    try:
+        accounts = Accounts(database)
+        if settings.admin_digest is not None:
+            accounts.ensure(ADMIN, "admin", settings.admin_digest)
+        if settings.links is not None:
+            tokens_of(accounts, STANDARD, Path(settings.links))
+        if not any(usable and account.role == "admin" for account, usable in accounts.all()):
+            raise UserError("nobody could come in: give links, a file for the first tokens, or admin_digest")
+    finally:
         database.close()
     return queue_deployment(settings)
 
 
 def policy(settings: PolicySettings) -> Application:
-    """The endpoint of trained policies. Raises `UserError` where a target is neither a run nor a checkpoint."""
+    """The endpoint of trained policies.
+
+    Raises:
+        UserError: a target is neither a run nor a checkpoint, or everyone in the network could call.
+    """
     for target in settings.models.values():
         candidates(Path(target))
+    for digest in settings.token_digests:
+        _require_own(digest)
+    serves = _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
+    if not settings.token_digests and serves is not None and not is_loopback(serves.http_config.host):
+        raise UserError(
+            f"Serve listens at {serves.http_config.host}, so that other machines can call: give token_digests"
+        )
     scale: dict[str, Any] = {"num_replicas": settings.min_replicas}
     if settings.min_replicas < settings.max_replicas:
         lowest, highest = settings.min_replicas, settings.max_replicas
@@ -58,6 +86,14 @@ def policy(settings: PolicySettings) -> Application:
     )
     application: Application = deployment.bind(settings)
     return application
+
+
+def _require_own(digest: str) -> None:
+    """Refuses what stands in the examples."""
+    if not digest.strip("0"):
+        raise UserError(
+            'a digest of zeros belongs to no token: put in your own\'s, by `printf %s "$TOKEN" | sha256sum`'
+        )
 
 
 @serve.ingress()

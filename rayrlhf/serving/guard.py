@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -11,10 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rayrlhf.preferences.client import is_loopback
 from rayrlhf.preferences.store import UnavailableError
 from rayrlhf.serving.refusals import no_store, problem
 
-FREE = frozenset({"/v1/health", "/v1/ready"})
+HEALTH = "/v1/health"
+FREE = frozenset({HEALTH, "/v1/ready"})
 """What wants no token: whether it runs."""
 _FORGET_SECONDS = 600.0
 
@@ -29,25 +32,37 @@ class Named(Protocol):
 class Bounds:
     """ASGI middleware: at most `at_once` requests in work, and no body above `body_bytes`.
 
-    Streams of events are left out of the count: they last, and do nothing.
+    A stream of events counts until it begins: it lasts, and does nothing. Whether the server runs can always be asked.
     """
 
-    def __init__(self, app: ASGIApp, *, at_once: int, body_bytes: int, uncounted: str) -> None:
-        self._app, self._at_once, self._body_bytes, self._uncounted = app, at_once, body_bytes, uncounted
+    def __init__(self, app: ASGIApp, *, at_once: int, body_bytes: int) -> None:
+        self._app, self._at_once, self._body_bytes = app, at_once, body_bytes
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].endswith(self._uncounted):
+        if scope["type"] != "http" or path_of(scope) == HEALTH:
             await self._app(scope, self._bounded(receive), send)
             return
         if self._running >= self._at_once:
             await problem(503, "busy", "too many requests at once; try again")(scope, receive, send)
             return
-        self._running += 1
+        counted = 1
+        self._running += counted
+
+        def leave() -> None:
+            nonlocal counted
+            self._running -= counted
+            counted = 0
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start" and _is_stream(message):
+                leave()
+            await send(message)
+
         try:
-            await self._app(scope, self._bounded(receive), send)
+            await self._app(scope, self._bounded(receive), send_on)
         finally:
-            self._running -= 1
+            leave()
 
     def _bounded(self, receive: Receive) -> Receive:
         size = 0
@@ -61,6 +76,46 @@ class Bounds:
             return message
 
         return receive_bounded
+
+
+class FromHere:
+    """ASGI middleware for a server without tokens: whoever calls names it as only this machine can.
+
+    A page that somebody has open in a browser on this machine could call it otherwise: from another origin, or, with a
+    name of its own that leads here, as if from the same.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or path_of(scope) in FREE or _is_from_here(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        detail = "without tokens this server answers this machine alone, by a loopback address"
+        await problem(403, "origin", detail)(scope, receive, send)
+
+
+def path_of(scope: Scope) -> str:
+    """The path below the application's own prefix."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def _is_from_here(headers: Headers) -> bool:
+    origin = headers.get("origin")
+    return is_loopback(_host(f"//{headers.get('host', '')}")) and (origin is None or is_loopback(_host(origin)))
+
+
+def _is_stream(start: Message) -> bool:
+    return any(name == b"content-type" and kind.startswith(b"text/event-stream") for name, kind in start["headers"])
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 class Gate:
@@ -81,7 +136,7 @@ class Gate:
         self._app, self._who, self._rates, self._free = app, who, rates, free
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._free(scope["path"].removeprefix(scope.get("root_path", ""))):
+        if scope["type"] != "http" or self._free(path_of(scope)):
             await self._app(scope, receive, send)
             return
         refusal = await self._refusal(scope)

@@ -12,13 +12,11 @@ from rayrlhf.preferences.client import TOKEN_VARIABLE, QueueAddress, QueueClient
 from rayrlhf.preferences.store import Accounts, Database, Reports
 from rayrlhf.preferences.store.records import Role
 from rayrlhf.serving.deploy import queue_deployment
-from rayrlhf.serving.links import link, tokens_of
+from rayrlhf.serving.links import ADMIN, STANDARD, TRAINER, link, tokens_of
 from rayrlhf.serving.running import serving
 from rayrlhf.serving.settings import QueueSettings
 from rayrlhf.tracking import RunDirectory
 
-TRAINER, ADMIN = "training", "admin"
-"""Accounts that every queue on this machine has."""
 JOIN_SECONDS = 10.0
 
 
@@ -66,7 +64,7 @@ def labelling(place: Place, names: tuple[str, ...], host: str, port: int) -> Ite
     Raises:
         UserError: a name is the queue's own, the database does not answer or has a queue of another folder's.
     """
-    if taken := {TRAINER, ADMIN} & set(names):
+    if taken := STANDARD.keys() & set(names):
         raise UserError(f"{taken.pop()!r} is the queue's own name: give the annotator another one")
     database = Database(place.database)
     try:
@@ -77,7 +75,8 @@ def labelling(place: Place, names: tuple[str, ...], host: str, port: int) -> Ite
                 "the database has another folder's queue: let one `rayrlhf label --database` serve it, and give runs "
                 "its address (--people.url)"
             )
-        wanted: dict[str, Role] = {TRAINER: "trainer", ADMIN: "admin", **dict.fromkeys(names, "annotator")}
+        annotators: dict[str, Role] = dict.fromkeys(names, "annotator")
+        wanted = {**STANDARD, **annotators}
         tokens = tokens_of(accounts, wanted, place.links)
         deployment = queue_deployment(QueueSettings(database=place.database, clips=place.clips))
         with serving(deployment, "queue", host, port) as url:

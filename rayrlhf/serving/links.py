@@ -10,6 +10,9 @@ from rayrlhf.files import read_object, write_atomically
 from rayrlhf.preferences.store import Accounts, new_token
 from rayrlhf.preferences.store.records import Role
 
+TRAINER, ADMIN = "training", "admin"
+STANDARD: dict[str, Role] = {TRAINER: "trainer", ADMIN: "admin"}
+"""Accounts that every queue on this machine has."""
 _OWNERS = 0o600
 
 

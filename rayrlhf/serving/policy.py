@@ -16,7 +16,7 @@ from rayrlhf import __version__
 from rayrlhf.errors import UserError, nearest
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.preferences.store import digest_of
-from rayrlhf.serving.guard import FREE, Bounds, Gate, Rates
+from rayrlhf.serving.guard import FREE, Bounds, FromHere, Gate, Rates
 from rayrlhf.serving.policy_bodies import ActBody, Acted, Name, RewardBody, Rewarded
 from rayrlhf.serving.policy_settings import PolicySettings
 from rayrlhf.serving.refusals import RETRY_SECONDS, add_refusals, problems
@@ -77,7 +77,9 @@ def build_app(settings: PolicySettings, models: Models) -> FastAPI:
     rates = Rates(settings.requests_per_second, settings.burst)
     # the last one is the outermost
     app.add_middleware(Gate, who=Callers(settings.token_digests).who, rates=rates, free=FREE.__contains__)
-    app.add_middleware(Bounds, at_once=settings.at_once, body_bytes=settings.body_bytes, uncounted="/health")
+    app.add_middleware(Bounds, at_once=settings.at_once, body_bytes=settings.body_bytes)
+    if not settings.token_digests:
+        app.add_middleware(FromHere)
     add_refusals(app)
     desk = _Desk(settings, models)
     _add_answers(app, desk)

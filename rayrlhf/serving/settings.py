@@ -36,6 +36,8 @@ class QueueSettings(OneLine):
     """Folder of the clips, here or on any filesystem of pyarrow's."""
     admin_digest: Digest | None = None
     """SHA-256, as hexadecimal digits, of the token of the account `admin`, which is made or renewed with it."""
+    links: str | None = None
+    """A file for the tokens of the accounts `admin` and `training`, which are made; only its owner may read it."""
     replicas: Positive = 1
     """Processes that answer; they share the store and nothing else."""
     requests_per_second: Rate = 20.0

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from listening import addresses_of
 
 from rayrlhf import cli
 from rayrlhf.algorithms import checkpoint
@@ -110,6 +111,7 @@ def test_serve_until_ctrl_c(toy_run: RunDirectory) -> None:
             up = json.loads(lines[-1])
             assert up["models"] == ["new", "old"] and up["url"].startswith("http://127.0.0.1:")
             assert sum(up["token"] in line for line in lines[:-1]) == 1, "the token is shown once"
+            assert addresses_of(server.pid) == {"127.0.0.1"}
             [example] = [line for line in lines if line.startswith("curl ")]
             refused = httpx.post(f"{up['url']}/v1/act", json={})
             assert refused.status_code == 401

@@ -1,6 +1,7 @@
 """The files in `serve/`: Ray Serve's, and ours in `args`."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -66,3 +67,23 @@ def test_the_first_account_of_a_queue(tmp_path: Path) -> None:
         accounts = Accounts(Database(settings.database))
         assert accounts.who(token) == Annotator("admin", "admin")
     assert accounts.who("first") is None
+
+
+def test_the_first_tokens_in_a_file(tmp_path: Path) -> None:
+    links = tmp_path / "links.json"
+    settings = QueueSettings(database=str(tmp_path / "queue.sqlite"), clips=str(tmp_path), links=str(links))
+    for _ in range(2):
+        apps.queue(settings)
+        tokens = json.loads(links.read_text())
+        accounts = Accounts(Database(settings.database))
+        assert {accounts.who(token).role for token in tokens.values()} == {"admin", "trainer"}
+        assert links.stat().st_mode & 0o077 == 0, "tokens are for their owner's eyes"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [({}, "nobody could come in"), ({"admin_digest": "0" * 64}, "belongs to no token")]
+)
+def test_a_queue_into_which_nobody_could_come_is_refused(tmp_path: Path, given: dict[str, str], message: str) -> None:
+    settings = QueueSettings(database=str(tmp_path / "queue.sqlite"), clips=str(tmp_path), **given)
+    with pytest.raises(UserError, match=message):
+        apps.queue(settings)

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
-import psutil
 import pytest
+from listening import addresses_of
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.envs.video import browser_clip, write_video
@@ -62,14 +61,6 @@ def label(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], li
         process.wait()
 
 
-def listening(pid: int) -> list[Any]:
-    """Where a process and those that it started listen: its queue's port, and all of Ray's."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    found = [one.laddr for process in family for one in process.net_connections("inet") if one.status == "LISTEN"]
-    assert len(found) > 5
-    return found
-
-
 def client_of(line: str) -> QueueClient:
     url, _, fragment = line.split()[-1].partition("/#token=")
     return QueueClient(url, fragment.split("&")[0], patience=30)
@@ -86,7 +77,7 @@ def darker(client: QueueClient, left: str, right: str) -> str:
 def test_pairs_of_clips_are_answered_and_written(pairs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "labels"
     with label(folder, "--pairs", str(pairs), "--once", "--json", "--queue.settle-seconds", "0") as (process, said):
-        assert {address.ip.removeprefix("::ffff:") for address in listening(process.pid)} == {"127.0.0.1"}
+        assert addresses_of(process.pid) == {"127.0.0.1"}
         with client_of(said[-1]) as person:
             for question in person.lease("pairs", 4):
                 person.answer(question.lease, darker(person, question.left_clip, question.right_clip))

@@ -265,6 +265,32 @@ def test_tokens(make_policy: Callable[..., AppServer]) -> None:
         assert good.json() == {"models": ["point"]}
 
 
+@pytest.mark.parametrize(
+    ("named", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8422"}, 200),
+        ({"Host": "[::1]:8422", "Origin": "http://127.0.0.1:3000"}, 200),
+        ({"Host": "rebound.example"}, 403),
+        ({"Host": "127.0.0.1.rebound.example:80"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Origin": "https://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_without_tokens_no_page_in_a_browser_can_call(url: str, named: dict[str, str], status: int) -> None:
+    """Neither across origins, nor by a name of its own that leads to this machine."""
+    answer = httpx.get(f"{url}/v1/models", headers=named)
+    assert answer.status_code == status, answer.text
+    assert httpx.get(f"{url}/v1/health", headers=named).status_code == 200
+
+
+def test_with_tokens_it_goes_by_any_name(make_policy: Callable[..., AppServer]) -> None:
+    url = make_policy(token_digests=[digest_of("a")]).url
+    headers = {"Authorization": "Bearer a", "Host": "robots.example.org", "Origin": "https://example.org"}
+    assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
+
+
 def test_whoever_calls_too_often_waits(make_policy: Callable[..., AppServer]) -> None:
     digests = [digest_of(token) for token in ("a", "b")]
     url = make_policy(requests_per_second=1.0, burst=3, token_digests=digests).url

@@ -181,3 +181,49 @@ def test_several_policies_are_multiplexed(toy_run: RunDirectory) -> None:
                 f"http://127.0.0.1:{port}/v1/act", json=named, headers={"serve_multiplexed_model_id": f"at-{i}"}
             )
             assert answer.json()["version"] == load_newest(place).version
+
+
+@pytest.mark.slow
+def test_a_busy_endpoint_gets_another_replica_and_its_bounds_hold_behind_serve(
+    toy_run: RunDirectory, call: Callable[[str], Callers]
+) -> None:
+    settings = PolicySettings(
+        models={f"at-{i}": str(toy_run.path) for i in range(apps.HELD + 2)},
+        max_replicas=2,
+        body_bytes=2000,
+        requests_per_second=1000.0,
+        burst=2000,
+    )
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with serving(apps.policy(settings), "policy", "127.0.0.1", port), httpx.Client(base_url=url, timeout=60) as client:
+        for _ in range(2):  # more than a replica holds: the first ones are loaded again
+            for name in settings.models:
+                assert client.post("/v1/act", json={"obs": [1, 1, 0, 0], "task": name}).status_code == 200
+        large = client.post("/v1/act", json={"obs": [[0.5] * 4] * 500, "task": "at-0"})
+        assert (large.status_code, large.json()["why"]) == (413, "size")
+        with ThreadPoolExecutor(3 * apps.ONGOING) as many:
+            body = {"obs": [1, 1, 0, 0], "task": "at-0"}
+            end = time.monotonic() + 120
+            said: set[int] = set()
+            while _replicas() < 2:
+                assert time.monotonic() < end, "there is still one replica"
+                said |= {
+                    answer.status_code for answer in many.map(lambda _: client.post("/v1/act", json=body), range(200))
+                }
+        assert said <= {200, 429}, said
+
+
+@pytest.mark.slow
+def test_whoever_calls_too_often_waits_behind_serve_too(toy_run: RunDirectory) -> None:
+    settings = PolicySettings(models={"point": str(toy_run.path)}, requests_per_second=0.2, burst=3)
+    port = free_port()
+    with serving(apps.policy(settings), "policy", "127.0.0.1", port):
+        found = [httpx.get(f"http://127.0.0.1:{port}/v1/models") for _ in range(6)]
+    assert [answer.status_code for answer in found[:3]] == [200] * 3
+    assert found[-1].status_code == 429 and int(found[-1].headers["retry-after"]) >= 1
+
+
+def _replicas() -> int:
+    deployment = serve.status().applications["policy"].deployments["policy"]
+    return deployment.replica_states.get("RUNNING", 0)
