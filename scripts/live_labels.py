@@ -5,8 +5,9 @@
 
 Whoever answers knows the true reward behind each clip and presses 1 or 2, after PAUSE seconds of looking; everything
 else is as for a person: the link that training prints, headless Chromium, no call to the queue but the page's own. One
-JSON row a seed: labels, answers, success, minutes, seconds that sessions took for the queue and its answers, and
-milliseconds from a key's press to the next pair. CHROMIUM names the browser.
+JSON row a seed: labels, answers, success, minutes, seconds that sessions took for the queue and its answers,
+milliseconds from a key's press to the next pair (median, 95th percentile, the longest), and how many pairs are not in
+these, since their clips had not come when the key was pressed. CHROMIUM names the browser.
 """
 
 import argparse
@@ -35,9 +36,11 @@ SHOWN = """() => document.querySelector("#choose-left").ariaDisabled === "false"
 KEYS = {"left": "1", "right": "2", "equal": "0"}
 
 
-def answer(page: Page, run: RunDirectory, training: subprocess.Popen[bytes], pause: float, most: int) -> list[float]:
-    """Answers until training ends; the latencies of the page."""
-    truth, latencies = Truth(run), list[float]()
+def answer(
+    page: Page, run: RunDirectory, training: subprocess.Popen[bytes], pause: float, most: int
+) -> tuple[list[float], list[float]]:
+    """Answers until training ends; what the page measured: of pairs whose clips were there, and of the others."""
+    truth, latencies, late = Truth(run), list[float](), list[float]()
     page.goto(link_of(run))
     given, last = 0, None
     while training.poll() is None and given < most:
@@ -50,11 +53,12 @@ def answer(page: Page, run: RunDirectory, training: subprocess.Popen[bytes], pau
             page.keyboard.press(KEYS[truth.prefers(shown["left"], shown["right"])])
             given, last = given + 1, shown["lease"]
             latencies = max(latencies, page.evaluate("rayrlhf.latencies"), key=len)
+            late = max(late, page.evaluate("rayrlhf.late"), key=len)
         except Error:  # the run is over, and its page with it
             continue
     while training.poll() is None:
         time.sleep(0.2)
-    return latencies
+    return latencies, late
 
 
 def link_of(run: RunDirectory) -> str:
@@ -79,7 +83,7 @@ def live(seed: int, options: argparse.Namespace, browser: str) -> dict[str, Any]
         training = subprocess.Popen([sys.executable, "-m", "rayrlhf", "train", *words], stdout=out, stderr=out)
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = chromium.new_page(viewport={"width": 1280, "height": 720})
-        latencies = sorted(answer(page, run, training, options.pause, options.most))
+        latencies, late = map(sorted, answer(page, run, training, options.pause, options.most))
         chromium.close()
     summary = json.loads(log.read_text(errors="replace").splitlines()[-1])
     # a session's stand in the rows until the next
@@ -93,6 +97,9 @@ def live(seed: int, options: argparse.Namespace, browser: str) -> dict[str, Any]
         "teacher_seconds": sum(by_session.values()),
         "next_pair_ms": statistics.median(latencies) if latencies else None,
         "next_pair_ms_p95": latencies[int(0.95 * len(latencies))] if latencies else None,
+        "next_pair_ms_most": latencies[-1] if latencies else None,
+        "pairs_measured": len(latencies),
+        "pairs_late": len(late),
     }
 
 

@@ -2,12 +2,14 @@
 """Draws the pictures of the labelling page in docs/images/: clips of MetaWorld's drawer, in a real browser.
 
 scripts/page_pictures.py [FOLDER]     FOLDER is docs/images by default; CHROMIUM names the browser
+scripts/page_pictures.py FOLDER --as deuteranopia     as people see them who do (Chromium knows protanopia, tritanopia,
+                                                      achromatopsia, blurredVision and reducedContrast, too)
 """
 
+import argparse
 import os
 import shutil
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,7 +76,7 @@ def ask(client: QueueClient) -> dict[str, float]:
     names = [f"{RUN}/00012/{i:05d}" for i in range(len(pairs))]
     client.enqueue(RUN, [Question(name, 12, i, ready=False) for i, name in enumerate(names)])
     for name, (left, right) in zip(names, pairs, strict=True):
-        client.clips_made(name, made[left][0], made[right][0])
+        client.clips_made(RUN, name, made[left][0], made[right][0])
     drawn = [Curves(n, 4, made[i][1], made[j][1]) for n, (i, j) in zip(names, pairs, strict=True)]
     client.keep_curves(RUN, drawn)
     return {clip: sum(rewards) for clip, rewards in made}
@@ -115,9 +117,12 @@ def queue() -> Iterator[tuple[str, dict[str, str]]]:
         thread.join()
 
 
-def shoot(browser: Browser, path: Path, link: str, act: Callable[[Page], None], **context: object) -> None:
+def shoot(
+    browser: Browser, path: Path, link: str, act: Callable[[Page], None], seen_as: str = "none", **context: object
+) -> None:
     """One picture of the page at `link` after `act`, in few colours so that it is small."""
     page = browser.new_context(**{"viewport": SIZE, **context}).new_page()  # type: ignore[arg-type]
+    page.context.new_cdp_session(page).send("Emulation.setEmulatedVisionDeficiency", {"type": seen_as})
     page.goto(link)
     act(page)
     page.screenshot(path=path)
@@ -175,7 +180,30 @@ def waited(page: Page) -> None:
     page.wait_for_timeout(500)
 
 
-def main(folder: Path) -> None:
+def asked_for_a_token(page: Page) -> None:
+    """Whoever comes without a link."""
+    page.wait_for_selector("#sign-in-form")
+
+
+def without_a_run(page: Page) -> None:
+    """Nobody has asked anything yet."""
+    page.route("**/v1/runs", lambda route: route.fulfill(json=[]))
+    page.reload()
+    page.wait_for_selector("#no-runs:not([hidden])")
+
+
+def offline(page: Page) -> None:
+    """The connection is lost, and answers wait."""
+    seen(page)
+    page.context.set_offline(True)
+    page.keyboard.press("1")
+    seen(page)
+    page.keyboard.press("2")
+    page.wait_for_function("document.querySelector('#status').textContent.includes('offline')")
+    seen(page)
+
+
+def main(folder: Path, seen_as: str) -> None:
     """All pictures."""
     with queue() as (url, tokens), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
@@ -191,10 +219,13 @@ def main(folder: Path) -> None:
             ("help", link["anna"], opened("help"), {}),
             ("settings", link["anna"], opened("settings"), {}),
             ("admin", f"{link['ada']}&view=accounts", made, {}),
+            ("sign-in", url, asked_for_a_token, {}),
+            ("no-runs", link["anna"], without_a_run, {}),
+            ("offline", link["anna"], offline, {}),
         ):
-            shoot(browser, folder / f"page-{name}.png", start, act, **context)
+            shoot(browser, folder / f"page-{name}.png", start, act, seen_as, **context)
         answer_all(url, tokens["anna"])
-        shoot(browser, folder / "page-waiting.png", link["anna"], waited)
+        shoot(browser, folder / "page-waiting.png", link["anna"], waited, seen_as)
 
 
 def answer_all(url: str, token: str) -> None:
@@ -206,4 +237,9 @@ def answer_all(url: str, token: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs" / "images")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1] / "docs" / "images")
+    parser.add_argument("--as", dest="seen_as", default="none", metavar="DEFICIENCY")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    main(options.folder, options.seen_as)

@@ -57,9 +57,36 @@ def test_a_server_that_goes_and_comes_loses_and_doubles_nothing(visit, trainer, 
     assert {name: len(said) for name, said in votes(trainer).items()} == dict.fromkeys(asked, 1)
     assert [one.answers for one in trainer.people("run")] == [20]
     person.said("You have answered everything there is.")
-    times = sorted(person.page.evaluate("rayrlhf.latencies"))
-    assert len(times) >= 15
-    print(f"\nnext pair after {statistics.median(times):.0f} ms (median), {times[-2]:.0f} ms (p95), of {len(times)}")
+    times, late = (person.page.evaluate(f"rayrlhf.{name}") for name in ("latencies", "late"))
+    assert len(times) >= 15 and len(times) + len(late) < 20
+    print(f"\nnext pair after {statistics.median(times):.0f} ms (median), {max(times):.0f} ms (most), of {len(times)}")
+
+
+@pytest.mark.parametrize("damaged", ["{", "null", "3", '{"left": 3, "kind": "answer"}'])
+def test_what_is_damaged_in_the_browsers_storage_stops_nothing(visit, trainer, damaged: str) -> None:
+    asked = ask(trainer, 2)
+    person = visit()
+    person.ready()
+    for name in ("rayrlhf/keys", "rayrlhf/outbox/the annotator/one"):
+        person.page.evaluate("([name, text]) => localStorage.setItem(name, text)", [name, damaged])
+    person.page.reload()
+    person.press("1")
+    person.press("2")
+    person.said("You have answered everything there is.")
+    person.saved()
+    assert {name: len(said) for name, said in votes(trainer).items()} == dict.fromkeys(asked, 1)
+
+
+def test_shift_and_an_arrow_extend_a_selection_and_answer_nothing(visit, trainer) -> None:
+    ask(trainer, 1)
+    person = visit()
+    person.ready()
+    for key in ("Shift+ArrowLeft", "Shift+ArrowRight", "Shift+Space"):
+        person.page.keyboard.press(key)
+    person.page.wait_for_timeout(300)
+    assert votes(trainer) == {}
+    person.press("ArrowLeft")
+    person.said("You have answered everything there is.")
 
 
 def test_a_server_that_is_away_is_said_to_be(visit, trainer, server) -> None:
@@ -397,7 +424,7 @@ def test_a_question_that_is_gone_is_left(visit, trainer) -> None:
     person.ready()
     trainer.enqueue("run", [Question("newer", 1, 0, ready=False)])
     person.said("That question is not needed any more.")
-    trainer.clips_made("newer", *list(clips())[-2:])
+    trainer.clips_made("run", "newer", *list(clips())[-2:])
     assert set(person.pair()) == set(list(clips())[-2:])
 
 

@@ -1,5 +1,7 @@
 """The same labels by three ways: pressed on the page, sent by the client, and read from a file."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from rayrlhf.config import QueueOptions, RewardOptions
 from rayrlhf.preferences.answers import Answer, labels_from
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.dataset import PreferenceDataset
-from rayrlhf.preferences.exchange import export_file, import_file
+from rayrlhf.preferences.exchange import import_file
 from rayrlhf.preferences.segments import Queries, Segments
 from rayrlhf.preferences.store import Run
 from rayrlhf.rewards import RewardEnsemble
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.ui
 CHOICES = ("left", "right", "equal", "right", "left", "skip")
 KEYS = {"left": "1", "right": "2", "equal": "0", "skip": "s"}
 STEPS, OBS, ACTION = 12, 4, 2
+SEGMENT = ("obs", "action", "reward", "success", "episode", "start")
 
 
 def asked(ids: tuple[str, ...]) -> Queries:
@@ -37,6 +40,17 @@ def asked(ids: tuple[str, ...]) -> Queries:
         return Segments(obs, action, reward, reward > 0, numbers, numbers)
 
     return Queries(ids, 0, side(), side())
+
+
+def lines(queries: Queries) -> Iterator[str]:
+    """What somebody else's program writes of their own answers."""
+    for i, choice in enumerate(CHOICES):
+        sides = {
+            side: {name: getattr(segments, name)[i].tolist() for name in SEGMENT}
+            for side, segments in (("left", queries.left), ("right", queries.right))
+        }
+        answers = [{"choice": choice, "annotator": "somebody"}]
+        yield json.dumps({"query_id": queries.ids[i], "session": 0, **sides, "answers": answers})
 
 
 def fitted(queries: Queries, said: list[Answer]) -> dict[str, np.ndarray]:
@@ -76,10 +90,9 @@ def test_they_give_the_same_reward_model(visit, server, tmp_path: Path) -> None:
         by_client = asked(tuple(clients))
         said_on_page = decided(trainer, "page", by_page)
         models = [fitted(by_page, said_on_page), fitted(by_client, decided(trainer, "client", by_client))]
-    written, read = PreferenceDataset(tmp_path / "written"), PreferenceDataset(tmp_path / "read")
-    written.append(by_page, said_on_page)
-    export_file(written, str(tmp_path / "answers.jsonl"))
-    import_file(read, str(tmp_path / "answers.jsonl"))
+    file, read = tmp_path / "answers.jsonl", PreferenceDataset(tmp_path / "read")
+    file.write_text("".join(f"{line}\n" for line in lines(asked(tuple(f"file/{i}" for i in range(len(CHOICES)))))))
+    assert import_file(read, str(file)) == len(CHOICES)
     models.append(fitted(*read.read_session(0)))
     assert len(said_on_page) == len(CHOICES)
     for other in models[1:]:

@@ -3,6 +3,16 @@
 /** The element with this id. */
 export const byId = (id) => document.getElementById(id);
 
+/** What this browser keeps under a name; null where that is nothing, or damaged. */
+export function kept(name) {
+  try {
+    const found = JSON.parse(localStorage.getItem(name));
+    return typeof found === "object" ? found : null;
+  } catch {
+    return null;
+  }
+}
+
 /** A new element with properties and children; strings become text, null is left out. */
 export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);

@@ -1,5 +1,7 @@
 // Which key does what. People may choose others; their choice is kept in this browser.
 
+import { kept } from "./dom.js";
+
 const KEPT = "rayrlhf/keys";
 const NAMES = { arrowleft: "←", arrowright: "→", arrowup: "↑", arrowdown: "↓", space: "Space" };
 const RESERVED = "tab enter escape shift control alt altgraph meta capslock dead process".split(" ");
@@ -29,7 +31,8 @@ export class Keys extends EventTarget {
 
   constructor() {
     super();
-    this.#chosen = JSON.parse(localStorage.getItem(KEPT) ?? "{}");
+    const whole = Object.entries(kept(KEPT) ?? {}).filter(([, keys]) => Array.isArray(keys));
+    this.#chosen = Object.fromEntries(whole);
   }
 
   /** The keys of an action. */
@@ -60,6 +63,7 @@ export class Keys extends EventTarget {
   actionOf(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || isWithin(event.target, FIELDS)) return null;
     const key = keyOf(event);
+    if (event.shiftKey && key in NAMES) return null; // it extends a selection; other keys it makes other signs of
     if (key === "space" && isWithin(event.target, "button, a")) return null; // it presses that
     if (SCROLLING.includes(key) && isWithin(event.target, "[role=region]")) return null;
     const action = ACTIONS.find((each) => this.of(each.id).includes(key));

@@ -33,9 +33,10 @@ export class Labelling {
   #controls;
   #stop = new AbortController();
   #latencies = []; // milliseconds from a key's press until the next pair was seen
+  #late = []; // the same of pairs whose clips had not come when the key was pressed
 
   constructor({ api, outbox, keys, info }) {
-    window.rayrlhf = { latencies: this.#latencies };
+    window.rayrlhf = { latencies: this.#latencies, late: this.#late };
     this.#api = api;
     this.#outbox = outbox;
     this.#keys = keys;
@@ -200,7 +201,7 @@ export class Labelling {
       const seenAt = await question.pair.start();
       if (question !== this.#shown) return;
       this.#seenAt = seenAt;
-      if (inTime && pressedAt !== null) this.#latencies.push(seenAt - pressedAt);
+      if (pressedAt !== null) (inTime ? this.#latencies : this.#late).push(seenAt - pressedAt);
     }
     this.#showChoices();
   }

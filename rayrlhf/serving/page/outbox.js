@@ -2,6 +2,7 @@
 // a reload, a lost connection or a restarted server loses none, and its key makes sending it twice harmless.
 
 import { Problem, pauseAfter } from "./api.js";
+import { kept } from "./dom.js";
 
 const FOLDER = "rayrlhf/outbox/";
 
@@ -108,11 +109,13 @@ export class Outbox extends EventTarget {
     this.#tell("undone", { lease, shown });
   }
 
-  /** Every item, in the order in which they came. */
+  /** Every item that is whole, in the order in which they came. */
   #items() {
     return Object.keys(localStorage)
       .filter((name) => name.startsWith(this.#folder))
-      .map((name) => JSON.parse(localStorage.getItem(name)))
+      .map((name) => [name, kept(name)])
+      .filter(([name, item]) => item !== null && name === this.#folder + item.key)
+      .map(([, item]) => item)
       .sort((one, other) => one.order - other.order);
   }
 
