@@ -24,15 +24,13 @@ from typing import Annotated, Any, Literal
 
 import psutil
 from pydantic import Field
-from sqlalchemy import select
 
-from rayrlhf.bench.places import ENDLESS, TITLES, Place, settle, with_people
+from rayrlhf.bench.nodes import TOKEN
+from rayrlhf.bench.places import ENDLESS, TITLES, Place, lacking, settle, with_people
 from rayrlhf.bench.report import Count, Report, options_from
 from rayrlhf.bench.truth import Annotator
 from rayrlhf.config.options import Options
 from rayrlhf.errors import UserError
-from rayrlhf.preferences.store import Database
-from rayrlhf.preferences.store.tables import answers, leases
 
 Role = Literal["rollout", "reward", "store", "renderer", "evaluation", "learner"]
 LOSING: dict[Role, Callable[[Place], None]] = {
@@ -48,7 +46,6 @@ SAMPLE_SECONDS = 5.0
 WARM_SECONDS = 90.0
 """After so long a process has what it needs: Python's modules, buffers, the replay."""
 RETRY_SECONDS = 1.0
-LOG_SECONDS = 60.0
 SHARED = Path("/dev/shm")
 
 
@@ -127,12 +124,13 @@ def run(**given: Any) -> dict[str, Any]:
             settle(place)
             memory.enough.set()
             memory.join()
-            lost = _lost(place, annotator)
+            annotator.enough.set()
+            annotator.join()
+            lost = lacking(place, place.acknowledged())
             code = place.run.stop()
             left = _left_on_cluster(place)
-            processes = [process for node in place.nodes.nodes for process in node.processes()]
             evaluated = _evaluate(place, options.episodes)
-        orphans = [process.pid for process in psutil.wait_procs(processes, timeout=10)[1]]
+        orphans = _orphans(place.nodes.token)
         run_ = place.run
         rows = [
             ("killed", ", ".join(f"{role} {count}x" for role, count in sorted(killed.items()))),
@@ -142,13 +140,13 @@ def run(**given: Any) -> dict[str, Any]:
             ("success at the end", f"{evaluated['success_rate']:.0%} of {options.episodes} episodes"),
             ("exit code of Ctrl-C", str(code)),
             ("actors left on the cluster", str(left)),
-            ("processes left", str(len(orphans))),
+            ("processes left", str(orphans)),
             ("shared memory left", ", ".join(sorted(_shared() - before)) or "none"),
         ]
     rows += [_memory_row(role, lives) for role, lives in sorted(memory.table().items())]
     report.notes = {"killed": dict(killed), "resumes": len(run_.resumes()), "memory": memory.table()}
     report.notes["megabytes_by_minute"] = {role: memory.series(role) for role in (DRIVER, "queue")}
-    report.notes |= {"answers_lost": lost, "evaluation": evaluated, "left": left, "orphans": len(orphans)}
+    report.notes |= {"answers_lost": lost, "evaluation": evaluated, "left": left, "orphans": orphans}
     return report.as_dict() | {"table": {"columns": ("", ""), "rows": rows}}
 
 
@@ -175,28 +173,37 @@ def _kill(place: Place, annotator: Annotator, options: ChaosBench) -> Counter[st
     return killed
 
 
-def _lost(place: Place, annotator: Annotator) -> int:
-    """How many acknowledged answers the store lacks, or the run's log, once that has had its time."""
-    annotator.enough.set()
-    annotator.join()
-    with Database(str(place.run.folder.queue_file)).reading() as store:
-        asked = select(answers.c.id, leases.c.query).join(leases, answers.c.lease == leases.c.id)
-        stored = {answer: query for answer, query in store.execute(asked)}
-    gone = len(set(annotator.acknowledged) - stored.keys())
-    wanted = {stored[answer] for answer in annotator.acknowledged if answer in stored}
-    end = time.monotonic() + LOG_SECONDS
-    while (lacking := wanted - place.run.answered()) and time.monotonic() < end:
-        time.sleep(RETRY_SECONDS)
-    return gone + len(lacking)
-
-
 def _left_on_cluster(place: Place) -> int:
-    """Processes of the run that its cluster still has a while after its end."""
+    """Processes of the run a while after its end: the cluster's that are its roles, and others that know its token."""
     for _ in range(100):
-        if not any(place.pids(role) for role in TITLES):
+        nodes = {process.pid for node in place.nodes.nodes for process in node.processes()}
+        left = [pid for role in TITLES for pid in place.pids(role)]
+        left += [pid for pid in _of_the_cluster(place.nodes.token) if pid not in nodes]
+        if not left:
             return 0
         time.sleep(0.1)
-    return sum(len(place.pids(role)) for role in TITLES)
+    return len(left)
+
+
+def _orphans(token: str) -> int:
+    """Processes of the cluster, whoever their parent is now, that are there a while after its end."""
+    for _ in range(100):
+        if not (left := _of_the_cluster(token)):
+            return 0
+        time.sleep(0.1)
+    return len(left)
+
+
+def _of_the_cluster(token: str) -> list[int]:
+    """Every process that was started with the cluster's token: nodes, drivers, and what they started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(TOKEN) == token and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
 
 
 def _evaluate(place: Place, episodes: int) -> dict[str, Any]:

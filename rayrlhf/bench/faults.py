@@ -4,15 +4,17 @@ The run is PEBBLE on the toy, on a Ray cluster of this machine: of three nodes, 
 and reward actors on a second, rollout actors on a third, as on spot machines; for the renderer with people, who
 answer by the true reward; for the storage with a copy at an S3 server. After each loss the next is not before
 everything is back and a checkpoint has been written. A row says whether the run went on by itself or by the one
-command that resumes it; the seconds from the loss until steps are counted that were not counted before, and until
-every process is there; the steps it went back by; the answered questions that its log lacks afterwards; the driver's
-exit code where that ended.
+command that resumes it; how long it counted no new steps (the longest standstill from the loss until everything was
+there and it had moved, evaluations and sessions that fell into that included); the seconds until every process was
+there; the steps it went back by; the answers that its log had, or the queue acknowledged, and that its log lacks
+afterwards; the driver's exit code where that ended.
 """
 
 import random
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,11 +24,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from rayrlhf.bench.faulty import until
-from rayrlhf.bench.places import ENDLESS, Place, at_a_url, on_nodes, settle, with_people
+from rayrlhf.bench.faulty import Watch, until
+from rayrlhf.bench.places import ENDLESS, Place, at_a_url, lacking, on_nodes, settle, with_people
 from rayrlhf.bench.report import Count, Report, options_from
 from rayrlhf.config.options import Options
-from rayrlhf.errors import UserError
 
 Fault = Literal[
     "rollout",
@@ -39,10 +40,11 @@ Fault = Literal[
     "driver",
     "worker-node",
     "head-node",
+    "head",
     "renderer",
     "storage",
 ]
-FAULTS: dict[Fault, tuple[str, Callable[[Place], None]]] = {
+FAULTS: dict[Fault, tuple[str, Callable[[Place], threading.Thread | None]]] = {
     "rollout": ("a rollout actor is killed", Place.lose_rollout),
     "reward": ("a reward actor is killed", Place.lose_reward),
     "store": ("the process with the trajectory store is killed", Place.lose_store),
@@ -53,6 +55,7 @@ FAULTS: dict[Fault, tuple[str, Callable[[Place], None]]] = {
     "driver": ("the driver is killed", Place.lose_driver),
     "worker-node": ("a worker node is lost, and replaced", Place.lose_worker_node),
     "head-node": ("the head node is lost, and the driver with it", Place.lose_head_node),
+    "head": ("the head node's Ray is lost, and the driver is elsewhere", Place.lose_head),
     "renderer": ("the renderer is killed", Place.lose_renderer),
     "storage": ("the storage at a URL is away for 10 s", Place.away),
 }
@@ -73,10 +76,13 @@ class FaultsBench(Options):
 
 @dataclass
 class Outcome:
-    """What came of one loss. seconds: until training moved; whole_seconds: until every process was there."""
+    """What came of one loss.
+
+    standstill: the longest time without new steps, in seconds   whole_seconds: until every process was there
+    """
 
     by_itself: bool
-    seconds: float
+    standstill: float
     whole_seconds: float
     steps_lost: int
     answers_lost: int
@@ -102,13 +108,13 @@ def run(**given: Any) -> dict[str, Any]:
                     report.notes[fault] = [vars(outcome) for outcome in found]
                     rows.append(_row(fault, found))
     result = report.as_dict()
-    columns = ("fault", "went on", "moves, s", "whole, s", "steps lost", "answers lost", "exit code")
+    columns = ("fault", "went on", "stands still, s", "whole, s", "steps lost", "answers lost", "exit code")
     return result | {"table": {"columns": columns, "rows": rows}}
 
 
 def _lose(place: Place, fault: Fault, before: int, times: int) -> Outcome:
     found = lose(place, fault)
-    how = f"moves after {found.seconds:.1f} s, is whole after {found.whole_seconds:.1f} s"
+    how = f"stood still for {found.standstill:.1f} s, was whole after {found.whole_seconds:.1f} s"
     print(f"{fault} {before + 1} of {times}: {how}", file=sys.stderr, flush=True)
     return found
 
@@ -117,41 +123,26 @@ def lose(place: Place, fault: Fault) -> Outcome:
     """One loss, at a random moment, and what came of it."""
     run = place.run
     time.sleep(place.rng.uniform(0.0, MOST_REST_SECONDS))
-    answered, resumes, steps, lost_at = run.answered(), len(run.resumes()), run.steps(), time.monotonic()
-    FAULTS[fault][1](place)
-    if fault == "evaluation":  # it waited for one
-        answered, steps, lost_at = run.answered(), run.steps(), time.monotonic()
-    exit_code: int | None = None
+    known, exit_code, whole_at = place.acknowledged(), None, float("inf")
 
-    def moved() -> bool:
-        nonlocal exit_code
+    def goes_on() -> bool:
+        """Every process is there, and there are new steps since."""
+        nonlocal exit_code, whole_at
         if not run.alive:
             exit_code = run.process.returncode
             place.start()
-        again = run.resumes()[resumes:]
-        return run.steps() > (again[-1] if again else steps)
+        whole_at = min(whole_at, time.monotonic()) if place.whole() else float("inf")
+        return watch.moved_at > whole_at
 
-    until(moved, f"training after this: {FAULTS[fault][0]}")
-    seconds = time.monotonic() - lost_at
-    until(place.whole, f"all processes after this: {FAULTS[fault][0]}", run.require_alive)
-    whole_seconds = time.monotonic() - lost_at
-    again = run.resumes()[resumes:]
-    steps_lost = max(0, steps - again[-1]) if again else 0
+    place.lost_at = time.monotonic()
+    with Watch(run) as watch:
+        harm = FAULTS[fault][1](place)
+        if harm is not None:
+            harm.join()
+        until(goes_on, f"training after this: {FAULTS[fault][0]}")
     settle(place)
-    until(lambda: _reads(place), "what the run has logged", run.require_alive)
-    if place.bucket is not None:
-        until(lambda: answered <= place.answered(), "the copy", run.require_alive)
-    lost = len(answered - place.answered())
-    return Outcome(exit_code is None, seconds, whole_seconds, steps_lost, lost, exit_code)
-
-
-def _reads(place: Place) -> bool:
-    """Whether the log can be read: a storage may be away."""
-    try:
-        place.answered()
-    except UserError:
-        return False
-    return True
+    lost = lacking(place, known)
+    return Outcome(exit_code is None, watch.standstill, whole_at - place.lost_at, watch.steps_lost, lost, exit_code)
 
 
 @contextmanager
@@ -172,7 +163,7 @@ def _row(fault: Fault, found: list[Outcome]) -> list[str]:
     return [
         FAULTS[fault][0],
         f"{how} ({len(found)} of {len(found)})",
-        _median([outcome.seconds for outcome in found]),
+        _median([outcome.standstill for outcome in found]),
         _median([outcome.whole_seconds for outcome in found]),
         f"{statistics.median(steps):.0f} (most {max(steps)})",
         str(sum(outcome.answers_lost for outcome in found)),

@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -20,6 +22,8 @@ POLL_SECONDS = 0.05
 STILL = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
 PATIENCE_SECONDS = 600.0
 """How long a run has to move before that counts as a failure."""
+ROW_BYTES = 65_536
+"""More than a row of metrics has."""
 ACTORS = """
 import json, sys
 from ray._private.state import GlobalState
@@ -130,12 +134,14 @@ class Harmed:
         return self.process.wait(300)
 
     def steps(self) -> int:
-        """Environment steps of the newest row of metrics."""
+        """Environment steps of the newest whole row of metrics; 0 where there is none."""
         try:
-            rows = self.folder.metrics()
-        except UserError:  # a row is being written
+            with self.folder.metrics_file.open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - ROW_BYTES))
+                whole = file.read().rpartition(b"\n")[0]
+        except FileNotFoundError:
             return 0
-        return int(rows[-1]["env_steps"] or 0) if rows else 0
+        return int(json.loads(whole.rpartition(b"\n")[2])["env_steps"] or 0) if whole else 0
 
     def resumes(self) -> list[int]:
         """The environment steps at which it was gone on with: by a command, or by itself."""
@@ -156,9 +162,41 @@ class Harmed:
         return max(found, default=0)
 
 
+class Watch(threading.Thread):
+    """Looks at the steps that a run counts while a `with` block lasts.
+
+    standstill: the longest time between two sights of new steps, the beginning counted as one
+    moved_at:   when new steps were seen last   steps_lost: that it had counted and went back by
+    """
+
+    def __init__(self, run: Harmed) -> None:
+        super().__init__(name="watch", daemon=True)
+        self._run, self._enough = run, threading.Event()
+        self._steps, self.moved_at = run.steps(), time.monotonic()
+        self.standstill, self.steps_lost = 0.0, 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        self.join()
+
+    def run(self) -> None:
+        """Looks."""
+        while not self._enough.wait(POLL_SECONDS):
+            steps, now = self._run.steps(), time.monotonic()
+            if steps > self._steps:
+                self.standstill, self.moved_at = max(self.standstill, now - self.moved_at), now
+            elif steps < self._steps:
+                self.steps_lost += max(0, self._steps - (self._run.resumes() or [steps])[-1])
+            self._steps = steps
+
+
 def kill(pid: int) -> None:
-    """SIGKILL, if it is still there."""
+    """SIGKILL. UserError where it is not there any more."""
     try:
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    except ProcessLookupError as error:
+        raise UserError(f"there is no process {pid} any more") from error

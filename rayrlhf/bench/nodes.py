@@ -23,6 +23,7 @@ from rayrlhf.errors import UserError
 from rayrlhf.serving.address import free_port
 
 START_SECONDS = 60.0
+TOKEN = "RAY_AUTH_TOKEN"
 STARTED = b"Ray runtime started"
 STORE_BYTES = 200_000_000
 
@@ -101,7 +102,7 @@ class Nodes:
     def _environment(self) -> dict[str, str]:
         own = {
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": self.token,
+            TOKEN: self.token,
             "RAY_worker_niceness": "0",
             "OMP_NUM_THREADS": "1",
         }

@@ -6,18 +6,22 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import select
+
 from rayrlhf.bench.bucket import KEYS, Storage
 from rayrlhf.bench.bucket import running as bucket
-from rayrlhf.bench.faulty import Harmed, actors_of, kill, processes_titled, until
+from rayrlhf.bench.faulty import POLL_SECONDS, Harmed, actors_of, kill, processes_titled, until
 from rayrlhf.bench.nodes import Node, Nodes
 from rayrlhf.bench.truth import Annotator
 from rayrlhf.cluster import LEARNER_CLASS
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.preferences.store import Database
+from rayrlhf.preferences.store.tables import answers, leases
 from rayrlhf.serving.address import lasting_port
 from rayrlhf.tracking import RunDirectory
 
@@ -51,6 +55,8 @@ APART = [
 WITH_PEOPLE = ["teacher=human", "queue.settle_seconds=0"]
 MOMENT_SECONDS = 0.002
 SLOW_SECONDS = AWAY_SECONDS = 10.0
+LOG_SECONDS = 60.0
+"""After so long what was acknowledged and is not in the log counts as lost."""
 
 
 @dataclass
@@ -60,7 +66,9 @@ class Place:
     wanted: by role, how many processes the run has when it is whole
     apart: whether rollout actors have a worker node of their own, and what must last another one
     bucket: where the run is copied to
+    annotator: who answers
     workers: by what it is for, each worker node
+    lost_at: when something was lost last
     """
 
     run: Harmed
@@ -69,6 +77,8 @@ class Place:
     rng: random.Random
     apart: bool = False
     bucket: Storage | None = None
+    annotator: Annotator | None = None
+    lost_at: float = 0.0
     workers: dict[str, Node] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -100,7 +110,22 @@ class Place:
             log = PreferenceDataset(self.bucket.url(f"runs/{self.run.folder.name}/preferences"))
             return {answer.query_id for _, said in log.read() for answer in said}
 
-    # --- what can be lost ---
+    def acknowledged(self) -> set[str]:
+        """Ids of the questions whose answers somebody was told are kept: by the queue, or they are logged.
+
+        UserError where the queue was told of an answer and its store has none.
+        """
+        if self.annotator is None:
+            return self.answered()
+        with Database(str(self.run.folder.queue_file)).reading() as store:
+            told = list(self.annotator.acknowledged)
+            asked = select(answers.c.id, leases.c.query).join(leases, answers.c.lease == leases.c.id)
+            stored = {answer: query for answer, query in store.execute(asked)}
+        if gone := set(told) - stored.keys():
+            raise UserError(f"the store lacks {len(gone)} answers that it acknowledged")
+        return {stored[answer] for answer in told}
+
+    # --- what can be lost; where the harm lasts, a thread that ends with it ---
 
     def lose_rollout(self) -> None:
         """Kills one of them."""
@@ -124,7 +149,6 @@ class Place:
 
     def lose_evaluation(self) -> None:
         """Waits until an evaluation begins, and kills a rollout actor at once."""
-        victim = self.rng.choice(self.pids("rollout"))
         told = self.run.folder.events_file
         before = told.stat().st_size
 
@@ -133,8 +157,9 @@ class Place:
                 file.seek(before)
                 return b'"event": "evaluating"' in file.read()
 
-        until(begins, "an evaluation", every=MOMENT_SECONDS)
-        kill(victim)
+        until(begins, "an evaluation", self.run.require_alive, every=MOMENT_SECONDS)
+        self.lost_at = time.monotonic()
+        kill(self.rng.choice(self.pids("rollout")))
 
     def lose_driver(self) -> None:
         """Kills it; the cluster stays."""
@@ -150,6 +175,15 @@ class Place:
     def lose_head_node(self) -> None:
         """Loses it with the driver on it; what is left of the cluster is of no use and ends."""
         self.lose_driver()
+        self._other_nodes()
+
+    def lose_head(self) -> None:
+        """Loses the head node's Ray, not the driver, which ends by itself; the rest of the cluster ends then."""
+        self.nodes.kill(self.nodes.nodes[0])
+        until(lambda: not self.run.alive, "the end of a driver without a head node")
+        self._other_nodes()
+
+    def _other_nodes(self) -> None:
         for node in self.nodes.nodes[::-1]:
             self.nodes.kill(node)
         self.start_nodes()
@@ -158,16 +192,20 @@ class Place:
         """Stops a rollout actor for ever, as an environment that does not return."""
         os.kill(self.rng.choice(self.pids("rollout")), signal.SIGSTOP)
 
-    def slow(self) -> None:
+    def slow(self) -> threading.Thread:
         """Stops all processes of the node with the rollout actors nine tenths of the time, for a while."""
         victims = [process.pid for process in self.workers["spot"].processes()]
-        threading.Thread(target=_slow_down, args=(victims,), daemon=True).start()
+        harm = threading.Thread(target=_slow_down, args=(victims,), daemon=True)
+        harm.start()
+        return harm
 
-    def away(self) -> None:
+    def away(self) -> threading.Thread:
         """Cuts the line to the storage, for a while."""
         assert self.bucket is not None
         self.bucket.line.cut()
-        threading.Timer(AWAY_SECONDS, self.bucket.line.mend).start()
+        harm = threading.Timer(AWAY_SECONDS, self.bucket.line.mend)
+        harm.start()
+        return harm
 
     def _named(self, role: str) -> int:
         actors = actors_of(self.nodes.address, self.nodes.environment())
@@ -197,7 +235,7 @@ def with_people(folder: Path, words: Sequence[str], rng: random.Random) -> Itera
     with Nodes(folder / "r") as nodes:
         annotator.start()
         try:
-            for place in _running(Place(run, nodes, wanted, rng)):
+            for place in _running(Place(run, nodes, wanted, rng, annotator=annotator)):
                 yield place, annotator
                 annotator.enough.set()
                 annotator.join()  # while there is a queue
@@ -220,6 +258,18 @@ def settle(place: Place) -> None:
     until(lambda: place.run.steps() > 0 and place.whole(), "all processes", place.run.require_alive)
     before = place.run.checkpoints()
     until(lambda: place.run.checkpoints() > before, "a checkpoint", place.run.require_alive)
+
+
+def lacking(place: Place, known: set[str]) -> int:
+    """How many of the answers `known` the log still lacks once it has had its time."""
+    end = time.monotonic() + LOG_SECONDS
+    while time.monotonic() < end:
+        place.run.require_alive()
+        with suppress(UserError):  # a storage may be away
+            if known <= place.answered():
+                return 0
+        time.sleep(POLL_SECONDS)
+    return len(known - place.answered())
 
 
 def _harmed(folder: Path, name: str, words: Sequence[str]) -> Harmed:

@@ -1,9 +1,10 @@
 """`bench serve part=queue`: many people at once answer questions over HTTP, and everything they said is counted.
 
 Ours is the queue as `rayrlhf label` starts it, with `replicas` behind Serve, asked by annotators in a process of their
-own, each of whom leases a question, answers it and leases the next. The reference is the store alone, called by one
-thread without HTTP. Afterwards the database is read: no question may have had more people at a time than its overlap,
-and every acknowledged answer must be there once.
+own, each of whom does what the page does: listens to the stream of events, leases a question, fetches both of its
+clips, answers it and leases the next. First each takes `pause` seconds for a question, as people do, then none. The
+reference is the store alone, called by one thread without HTTP. Afterwards the database is read: no question may have
+had more people at a time than its overlap, and every acknowledged answer must be there once.
 """
 
 import multiprocessing
@@ -11,7 +12,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +24,12 @@ from sqlalchemy import select
 from rayrlhf.bench.data import ray_session
 from rayrlhf.bench.report import BenchOptions, Case, Count, Report, options_from
 from rayrlhf.config import QueueOptions
+from rayrlhf.errors import UserError
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.store import Accounts, Database, PreferenceStore, Question, Run
+from rayrlhf.preferences.store.records import clip_name
 from rayrlhf.preferences.store.tables import answers, leases
+from rayrlhf.serving.clips import Clips
 from rayrlhf.serving.deploy import queue_deployment
 from rayrlhf.serving.running import serving
 from rayrlhf.serving.settings import QueueSettings
@@ -39,6 +45,10 @@ class ServeQueueBench(BenchOptions):
     overlap: Count = 2
     """People who are asked each question."""
     seconds: float = 10.0
+    """Of each of the two loads."""
+    pause: float = 3.0
+    """Seconds that people take for a question."""
+    clip_bytes: Count = 20_000
     replicas: Count = 1
     database: str | None = None
     """`postgresql://USER@HOST/NAME`, empty; none: an SQLite file."""
@@ -46,9 +56,14 @@ class ServeQueueBench(BenchOptions):
 
 @dataclass
 class Work:
-    """What annotators did: seconds of each call, ids of the answers that were acknowledged, calls that failed."""
+    """What annotators did: seconds of each call, ids of the answers that were acknowledged, calls that failed.
 
+    news: events that came
+    """
+
+    news: int = 0
     lease: list[float] = field(default_factory=list)
+    clip: list[float] = field(default_factory=list)
     answer: list[float] = field(default_factory=list)
     acknowledged: list[int] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -72,11 +87,12 @@ def run(**given: Any) -> dict[str, Any]:
         alone = _store_alone(Database(f"{folder}/alone.sqlite"), options)
         accounts = Accounts(database)
         tokens = [accounts.add(f"annotator {number}", "annotator") for number in range(options.annotators)]
-        _fill(database, options)
+        _fill(database, options, Clips(settings.clips).keep(_clip(options)))
         deployment = queue_deployment(settings)
-        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
         with ray_session(), serving(deployment, "queue", HOST, 0) as url, pool as process:
-            work = process.submit(annotate, url, tokens, options.seconds).result()
+            paced = process.submit(annotate, url, tokens, options.seconds, options.pause).result()
+            work = process.submit(annotate, url, tokens, options.seconds, 0.0).result()
         report.cases["answers"] = Case(
             len(work.answer) / work.elapsed,
             alone,
@@ -84,27 +100,37 @@ def run(**given: Any) -> dict[str, Any]:
             f"the store without HTTP in one thread; {options.annotators} annotators",
         )
         report.notes |= {
-            "lease": _row(work.lease),
-            "answer": _row(work.answer),
-            "failed_calls": len(work.failed),
-            "first_failure": work.failed[0] if work.failed else "",
-            **check(database, work.acknowledged, options.overlap),
+            **{name: _row(getattr(work, name)) for name in ("lease", "clip", "answer")},
+            "at_peoples_pace": {
+                "answers_per_second": len(paced.answer) / paced.elapsed,
+                **{name: _row(getattr(paced, name)) for name in ("lease", "clip", "answer")},
+            },
+            "news": paced.news + work.news,
+            "failed_calls": len(paced.failed + work.failed),
+            "first_failure": (paced.failed + work.failed + [""])[0],
+            **check(database, paced.acknowledged + work.acknowledged, options.overlap),
         }
         return report.as_dict()
 
 
-def _fill(database: Database, options: ServeQueueBench) -> PreferenceStore:
+def _clip(options: ServeQueueBench) -> bytes:
+    """What the queue takes for an MP4 file."""
+    return b"\0\0\0\x18ftypisom" + bytes(options.clip_bytes)
+
+
+def _fill(database: Database, options: ServeQueueBench, clip: str) -> PreferenceStore:
     store = PreferenceStore(database)
-    rules = QueueOptions(overlap=options.overlap, max_answers=options.overlap + 1)
+    rules = QueueOptions(
+        overlap=options.overlap, min_answers=options.overlap, max_answers=options.overlap + 1, settle_seconds=0.0
+    )
     store.register(Run(RUN, "bench", "Which is better?", options=rules))
-    clip = "0" * 32 + ".mp4"
     store.enqueue(RUN, [Question(f"{i:06d}", 0, i, left_clip=clip, right_clip=clip) for i in range(options.questions)])
     return store
 
 
 def _store_alone(database: Database, options: ServeQueueBench) -> float:
     """Answers a second of one thread that calls the store."""
-    store, begin, count = _fill(database, options), time.perf_counter(), 0
+    store, begin, count = _fill(database, options, clip_name(b"")), time.perf_counter(), 0
     while time.perf_counter() - begin < options.seconds / 2:
         person = f"annotator {count % options.annotators}"
         leased = store.lease(RUN, person)
@@ -115,32 +141,49 @@ def _store_alone(database: Database, options: ServeQueueBench) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def annotate(url: str, tokens: list[str], seconds: float) -> Work:
-    """An annotator for each token, in a thread, for so many seconds."""
+def annotate(url: str, tokens: list[str], seconds: float, pause: float) -> Work:
+    """An annotator for each token, in a thread, for so many seconds, `pause` of which each takes for a question."""
     work = Work()
     begin = time.perf_counter()
-    threads = [threading.Thread(target=_annotator, args=(url, token, begin + seconds, work)) for token in tokens]
+    for token in tokens:  # these end with the process, or when the server does
+        threading.Thread(target=_listener, args=(url, token, work), daemon=True).start()
+    threads = [threading.Thread(target=_annotator, args=(url, token, begin + seconds, pause, work)) for token in tokens]
     for thread in threads:
         thread.start()
+        time.sleep(pause / len(tokens))  # people do not begin in step
     for thread in threads:
         thread.join()
     work.elapsed = time.perf_counter() - begin
     return work
 
 
-def _annotator(url: str, token: str, end: float, work: Work) -> None:
+def _listener(url: str, token: str, work: Work) -> None:
+    with QueueClient(url, token) as client, suppress(UserError):
+        for _ in client.events(RUN):
+            work.news += 1
+
+
+def _annotator(url: str, token: str, end: float, pause: float, work: Work) -> None:
     with QueueClient(url, token) as client:
         while time.perf_counter() < end:
             try:
-                asked = time.perf_counter()
-                found = client.lease(RUN)
-                work.lease.append(time.perf_counter() - asked)
-                for lease in found:
-                    said = time.perf_counter()
-                    work.acknowledged.append(client.answer(lease.lease, "equal").answer)
-                    work.answer.append(time.perf_counter() - said)
+                with _timed(work.lease):
+                    [question] = client.lease(RUN)
+                for clip in (question.left_clip, question.right_clip):
+                    with _timed(work.clip):
+                        client.clip(str(clip))
+                time.sleep(pause)
+                with _timed(work.answer):
+                    work.acknowledged.append(client.answer(question.lease, "equal").answer)
             except Exception as error:  # counted, whatever it is
                 work.failed.append(repr(error))
+
+
+@contextmanager
+def _timed(into: list[float]) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    into.append(time.perf_counter() - begin)
 
 
 def check(database: Database, acknowledged: list[int], overlap: int) -> dict[str, int]:

@@ -119,6 +119,17 @@ def test_serve_policy() -> None:
 
 
 @pytest.mark.slow
+def test_serve_queue() -> None:
+    result = run("serve", part="queue", annotators=6, questions=400, seconds=4.0, pause=0.5)
+    check(result, "serve_queue", {"answers"})
+    notes = result["notes"]
+    wrong = ("failed_calls", "lost", "acknowledged_twice", "stored_twice", "leased_beyond_overlap")
+    assert {name: notes[name] for name in wrong} == dict.fromkeys(wrong, 0), notes["first_failure"]
+    assert notes["acknowledged"] >= 6 * 2 * 4 and notes["news"] > 0
+    assert notes["at_peoples_pace"]["answer"]["p99_ms"] > 0
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_controls(tmp_path: Any) -> None:
     overrides = ["total_steps=2200", "queries.budget=20", "queries.per_session=10", "evaluation.final_episodes=4"]
