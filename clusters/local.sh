@@ -82,6 +82,8 @@ up() {
     [ -e "$CLUSTER/head.pid" ] && fail "there is one already in $CLUSTER: clusters/local.sh down"
     command -v ray >/dev/null || fail "there is no 'ray' on PATH: activate the environment that has rayrlhf"
     mkdir -p "$CLUSTER"
+    [ -O "$CLUSTER" ] || fail "$CLUSTER is somebody else's: name another folder by CLUSTER"
+    chmod 700 "$CLUSTER" # the token is in it
     (umask 077 && head -c 32 /dev/urandom | base64 >"$CLUSTER/token")
     start_node head 0 --head --port "$PORT" --ray-client-server-port "$((PORT + 1))" \
         --include-dashboard true --dashboard-host 127.0.0.1 --dashboard-port "$DASHBOARD" --resources '{"durable": 1}'

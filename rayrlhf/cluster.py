@@ -2,11 +2,13 @@
 
 import logging
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 from ray._private import auto_init_hook, ray_constants, state
@@ -28,6 +30,7 @@ STATE_SECONDS = 10
 POLL_SECONDS = 1.0
 LEARNER_CLASS = "_WrappedExecutable"
 """The class of RLlib's remote learners, as Ray knows it."""
+HEAD_SECONDS = 5.0
 LOCAL = "local"
 """Ray's address of a cluster that a process starts for itself, whatever else runs on the machine."""
 
@@ -84,6 +87,24 @@ def require_cluster() -> None:
         raise _without_ray(address, error) from error
 
 
+def require_head(run: Path, say: Callable[[str], None]) -> None:
+    """Refuses to go on where the cluster's head node is gone.
+
+    What it says it says at once: Ray ends this process a minute later, whatever it does.
+    """
+    address = ray.get_runtime_context().gcs_address
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_SECONDS).close()
+    except OSError as error:
+        line = (
+            f"the head node of the cluster, {address}, is gone: when there is one again, go on with "
+            f"rayrlhf train --resume {shlex.quote(str(run))}"
+        )
+        say(line)
+        raise UserError(line) from error
+
+
 def require_room(placement: Placement, wait_seconds: float, say: Callable[[str], None]) -> None:
     """Refuses a run that the cluster has no room for; waits for some before, and asks a cluster that grows to do so.
 
@@ -91,26 +112,32 @@ def require_room(placement: Placement, wait_seconds: float, say: Callable[[str],
     """
     if get_current_placement_group() is not None:
         return
-    problem = placement.misfit(_free())
-    if problem is None:
-        return
-    end = time.monotonic() + wait_seconds
-    if wait_seconds:
-        say(f"{problem}: waiting up to {wait_seconds / 60:g} minutes for it")
-        request_resources(bundles=placement.bundles()[1:])
-    try:
-        while problem is not None and time.monotonic() < end:
-            time.sleep(POLL_SECONDS)
-            problem = placement.misfit(_free())
-    finally:
-        if wait_seconds:
-            request_resources(bundles=[])
+    problem = awaited(lambda: placement.misfit(_free()), placement.bundles()[1:], wait_seconds, say)
     if problem is None:
         return
     hint = "lower `resources` and rollout.actors, or wait for room with resources.wait_minutes"
     if placement.misfit(nodes()) is None:
         raise UserError(f"the cluster is in use, {problem}: {hint}")
     raise UserError(f"the cluster cannot hold the run, {problem}: {hint}")
+
+
+def awaited(
+    misfit: Callable[[], str | None], bundles: list[dict[str, float]], seconds: float, say: Callable[[str], None]
+) -> str | None:
+    """What `misfit` says is wanting, once it says nothing or `seconds` are over; the autoscaler is asked, too."""
+    problem = misfit()
+    if problem is None or not seconds:
+        return problem
+    say(f"{problem}: waiting up to {seconds / 60:g} minutes for it")
+    end = time.monotonic() + seconds
+    request_resources(bundles=bundles)
+    try:
+        while problem is not None and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+            problem = misfit()
+    finally:
+        request_resources(bundles=[])
+    return problem
 
 
 def nodes() -> list[dict[str, float]]:

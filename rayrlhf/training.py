@@ -21,7 +21,7 @@ from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
-from rayrlhf.cluster import name_of_lost, note_cluster, ray_session, require_cluster, require_room
+from rayrlhf.cluster import name_of_lost, note_cluster, ray_session, require_cluster, require_head, require_room
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.envs.gl import rendering_problem
@@ -89,7 +89,8 @@ def train(
             with run.mirrored(say) as mirror, quiet, story, ray_session(_cpus(config)):
                 note_cluster()
                 there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-                _require_gpus(config, there.get("GPU", 0))
+                if not config.resources.wait_minutes:  # else nodes that have some may come
+                    _require_gpus(config, there.get("GPU", 0))
                 _require_room(config, say)
                 with _asking(config, folder, people) as queue:
                     begun = True
@@ -145,6 +146,7 @@ def _to_the_end(
                 _log.info("%s", in_one_line(lost), extra=event("lost", who=name_of_lost(lost), error=str(lost)))
                 if losses > RESTARTS:
                     raise
+                require_head(folder.path, say)
                 say(
                     f"a process of the run died ({type(lost).__name__}, see ray.log); going on from its last checkpoint"
                 )

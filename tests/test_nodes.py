@@ -105,6 +105,6 @@ def test_a_run_goes_on_with_other_nodes_learners_and_actors(nodes: Nodes, tmp_pa
     rows = run.metrics()
     after = next(row for row in rows if (row["env_steps"] or 0) > 800)
     assert rows[: rows.index(after)][-1]["env_steps"] == before["env_steps"] == 800
-    for counter in ("labels", "answers", "sessions", "updates"):
+    for counter in ("labels", "answers", "sessions", "updates", "reward_version"):
         assert (after[counter] or 0) >= (before[counter] or 0) > 0
     assert run.summary()["labels"] == 12 and run.summary()["env_steps"] == 1000

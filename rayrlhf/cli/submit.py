@@ -151,6 +151,9 @@ def _checked(words: Sequence[str], *, look: bool) -> tuple[list[str], dict[str, 
     if verb == "train":
         more, told = _train(rest, look=look)
         return said + more, about | told
+    if verb == "tune":
+        more, told = _tune(rest, look=look)
+        return said + more, about | told
     if verb in ("eval", "bench"):
         _parse_as(verb, rest)
     return said, about
@@ -177,10 +180,31 @@ def _train(words: Sequence[str], *, look: bool) -> tuple[list[str], dict[str, st
             "nobody would reach the page of a job: run the queue where people do (docs/queue.md), and give --people.url"
         )
     about = {"config": options.config, **({"run": config.name} if config.name else {})}
-    if Path(config.storage_path).is_absolute() or is_url(config.storage_path):
-        return [], about
-    # Ray deletes a job's copy of the working folder: runs go to the home folder of the node that the driver is on
-    return [f'--storage_path="$HOME"/{shlex.quote(config.storage_path)}'], about
+    return _lasting("--storage_path", config.storage_path), about
+
+
+def _tune(words: Sequence[str], *, look: bool) -> tuple[list[str], dict[str, str]]:
+    """The same of a `tune`, whose trials may be on any node: what several nodes share is for the file to say."""
+    from rayrlhf.cli.tune import TuneOptions
+    from rayrlhf.tuning.options import load_search
+    from rayrlhf.tuning.space import check_space
+
+    options = parse(TuneOptions, words, "tune")
+    if not look:
+        return [], {"config": str(options.file)}
+    search = load_search(options.file, name=options.name, storage=options.storage)
+    check_space(search)
+    return _lasting("--storage", search.storage), {"config": str(options.file), "run": search.name}
+
+
+def _lasting(option: str, folder: str) -> list[str]:
+    """An option for where results go, if `folder` were in the job's copy of the working folder, which Ray deletes.
+
+    Then it is in the home folder on the node that the driver is on.
+    """
+    if Path(folder).is_absolute() or is_url(folder):
+        return []
+    return [f'{option}="$HOME"/{shlex.quote(folder)}']
 
 
 def _parse_as(verb: str, words: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ def run(args: Sequence[str]) -> int:
     with one_line():
         outcomes = search(config, resume=options.resume, say=_quiet if options.quiet else say)
     finish(_report(config, outcomes), as_json=options.json)
-    return 0
+    return 0 if any(outcome.result is not None for outcome in outcomes) else 1
 
 
 def _quiet(line: str) -> None:

@@ -22,13 +22,13 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.tune.stopper import Stopper
 
 from rayrlhf import training
-from rayrlhf.cluster import nodes, ray_session, require_cluster
+from rayrlhf.cluster import awaited, nodes, ray_session, require_cluster
 from rayrlhf.config import RunConfig
 from rayrlhf.config.load import overridden
 from rayrlhf.config.yaml import dump_yaml
 from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.files import write_atomically
-from rayrlhf.placement import placement_of
+from rayrlhf.placement import Placement, placement_of
 from rayrlhf.tracking import RunDirectory, native_stderr_to, note_stop
 from rayrlhf.tuning.options import SearchConfig, load_search, save_search
 from rayrlhf.tuning.results import FINISHED, OBJECTIVE, STEPS, Result, folder_name
@@ -78,11 +78,7 @@ def search(config: SearchConfig, *, resume: bool = False, say: Say = lambda line
     with folder.held(), native_stderr_to(folder.path / "ray.log"):
         try:
             with ray_session(os.cpu_count() or 1):
-                problem = misfit(config, nodes())
-                if problem is not None:
-                    raise UserError(
-                        f"a trial does not fit the cluster, {problem}: lower run.resources or rollout.actors"
-                    )
+                _require_room(config, say)
                 save_search(config, folder.path / "search.yaml")
                 say(f"{count(config)} trials in {config.folder}")
                 trials, interrupted = _tune(absolute, say, resume)
@@ -106,6 +102,18 @@ def _check(config: SearchConfig) -> None:
         raise UserError("the searcher optuna needs the package optuna: pip install 'rayrlhf[tune]'")
     for run in runs_to_check(config):
         training.check(run)
+
+
+def _require_room(config: SearchConfig, say: Say) -> None:
+    """Refuses a search of which a trial fits nowhere, alone on the cluster: Tune would wait for room for ever.
+
+    Nodes that are still to come are waited for as long as the trial's run says.
+    """
+    largest = max(map(placement_of, runs_to_check(config)), key=Placement.cpus)
+    wait = 60 * config.run.resources.wait_minutes
+    problem = awaited(lambda: misfit(config, nodes()), largest.bundles(), wait, say)
+    if problem is not None:
+        raise UserError(f"a trial does not fit the cluster, {problem}: lower run.resources or rollout.actors")
 
 
 def _claim(config: SearchConfig, resume: bool) -> None:
@@ -162,7 +170,7 @@ def _tune(config: SearchConfig, say: Say, resume: bool) -> tuple[list[Trial], bo
             max_concurrent_trials=config.concurrent,
             trial_dirname_creator=_state_of,
             callbacks=[lines],
-            resume=resume,
+            resume=resume and any((config.folder / STATE).glob("experiment_state-*")),  # else it was killed before
             raise_on_failed_trial=False,
             verbose=0,
         )

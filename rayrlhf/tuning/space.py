@@ -72,12 +72,8 @@ def runs_to_check(search: SearchConfig) -> Iterator[RunConfig]:
 
 def misfit(search: SearchConfig, nodes: Sequence[Amounts]) -> str | None:
     """Why a trial does not fit on `nodes`, which have nothing else to do; none where all of them do."""
-    for run in runs_to_check(search):
-        if not run.resources.wait_minutes:  # else the cluster may grow
-            problem = placement_of(run).misfit(nodes, with_driver=True)
-            if problem is not None:
-                return problem
-    return None
+    found = (placement_of(run).misfit(nodes, with_driver=True) for run in runs_to_check(search))
+    return next(filter(None, found), None)
 
 
 def count(search: SearchConfig) -> int:

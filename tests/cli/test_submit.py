@@ -51,6 +51,19 @@ def test_a_run_goes_where_it_outlives_the_job() -> None:
     assert command("--sac.hidden=[8,8]").startswith("exec python -m rayrlhf train toy '--sac.hidden=[8,8]' ")
 
 
+def test_a_search_is_checked_and_outlives_the_job(tmp_path: Path) -> None:
+    file = tmp_path / "lr.yaml"
+    file.write_text("run: toy\nsearch: {sac.actor_lr: {choice: [1e-3, 1e-4]}}\n")
+    wanted = job(SubmitOptions(), ["tune", str(file)])
+    assert wanted.command == f'exec python -m rayrlhf tune {file} --storage="$HOME"/runs'
+    assert wanted.metadata["run"] == "lr"
+    elsewhere = job(SubmitOptions(), ["tune", str(file), "--storage=/mnt/runs"])
+    assert elsewhere.command == f"exec python -m rayrlhf tune {file} --storage=/mnt/runs"
+    file.write_text("run: toy\nsearch: {sac.actor_rl: {choice: [1e-3, 1e-4]}}\n")
+    with pytest.raises(UserError, match=r"did you mean 'sac\.actor_lr'"):
+        job(SubmitOptions(), ["tune", str(file)])
+
+
 def test_what_the_nodes_get() -> None:
     shipped = job(SubmitOptions(env=("A=b=c",)), ["eval", "/mnt/runs/x"]).runtime_env()
     assert shipped["py_modules"] == [str(Path(jobs.__file__).parent)] and "pip" not in shipped

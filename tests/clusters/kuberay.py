@@ -57,6 +57,7 @@ POD = of(
     spec=of(
         "containers",
         containers=many(CONTAINER),
+        securityContext=of(fsGroup=WHOLE),
         volumes=many(VOLUME),
         nodeSelector=by_name(TEXT),
         tolerations=many(TOLERATION),

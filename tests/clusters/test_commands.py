@@ -16,6 +16,7 @@ from rayrlhf.cli.submit import SubmitOptions, _parted, job
 from rayrlhf.cli.train import TrainOptions, split_overrides
 from rayrlhf.config.load import load_config
 from rayrlhf.errors import UserError
+from rayrlhf.placement import placement_of
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*ROOT.glob("docs/cluster*.md"), *(path for path in ROOT.glob("clusters/**/*") if path.is_file())])
@@ -64,6 +65,24 @@ def test_there_are_some_in_every_page() -> None:
 @pytest.mark.parametrize(("file", "words"), CASES, ids=lambda it: it.name if isinstance(it, Path) else shlex.join(it))
 def test_a_command_is_understood(file: Path, words: list[str]) -> None:
     take(words)
+
+
+HEAD = {"CPU": 8.0, "GPU": 1.0, "durable": 1.0}
+"""What a cluster in the clouds has before it grows."""
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp", "kuberay"])
+def test_a_cluster_that_has_only_its_head_so_far_takes_what_the_page_submits(cloud: str) -> None:
+    """Or it is waited for."""
+    found = 0
+    for words in commands((ROOT / "docs" / f"cluster-{cloud}.md").read_text()):
+        handed = _parted(words[1:])[1] if words[0] == "submit" else []
+        if handed[:1] == ["train"] and not handed[1].startswith("-"):
+            _, overrides = split_overrides(handed[1:])
+            run = load_config(handed[1], overrides)
+            found += 1
+            assert placement_of(run).misfit([HEAD]) is None or run.resources.wait_minutes >= 10
+    assert found
 
 
 def test_a_wrong_one_is_not() -> None:

@@ -7,8 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
-from collections.abc import Iterator
+import venv
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,19 +76,26 @@ def free_ports(count: int) -> int:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    """Its nodes have the package. Their programs are not resolved: a virtual environment's."""
+    with started(Path(sys.executable).parent, {"PYTHONPATH": str(PACKAGE.parent)}) as made:
+        yield made
+
+
+@contextmanager
+def started(programs: Path, variables: Mapping[str, str]) -> Iterator[Cluster]:
+    """A cluster whose nodes have these `programs`."""
     folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))  # short: sockets lie there
     port = free_ports(24)
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    bin_folder = Path(sys.executable).parent  # not resolved: a virtual environment's
     env |= {
         "CLUSTER": str(folder),
         "PORT": str(port),
         "DASHBOARD": str(port + 23),
         "OBJECT_STORE": "100000000",
-        "PATH": f"{bin_folder}:{env['PATH']}",
-        "PYTHONPATH": str(PACKAGE.parent),
+        "PATH": f"{programs}:{env['PATH']}",
         "OMP_NUM_THREADS": "1",
         "HOME": str(folder),
+        **variables,
     }
     made = Cluster(env, "")
     try:
@@ -199,6 +209,34 @@ def test_the_nodes_get_this_package(cluster: Cluster, here: Path, tmp_path: Path
     assert "another doctor" in shipped.stdout
     theirs = cluster.submit("--package=none", "--", "doctor", cwd=here, PYTHONPATH=str(copy.parent))
     assert "python" in theirs.stdout and "another doctor" not in theirs.stdout
+
+
+@pytest.mark.slow
+def test_nodes_that_lack_the_package_get_it(here: Path, tmp_path: Path) -> None:
+    """They have what it requires, and no more."""
+    venv.create(tmp_path / "bare", with_pip=False)
+    programs = tmp_path / "bare" / "bin"
+    [site] = (tmp_path / "bare").glob("lib/*/site-packages")
+    (site / "others.pth").write_text(sysconfig.get_path("purelib"))  # what links this package from there is not read
+    (programs / "ray").write_text(f"#!{programs}/python\nfrom ray.scripts.scripts import main\n\nmain()\n")
+    (programs / "ray").chmod(0o755)
+    found = subprocess.run([programs / "python", "-c", "import ray, rayrlhf"], cwd=here, capture_output=True, text=True)
+    assert "No module named 'rayrlhf'" in found.stderr
+    with started(programs, {}) as bare:
+        theirs = bare.submit("--package=none", "--", "doctor", cwd=here)
+        assert theirs.returncode == 1 and "No module named rayrlhf" in theirs.stdout
+        done = bare.submit("--", "train", "mine.yaml", *SMALL, "--name=shipped", cwd=here)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (Path(bare.env["HOME"]) / "runs" / "shipped" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_rays_own_command_does_too(cluster: Cluster, here: Path) -> None:
+    words = ["rayrlhf", "train", "mine.yaml", *SMALL, "--name=plain", f"--storage_path={here / 'out'}"]
+    command = ["ray", "job", "submit", "--address", cluster.url, "--working-dir", ".", "--", *words]
+    done = subprocess.run(command, env=cluster.env, cwd=here, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((here / "out" / "plain" / "summary.json").read_text())["labels"] == 12
 
 
 def test_what_is_refused_before_anything_starts(cluster: Cluster, here: Path) -> None:

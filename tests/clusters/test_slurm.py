@@ -38,7 +38,8 @@ requeue) echo "requeued $2" ;;
 esac
 """
 HOSTNAME = """#!/usr/bin/env bash
-echo "${NODE:-127.0.0.40} 192.0.2.9"
+# A node whose own name is one of loopback, as Debian has it.
+[ "$1" = --ip-address ] && echo 127.0.1.1 || echo "${NODE:-127.0.0.40} 192.0.2.9"
 """
 SRUN = """#!/usr/bin/env bash
 # One process for each task, on this machine.

@@ -21,7 +21,7 @@ from rayrlhf.errors import UserError
 from rayrlhf.plotting import plot_runs
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.tracking import RunDirectory
-from rayrlhf.tuning.options import SearchConfig
+from rayrlhf.tuning.options import SearchConfig, save_search
 from rayrlhf.tuning.search import Outcome, best_file, search
 
 pytestmark = pytest.mark.timeout(580)
@@ -172,6 +172,17 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(
     assert "not finite" in told["trials"][1]["error"] and "trial-00000 failed:" in out
     assert load_config(told["best"]).sac.critic_lr == 1e-3
     assert all(Path(plot).is_file() for plot in told["plots"]) and told["plots"]
+
+
+def test_a_search_that_was_killed_before_its_first_trial_begins_and_one_without_a_result_has_failed(
+    ray_session: None, tmp_path: Path
+) -> None:
+    overrides = ["total_steps=400", "queries.budget=4", "evaluation.interval=1000"]
+    config = made(tmp_path, *overrides, search={"sac.critic_lr": {"grid": [1e38]}}, searcher="grid")
+    config.folder.mkdir(parents=True)
+    save_search(config, config.folder / "search.yaml")
+    assert cli.main(["tune", str(saved_as(config, tmp_path)), "--resume"]) == 1
+    assert (config.folder / "trial-00000").is_dir()
 
 
 @pytest.mark.slow
