@@ -35,14 +35,14 @@ test-ui: $(ENV)/.ready
 	$(BIN)/python -m pytest -m ui $(ARGS)
 
 check: $(ENV)/.ready
-	$(BIN)/ruff check rayrlhf tests examples
-	$(BIN)/ruff format --check rayrlhf tests examples
+	$(BIN)/ruff check rayrlhf tests examples scripts
+	$(BIN)/ruff format --check rayrlhf tests examples scripts
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 format: $(ENV)/.ready
-	$(BIN)/ruff check --fix rayrlhf tests examples
-	$(BIN)/ruff format rayrlhf tests examples
+	$(BIN)/ruff check --fix rayrlhf tests examples scripts
+	$(BIN)/ruff format rayrlhf tests examples scripts
 
 setup: $(ENV)/.ready
 

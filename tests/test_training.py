@@ -166,7 +166,7 @@ sys.exit(main(sys.argv[1:]))
 """`rayrlhf` that dies when all files of a later checkpoint are written, before it gets its name."""
 
 
-@pytest.mark.parametrize("saving", [False, True])
+@pytest.mark.parametrize("saving", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_kill_minus_nine_loses_no_answer_and_no_whole_checkpoint(tmp_path: Path, saving: bool) -> None:
     """Asynchronous; before there is a checkpoint, and in the middle of writing one."""
     if saving:
@@ -200,7 +200,8 @@ def test_where_nothing_can_be_drawn_a_run_ends_without_a_video(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("number", "everyone"), [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, False)]
+    ("number", "everyone"),
+    [(signal.SIGINT, False), pytest.param(signal.SIGINT, True, marks=pytest.mark.slow), (signal.SIGTERM, False)],
 )
 def test_ctrl_c_and_kill_leave_a_checkpoint_and_say_how_to_go_on(tmp_path: Path, number: int, everyone: bool) -> None:
     process = start(*small(tmp_path, "--total_steps=100000", "--checkpoint.interval=1000000"))
@@ -316,7 +317,7 @@ class Failing:
 
 @pytest.mark.parametrize(
     ("method", "questions", "logged", "synchronous"),
-    [("collect", 1, 0, True), ("collect", 5, 4, False), ("ask", 4, 4, False)],
+    [("collect", 1, 0, True), pytest.param("collect", 5, 4, False, marks=pytest.mark.slow), ("ask", 4, 4, False)],
 )
 def test_a_run_whose_teacher_fails_is_saved_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, questions: int, logged: int, synchronous: bool

@@ -43,7 +43,13 @@ METAWORLD: dict[str, Any] = {"env": {"suite": "metaworld", "task": "window-close
 
 
 @pytest.mark.parametrize(
-    "groups", [FOUR, {**EARLY_ENDS, "rollout": {"actors": 2}}, {**METAWORLD, **FOUR}, TWO_LEARNERS]
+    "groups",
+    [
+        FOUR,
+        pytest.param({**EARLY_ENDS, "rollout": {"actors": 2}}, marks=pytest.mark.slow),
+        pytest.param({**METAWORLD, **FOUR}, marks=pytest.mark.slow),
+        TWO_LEARNERS,
+    ],
 )
 def test_two_synchronous_runs_of_one_seed_are_identical(small_run: RunConfig, make: Make, groups: Any) -> None:
     run = synchronous(small_run, **groups)
@@ -63,7 +69,13 @@ def test_another_seed_gives_another_run(small_run: RunConfig, make: Make) -> Non
 
 @pytest.mark.parametrize(
     ("cut_at", "groups"),
-    [(200, {}), (400, FOUR), (400, {**METAWORLD, **FOUR}), (520, {**EARLY_ENDS, **FOUR}), (400, TWO_LEARNERS)],
+    [
+        (200, {}),
+        (400, FOUR),
+        pytest.param(400, {**METAWORLD, **FOUR}, marks=pytest.mark.slow),
+        pytest.param(520, {**EARLY_ENDS, **FOUR}, marks=pytest.mark.slow),
+        (400, TWO_LEARNERS),
+    ],
 )
 def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
     small_run: RunConfig, make: Make, tmp_path: Path, cut_at: int, groups: Any
@@ -89,7 +101,9 @@ def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
     assert_identical(everything(whole), everything(resumed))
 
 
-@pytest.mark.parametrize(("before", "after", "cut_at"), [(2, 0, 400), (0, 2, 400), (0, 2, 200)])
+@pytest.mark.parametrize(
+    ("before", "after", "cut_at"), [(2, 0, 400), (0, 2, 400), pytest.param(0, 2, 200, marks=pytest.mark.slow)]
+)
 def test_a_run_goes_on_with_another_number_of_learners(
     small_run: RunConfig, make: Make, tmp_path: Path, before: int, after: int, cut_at: int
 ) -> None:
@@ -297,8 +311,8 @@ HOPPER: dict[str, Any] = {"env": {"suite": "gymnasium", "task": "Hopper-v5", "ho
     ("package", "groups"),
     [
         pytest.param("envpool", ENVPOOL, id="envpool"),
-        pytest.param("shimmy", CARTPOLE, id="dmc"),
-        pytest.param("mujoco", HOPPER, id="gymnasium"),
+        pytest.param("shimmy", CARTPOLE, id="dmc", marks=pytest.mark.slow),
+        pytest.param("mujoco", HOPPER, id="gymnasium", marks=pytest.mark.slow),
     ],
 )
 def test_the_loop_runs_on_every_kind_of_environment_and_goes_on_after_a_resume(
@@ -338,7 +352,7 @@ def test_rllibs_own_counter_goes_on_after_a_resume(small_run: RunConfig, make: M
     assert results["env_runners"]["num_env_steps_sampled_lifetime"] == results["rayrlhf"]["env_steps"] > 400
 
 
-@pytest.mark.parametrize("actors", [1, 3])
+@pytest.mark.parametrize("actors", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_resume_may_spread_the_members_over_more_or_fewer_actors(
     small_run: RunConfig, make: Make, tmp_path: Path, actors: int
 ) -> None:
