@@ -90,7 +90,7 @@ def require_cluster() -> None:
 def require_head(run: Path, say: Callable[[str], None]) -> None:
     """Refuses to go on where the cluster's head node is gone.
 
-    What it says it says at once: Ray ends this process a minute later, whatever it does.
+    What it says it says at once: Ray ends this process, a minute later at most, whatever it does.
     """
     address = ray.get_runtime_context().gcs_address
     host, _, port = address.rpartition(":")
