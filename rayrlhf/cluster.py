@@ -82,9 +82,15 @@ def require_cluster() -> None:
     if ray.is_initialized() or not port.isdigit():  # `auto` and `local` name no port
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
+        knock(f"{host}:{port}", JOIN_SECONDS)
     except OSError as error:
         raise _without_ray(address, error) from error
+
+
+def knock(place: str, seconds: float) -> None:
+    """Connects to `place`, HOST:PORT, and leaves again. Raises OSError where nobody answers, or OverflowError."""
+    host, _, port = place.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
 
 
 def require_head(run: Path, say: Callable[[str], None]) -> None:
@@ -93,9 +99,8 @@ def require_head(run: Path, say: Callable[[str], None]) -> None:
     What it says it says at once: Ray ends this process, a minute later at most, whatever it does.
     """
     address = ray.get_runtime_context().gcs_address
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_SECONDS).close()
+        knock(address, HEAD_SECONDS)
     except OSError as error:
         line = (
             f"the head node of the cluster, {address}, is gone: when there is one again, go on with "

@@ -143,11 +143,9 @@ class Studio:
             _log.info("the renderer died; another one goes on", extra=event("lost", who="renderer", error=str(error)))
             self._rest(error)
             self._renderer = self._start()
-        except (NotDrawnError, RefusedError) as error:  # none that the queue does not know is waited for
-            self._tries[question] = self._tries.get(question, 0) + 1
-            self._wanted.append(question)
-            self._rest(error)
         except (UserError, RayError) as error:
+            if isinstance(error, NotDrawnError | RefusedError):  # none that the queue does not know is waited for
+                self._tries[question] = self._tries.get(question, 0) + 1
             self._wanted.append(question)
             self._rest(error)
         else:

@@ -130,7 +130,7 @@ def run(**given: Any) -> dict[str, Any]:
             code = place.run.stop()
             left = _left_on_cluster(place)
             evaluated = _evaluate(place, options.episodes)
-        orphans = _orphans(place.nodes.token)
+        orphans = _still_there(lambda: _of_the_cluster(place.nodes.token))
         run_ = place.run
         rows = [
             ("killed", ", ".join(f"{role} {count}x" for role, count in sorted(killed.items()))),
@@ -175,20 +175,19 @@ def _kill(place: Place, annotator: Annotator, options: ChaosBench) -> Counter[st
 
 def _left_on_cluster(place: Place) -> int:
     """Processes of the run a while after its end: the cluster's that are its roles, and others that know its token."""
-    for _ in range(100):
+
+    def look() -> list[int]:
         nodes = {process.pid for node in place.nodes.nodes for process in node.processes()}
-        left = [pid for role in TITLES for pid in place.pids(role)]
-        left += [pid for pid in _of_the_cluster(place.nodes.token) if pid not in nodes]
-        if not left:
-            return 0
-        time.sleep(0.1)
-    return len(left)
+        roles = [pid for role in TITLES for pid in place.pids(role)]
+        return roles + [pid for pid in _of_the_cluster(place.nodes.token) if pid not in nodes]
+
+    return _still_there(look)
 
 
-def _orphans(token: str) -> int:
-    """Processes of the cluster, whoever their parent is now, that are there a while after its end."""
+def _still_there(look: Callable[[], list[int]]) -> int:
+    """How many processes `look` finds that have had their time to end."""
     for _ in range(100):
-        if not (left := _of_the_cluster(token)):
+        if not (left := look()):
             return 0
         time.sleep(0.1)
     return len(left)

@@ -69,6 +69,10 @@ class Work:
     failed: list[str] = field(default_factory=list)
     elapsed: float = 0.0
 
+    def rows(self) -> dict[str, dict[str, float]]:
+        """How long the calls took, by kind."""
+        return {"lease": _row(self.lease), "clip": _row(self.clip), "answer": _row(self.answer)}
+
 
 def run(**given: Any) -> dict[str, Any]:
     """Fills a queue, has it answered, and counts."""
@@ -100,11 +104,8 @@ def run(**given: Any) -> dict[str, Any]:
             f"the store without HTTP in one thread; {options.annotators} annotators",
         )
         report.notes |= {
-            **{name: _row(getattr(work, name)) for name in ("lease", "clip", "answer")},
-            "at_peoples_pace": {
-                "answers_per_second": len(paced.answer) / paced.elapsed,
-                **{name: _row(getattr(paced, name)) for name in ("lease", "clip", "answer")},
-            },
+            **work.rows(),
+            "at_peoples_pace": {"answers_per_second": len(paced.answer) / paced.elapsed, **paced.rows()},
             "news": paced.news + work.news,
             "failed_calls": len(paced.failed + work.failed),
             "first_failure": (paced.failed + work.failed + [""])[0],

@@ -33,7 +33,7 @@ from rayrlhf.tracking import RunDirectory, native_stderr_to, note_stop
 from rayrlhf.tuning.options import SearchConfig, load_search, save_search
 from rayrlhf.tuning.results import FINISHED, OBJECTIVE, STEPS, Result, folder_name
 from rayrlhf.tuning.schedulers import domain, scheduler_of
-from rayrlhf.tuning.space import check_space, count, misfit, run_of, runs_to_check, settings
+from rayrlhf.tuning.space import check_space, count, misfit, placements_of, run_of, runs_to_check, settings
 from rayrlhf.tuning.trial import check_forks, run_trial
 
 Say = Callable[[str], None]
@@ -109,9 +109,10 @@ def _require_room(config: SearchConfig, say: Say) -> None:
 
     Nodes that are still to come are waited for as long as the trial's run says.
     """
-    largest = max(map(placement_of, runs_to_check(config)), key=Placement.cpus)
+    trials = placements_of(config)
+    largest = max(trials, key=Placement.cpus)
     wait = 60 * config.run.resources.wait_minutes
-    problem = awaited(lambda: misfit(config, nodes()), largest.bundles(), wait, say)
+    problem = awaited(lambda: misfit(trials, nodes()), largest.bundles(), wait, say)
     if problem is not None:
         raise UserError(f"a trial does not fit the cluster, {problem}: lower run.resources or rollout.actors")
 

@@ -11,7 +11,7 @@ from typing import Any
 from rayrlhf.config import RunConfig
 from rayrlhf.config.load import overridden
 from rayrlhf.errors import UserError
-from rayrlhf.placement import Amounts, placement_of
+from rayrlhf.placement import Amounts, Placement, placement_of
 from rayrlhf.tuning.options import Dimension, SearchConfig
 
 Drawn = Mapping[str, float]
@@ -70,9 +70,14 @@ def runs_to_check(search: SearchConfig) -> Iterator[RunConfig]:
                 raise UserError(f"{names}: {error}") from error
 
 
-def misfit(search: SearchConfig, nodes: Sequence[Amounts]) -> str | None:
-    """Why a trial does not fit on `nodes`, which have nothing else to do; none where all of them do."""
-    found = (placement_of(run).misfit(nodes, with_driver=True) for run in runs_to_check(search))
+def placements_of(search: SearchConfig) -> list[Placement]:
+    """The plan of each trial that there may be."""
+    return [placement_of(run) for run in runs_to_check(search)]
+
+
+def misfit(trials: Sequence[Placement], nodes: Sequence[Amounts]) -> str | None:
+    """Why one of `trials` does not fit on `nodes`, which have nothing else to do; none where all of them do."""
+    found = (trial.misfit(nodes, with_driver=True) for trial in trials)
     return next(filter(None, found), None)
 
 

@@ -8,7 +8,7 @@ from rayrlhf import cli, training
 from rayrlhf.errors import UserError
 from rayrlhf.placement import placement_of
 from rayrlhf.tuning.options import SearchConfig, load_search, save_search
-from rayrlhf.tuning.space import check_space, count, misfit, run_of, runs_to_check, settings
+from rayrlhf.tuning.space import check_space, count, misfit, placements_of, run_of, runs_to_check, settings
 from rayrlhf.tuning.trial import check_forks
 
 SHIPPED = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
@@ -30,7 +30,7 @@ def test_what_is_shipped_is_right(file: Path, tmp_path: Path) -> None:
     for run in runs_to_check(search):
         training.check(run)
         assert placement_of(run).cpus() <= 2.0
-    assert misfit(search, [{"CPU": 2.0}]) is None
+    assert misfit(placements_of(search), [{"CPU": 2.0}]) is None
     save_search(search, tmp_path / "again.yaml")
     assert load_search(tmp_path / "again.yaml") == search
 
@@ -119,10 +119,10 @@ def test_a_scheduler_may_be_none(word: str, tmp_path: Path) -> None:
 
 def test_a_trial_that_fits_no_node_is_refused_with_its_driver(tmp_path: Path) -> None:
     search = read(tmp_path, "run: toy\n" + LR)
-    assert misfit(search, [{"CPU": 1.2}]) is not None, "1.6 CPUs with the driver"
+    assert misfit(placements_of(search), [{"CPU": 1.2}]) is not None, "1.6 CPUs with the driver"
     assert placement_of(search.run).misfit([{"CPU": 1.2}]) is None
     wide = read(tmp_path, "run: toy\nsearch: {rollout.actors: {grid: [1, 9]}}")
-    problem = misfit(wide, [{"CPU": 2.0}])
+    problem = misfit(placements_of(wide), [{"CPU": 2.0}])
     assert problem is not None and "rollout" in problem
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rayrlhf.config import QueueOptions
@@ -105,7 +105,7 @@ class PreferenceStore:
         Raises:
             RefusedError: the run has no such question.
         """
-        mine = and_(queries.c.run == run, queries.c.id == query_id)
+        mine = _named(run, query_id)
         values = {"left_clip": left, "right_clip": right, "ready": True}
         with self._database.writing() as connection:
             if connection.execute(update(queries).where(mine, ~queries.c.ready).values(values)).rowcount:
@@ -115,17 +115,16 @@ class PreferenceStore:
 
     def withdraw(self, run: str, query_id: str) -> None:
         """The question cannot be shown: it is decided as one that nobody could tell. One that can be stays."""
-        mine = and_(queries.c.run == run, queries.c.id == query_id)
         unseen = and_(queries.c.status == "open", ~queries.c.ready)
         with self._database.writing() as connection:
             decided = {"status": "skip", "decided_at": self._clock.now()}
-            connection.execute(update(queries).where(mine, unseen).values(decided))
+            connection.execute(update(queries).where(_named(run, query_id), unseen).values(decided))
 
     def keep_curves(self, run: str, curves: Sequence[Curves]) -> None:
         """The learned reward along segments of `run`'s, for whoever looks; unknown queries are passed over."""
         with self._database.writing() as connection:
             for one in curves:
-                mine = and_(queries.c.run == run, queries.c.id == one.query_id)
+                mine = _named(run, one.query_id)
                 connection.execute(update(queries).where(mine).values(curves=json.dumps(asdict(one))))
 
     def decisions(self, run: str, received: Collection[str] = ()) -> list[Decision]:
@@ -281,6 +280,11 @@ class PreferenceStore:
         again = statement.on_conflict_do_update(index_elements=list(key), set_=fresh, where=open_still)
         found: int | None = connection.scalar(again.returning(leases.c.id))
         return found
+
+
+def _named(run: str, query_id: str) -> ColumnElement[bool]:
+    """The query of that id, if it is the run's."""
+    return and_(queries.c.run == run, queries.c.id == query_id)
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
