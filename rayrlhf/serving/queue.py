@@ -32,7 +32,7 @@ from rayrlhf.preferences.store import (
     RunInfo,
 )
 from rayrlhf.preferences.store.records import NO_NUL, Role, RunName
-from rayrlhf.preferences.store.reports import PAGE
+from rayrlhf.preferences.store.reports import PAGE, Among
 from rayrlhf.preferences.store.voting import Status
 from rayrlhf.preferences.wire import (
     Account,
@@ -237,6 +237,8 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
     def answered(
         run: InPath,
         caller: Trainer,
+        among: Among = "run",
+        gold: bool = False,
         annotator: Annotated[AccountName | None, Query()] = None,
         status: Annotated[list[Status], Query(max_length=10)] = [],  # noqa: B006
         disagreed: bool = False,
@@ -248,11 +250,14 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
     ) -> list[Answered]:
         """Answered questions, the newest first: `before` and `before_id` are the last one's of the page before.
 
-        By id with `after_id`, that one's: so none is missed while people answer.
+        By id with `after_id`, that one's: so none is missed while people answer. `among` adds the other runs of the
+        task, or all; with `gold` they are the questions that test annotators, and `choice` is the known answer.
         """
         place = None if before is None else (before, before_id)
-        wanted = {"statuses": status, "before": place, "after_id": after_id, "limit": limit}
-        return reports.browse(run, annotator=annotator, disagreed=disagreed, since=since, **wanted)  # type: ignore[arg-type]
+        return reports.browse(
+            run, among=among, gold=gold, annotator=annotator, statuses=status, disagreed=disagreed, since=since,
+            before=place, after_id=after_id, limit=limit,
+        )  # fmt: skip
 
     @app.get("/v1/runs/{run}/export", response_class=StreamingResponse)
     def export(run: InPath, caller: Trainer) -> StreamingResponse:

@@ -294,7 +294,7 @@ def test_clips_whole_and_in_part(server, tmp_path: Path) -> None:
 
 
 def test_news_come_by_themselves(server) -> None:
-    with server.client("trainer") as trainer, server.client(patience=0.1) as annotator:
+    with server.client("trainer") as trainer, server.client(patience=2) as annotator:
         fill(trainer, 1)
         news = annotator.events("run")
         assert next(news)["open"] == 1

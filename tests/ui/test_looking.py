@@ -8,8 +8,9 @@ pytest.importorskip("playwright", reason="Playwright is not installed")
 
 from page_support import ask, votes
 
+from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.client import QueueClient
-from rayrlhf.preferences.store import Curves
+from rayrlhf.preferences.store import Curves, Question, Run
 
 pytestmark = pytest.mark.ui
 
@@ -74,6 +75,37 @@ def test_filters(visit, answered) -> None:
     cards(looking, 6)
     page.select_option("[name=age]", "600")
     cards(looking, 6)
+
+
+def test_other_runs_of_the_task_and_tests_of_annotators(visit, answered, server) -> None:
+    cleo = server.accounts.add("cleo", "annotator")
+    ask(answered, 2, run="twin")
+    answered.register(Run("stranger", "drawer-open", "The drawer is open."))
+    answered.enqueue("stranger", [Question("s", 0, 0), Question("g", 0, 1, gold="left")])
+    answered.register(Run("stranger", "drawer-open", "The drawer is open.", options=QueueOptions(gold_every=1)))
+    with QueueClient(server.url, cleo) as person:
+        for run, count in (("twin", 2), ("stranger", 2)):
+            for _ in range(count):
+                [lease] = person.lease(run)
+                person.answer(lease.lease, "equal")
+    looking = visit("trainer", "&run=run")
+    cards(looking, 6)
+    page = looking.page
+    page.select_option("[name=annotator]", "ben")
+    page.select_option("[name=among]", "task")
+    cards(looking, 6)
+    page.select_option("[name=annotator]", "cleo")
+    cards(looking, 2)
+    assert all(when.startswith("twin, ") for when in page.locator(".when").all_inner_texts())
+    page.select_option("[name=among]", "all")
+    cards(looking, 3)
+    page.select_option("[name=status]", "gold")
+    cards(looking, 1)
+    assert page.inner_text(".badge") == "test"
+    assert page.inner_text(".what") == "known: left is better"
+    page.select_option("[name=among]", "run")
+    looking.said("Nothing answered that looks like this.")
+    assert page.input_value("[name=annotator]") == "", "cleo answered nothing here"
 
 
 def test_page_after_page(visit, server) -> None:

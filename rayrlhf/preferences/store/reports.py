@@ -4,20 +4,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
-from sqlalchemy import Row, and_, func, or_, select
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select, true
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.agreement import agreement
 from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.store.database import Database
 from rayrlhf.preferences.store.records import Curves, Vote, unknown_run
-from rayrlhf.preferences.store.store import votes_of
+from rayrlhf.preferences.store.store import counts, votes_of
 from rayrlhf.preferences.store.tables import answers, leases, queries, runs
 from rayrlhf.preferences.store.voting import Status
 
+Among = Literal["run", "task", "all"]
 PAGE = 200
 """Most questions of one call of `browse`."""
 _CURVES = TypeAdapter(Curves)
@@ -93,9 +94,13 @@ class Person:
 
 @dataclass(frozen=True)
 class Answered:
-    """One question as the browser lists it, newest first; `place` is where the next page goes on."""
+    """One question as the browser lists it, newest first; `place` is where the next page goes on.
+
+    gold: it tests annotators, and `choice` is the known answer
+    """
 
     query_id: str
+    run: str
     session: int
     status: Status
     choice: Choice | None
@@ -105,6 +110,7 @@ class Answered:
     answered_at: float
     votes: tuple[Vote, ...] = ()
     curves: Curves | None = None
+    gold: bool = False
 
     @property
     def place(self) -> tuple[float, str]:
@@ -200,6 +206,8 @@ class Reports:
         self,
         run: str,
         *,
+        among: Among = "run",
+        gold: bool = False,
         annotator: str | None = None,
         statuses: Sequence[Status] = (),
         disagreed: bool = False,
@@ -210,15 +218,17 @@ class Reports:
     ) -> list[Answered]:
         """Questions with votes that count: the newest first, or by id.
 
+        among: this run's, those of all runs of its task, or all   gold: those that test annotators instead
         annotator: answered by this one   disagreed: not all said the same   since: the newest answer is not older
         before: the `place` to go on after
         after_id: by id, those behind this one ("" is before all): so everything comes once, also while people answer
         """
-        counted = and_(leases.c.query == queries.c.id, answers.c.counted, answers.c.undone_at.is_(None))
+        counted = and_(leases.c.query == queries.c.id, counts(gold))
         votes = select(answers.c.id).select_from(answers.join(leases)).where(counted).correlate(queries)
         newest = select(func.max(answers.c.answered_at)).select_from(answers.join(leases)).where(counted)
         answered_at = newest.correlate(queries).scalar_subquery().label("answered_at")
-        listed = select(queries, answered_at).where(queries.c.run == run, queries.c.gold.is_(None), votes.exists())
+        is_kind = queries.c.gold.is_not(None) if gold else queries.c.gold.is_(None)
+        listed = select(queries, answered_at).where(_is_among(run, among), is_kind, votes.exists())
         if annotator is not None:
             listed = listed.where(votes.where(leases.c.annotator == annotator).exists())
         if statuses:
@@ -236,14 +246,23 @@ class Reports:
             found = found.where(or_(page.c.answered_at < at, and_(page.c.answered_at == at, page.c.id < last)))
         with self._database.reading() as connection:
             rows = connection.execute(found).all()
-            said = votes_of(connection, [row.id for row in rows])
+            said = votes_of(connection, [row.id for row in rows], gold=gold)
         return [
             Answered(
-                row.id, row.session, row.status, row.choice, row.target, row.left_clip, row.right_clip, row.answered_at,
-                said[row.id], _CURVES.validate_json(row.curves) if row.curves else None,
+                row.id, row.run, row.session, row.status, row.gold or row.choice, row.target, row.left_clip,
+                row.right_clip, row.answered_at, said[row.id],
+                _CURVES.validate_json(row.curves) if row.curves else None, row.gold is not None,
             )
             for row in rows
         ]  # fmt: skip
+
+
+def _is_among(run: str, among: Among) -> ColumnElement[bool]:
+    if among == "run":
+        return queries.c.run == run
+    its_task = select(runs.c.task).where(runs.c.name == run).scalar_subquery()
+    same = select(runs.c.name).where(runs.c.task == its_task)
+    return queries.c.run.in_(same) if among == "task" else true()
 
 
 def _run_info(row: Row[Any]) -> RunInfo:

@@ -293,19 +293,24 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
     return (whole[start : start + _CHUNK] for start in range(0, len(whole), _CHUNK))
 
 
-def votes_of(connection: Connection, ids: Iterable[str]) -> dict[str, tuple[Vote, ...]]:
-    """The votes that count, by query, in the order they came."""
+def votes_of(connection: Connection, ids: Iterable[str], *, gold: bool = False) -> dict[str, tuple[Vote, ...]]:
+    """The votes that count, by query, in the order they came; or what was said where annotators were tested."""
     found: dict[str, list[Vote]] = {key: [] for key in ids}
     for some in _chunks(list(found)):
-        for row in connection.execute(_votes().where(leases.c.query.in_(some))):
+        for row in connection.execute(_votes(gold).where(leases.c.query.in_(some))):
             found[row.query].append(Vote(row.annotator, row.choice, row.seconds, row.replays, row.flipped))
     return {key: tuple(said) for key, said in found.items()}
 
 
-def _votes() -> Select[Any]:
+def counts(gold: bool = False) -> ColumnElement[bool]:
+    """Whether an answer is a vote that counts, or the answer to a test that was not taken back."""
+    return and_(leases.c.purpose == "gold" if gold else answers.c.counted, answers.c.undone_at.is_(None))
+
+
+def _votes(gold: bool = False) -> Select[Any]:
     said = (answers.c.choice, answers.c.seconds, answers.c.replays)
     joined = select(leases.c.query, leases.c.annotator, leases.c.flipped, *said).join_from(answers, leases)
-    return joined.where(answers.c.counted, answers.c.undone_at.is_(None)).order_by(answers.c.id)
+    return joined.where(counts(gold)).order_by(answers.c.id)
 
 
 def _options(connection: Connection, run: str) -> QueueOptions:

@@ -5,10 +5,11 @@ import { byId, counted, make } from "./dom.js";
 
 const PAGE = 24;
 
-/** The answered questions of one run, the newest first, as the filters have them. */
+/** The answered questions of one run, or of several, the newest first, as the filters have them. */
 export class Browse {
   #api;
   #run;
+  #task;
   #filters = byId("filters");
   #cards = [];
   #last = null; // where the next page goes on
@@ -18,7 +19,11 @@ export class Browse {
   constructor({ api, info }) {
     this.#api = api;
     this.#run = info.name;
-    this.#filters.onchange = () => this.#look();
+    this.#task = info.task;
+    this.#filters.onchange = ({ target }) => {
+      if (target.name === "among") this.#listPeople();
+      this.#look();
+    };
     this.#filters.onsubmit = (event) => event.preventDefault();
     byId("browse-again").onclick = () => this.#look();
     byId("more").onclick = () => this.#more();
@@ -32,9 +37,21 @@ export class Browse {
   }
 
   async #listPeople() {
-    const people = await this.#api.people(this.#run).catch(() => []);
-    const options = people.map(({ name }) => make("option", { value: name, textContent: name }));
-    this.#filters.annotator.replaceChildren(make("option", { value: "", textContent: "anybody" }), ...options);
+    const select = this.#filters.annotator;
+    const people = await Promise.all((await this.#runs()).map((run) => this.#api.people(run).catch(() => [])));
+    const names = [...new Set(people.flat().map(({ name }) => name))].sort();
+    const options = names.map((name) => make("option", { value: name, textContent: name }));
+    const chosen = select.value;
+    select.replaceChildren(make("option", { value: "", textContent: "anybody" }), ...options);
+    select.value = names.includes(chosen) ? chosen : "";
+    if (select.value !== chosen) this.#look();
+  }
+
+  async #runs() {
+    const among = this.#filters.among.value;
+    if (among === "run") return [this.#run];
+    const all = await this.#api.runs().catch(() => []);
+    return all.filter(({ task }) => among === "all" || task === this.#task).map(({ name }) => name);
   }
 
   #clear() {
@@ -63,10 +80,11 @@ export class Browse {
   }
 
   #query() {
-    const { annotator, status, age, disagreed } = this.#filters;
-    const chosen = { limit: PAGE };
+    const { among, annotator, status, age, disagreed } = this.#filters;
+    const chosen = { among: among.value, limit: PAGE };
     if (annotator.value) chosen.annotator = annotator.value;
-    if (status.value) chosen.status = status.value;
+    if (status.value === "gold") chosen.gold = true;
+    else if (status.value) chosen.status = status.value;
     if (age.value) chosen.since = Date.now() / 1000 - Number(age.value);
     if (disagreed.checked) chosen.disagreed = true;
     if (this.#last) Object.assign(chosen, { before: this.#last.answered_at, before_id: this.#last.query_id });
@@ -75,7 +93,7 @@ export class Browse {
 
   #add(found) {
     for (const item of found) {
-      const card = new Card(this.#api, item);
+      const card = new Card(this.#api, item, item.run === this.#run ? "" : item.run);
       this.#cards.push(card);
       byId("cards").append(card.element);
       this.#seen.observe(card.element);

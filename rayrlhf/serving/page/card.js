@@ -6,7 +6,7 @@ import { copyOf, duration, figureOf, make } from "./dom.js";
 import { Pair } from "./player.js";
 
 const SAID = { left: "left is better", right: "right is better", equal: "both are equal", skip: "cannot tell" };
-const STATUS = { label: "label", skip: "skipped", disputed: "disputed", open: "still open", expired: "expired" };
+const STATUS = { label: "label", skip: "skipped", disputed: "disputed", open: "still open", expired: "expired", test: "test" };
 
 /** A card of the browser. Its clips are loaded when it is first seen, and play while it is. */
 export class Card {
@@ -14,15 +14,18 @@ export class Card {
   #item;
   #pair = null;
 
-  constructor(api, item) {
+  /** `run` is named on it where it is not empty. */
+  constructor(api, item, run = "") {
     this.#api = api;
     this.#item = item;
     this.element = copyOf("card");
     const part = (name) => this.element.querySelector(name);
-    part(".badge").textContent = STATUS[item.status];
-    part(".badge").classList.add(item.status);
+    const status = item.gold ? "test" : item.status;
+    part(".badge").textContent = STATUS[status];
+    part(".badge").classList.add(status);
     part(".what").textContent = verdict(item);
-    part(".when").textContent = `${duration(Date.now() / 1000 - item.answered_at)} ago`;
+    const ago = `${duration(Date.now() / 1000 - item.answered_at)} ago`;
+    part(".when").textContent = run ? `${run}, ${ago}` : ago;
     part(".when").title = item.query_id;
     part(".votes").append(...item.votes.map(voteLine));
     this.element.setAttribute("aria-label", `Question ${item.query_id}`);
@@ -70,7 +73,8 @@ export class Card {
   }
 }
 
-function verdict({ status, choice, target }) {
+function verdict({ gold, status, choice, target }) {
+  if (gold) return `known: ${SAID[choice]}`;
   if (status !== "label") return "";
   const whole = target === 0 || target === 0.5 || target === 1;
   return whole ? SAID[choice] : `${SAID[choice]} (right preferred: ${Math.round(100 * target)} %)`;

@@ -104,6 +104,11 @@ def test_known_answers_measure_people(database: Database, store: PreferenceStore
         store.answer("anna", lease.id, "equal", key=key)
     [anna] = Reports(database).people("run")
     assert anna.gold == (1, 2)
+    tests = Reports(database).browse("run", gold=True)
+    assert {(item.query_id, item.choice, item.gold) for item in tests} == {("g0", "equal", True), ("g1", "skip", True)}
+    assert [[(vote.annotator, vote.choice) for vote in item.votes] for item in tests] == [[("anna", "equal")]] * 2
+    assert Reports(database).browse("run") == []
+    assert Reports(database).browse("run", gold=True, annotator="ben") == []
 
 
 def test_browsing_page_by_page(reports: Reports) -> None:
@@ -139,6 +144,27 @@ def test_browsing_what_is_wanted(reports: Reports) -> None:
     assert found(disagreed=True) == {"q1", "q3"}
     assert found(disagreed=True, statuses=["open"]) == {"q3"}
     assert reports.browse("none") == []
+
+
+def test_browsing_the_runs_of_a_task(reports: Reports, store: PreferenceStore) -> None:
+    for run, task in (("twin", "t"), ("stranger", "another")):
+        store.register(Run(run, task, "s", options=OPTIONS))
+        store.enqueue(run, [Question(f"{run}/0", 0, 0)])
+        [lease] = store.lease(run, "dan")
+        store.answer("dan", lease.id, "left", key=run)
+
+    def runs(**wanted: object) -> set[str]:
+        return {item.run for item in reports.browse("run", **wanted)}  # type: ignore[arg-type]
+
+    assert runs() == runs(among="run") == {"run"}
+    assert runs(among="task") == {"run", "twin"}
+    assert runs(among="all") == {"run", "twin", "stranger"}
+    assert runs(among="all", annotator="dan") == {"twin", "stranger"}
+    pages, before = [], None
+    while page := reports.browse("stranger", among="all", before=before, limit=3):
+        pages += page
+        before = page[-1].place
+    assert pages == reports.browse("run", among="all")
 
 
 def test_a_token_is_its_owners_until_it_ends(database: Database) -> None:
