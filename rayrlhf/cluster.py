@@ -2,13 +2,12 @@
 
 import logging
 import os
-import shlex
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import ray
 from ray._private import auto_init_hook, ray_constants, state
@@ -31,6 +30,8 @@ POLL_SECONDS = 1.0
 LEARNER_CLASS = "_WrappedExecutable"
 """The class of RLlib's remote learners, as Ray knows it."""
 HEAD_SECONDS = 5.0
+START_SECONDS = 60.0
+"""After so long, starting a run's processes takes too long to say nothing."""
 LOCAL = "local"
 """Ray's address of a cluster that a process starts for itself, whatever else runs on the machine."""
 
@@ -93,8 +94,8 @@ def knock(place: str, seconds: float) -> None:
     socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
 
 
-def require_head(run: Path, say: Callable[[str], None]) -> None:
-    """Refuses to go on where the cluster's head node is gone.
+def require_head(run: str, say: Callable[[str], None]) -> None:
+    """Refuses to go on where the cluster's head node is gone. `run` is what `--resume` takes.
 
     What it says it says at once: Ray ends this process, a minute later at most, whatever it does.
     """
@@ -104,7 +105,7 @@ def require_head(run: Path, say: Callable[[str], None]) -> None:
     except OSError as error:
         line = (
             f"the head node of the cluster, {address}, is gone: when there is one again, go on with "
-            f"rayrlhf train --resume {shlex.quote(str(run))}"
+            f"rayrlhf train --resume {run}"
         )
         say(line)
         raise UserError(line) from error
@@ -126,6 +127,26 @@ def require_room(placement: Placement, wait_seconds: float, say: Callable[[str],
     raise UserError(f"the cluster cannot hold the run, {problem}: {hint}")
 
 
+@contextmanager
+def told_while_waiting(say: Callable[[str], None]) -> Iterator[None]:
+    """Says so where the block, which starts processes, waits for long: another run may have taken the room before."""
+
+    def tell() -> None:
+        there = "; ".join(", ".join(f"{node.get(name, 0.0):g} {name}s" for name in ("CPU", "GPU")) for node in _free())
+        say(
+            f"the run's processes have not all started after {START_SECONDS:g} s; free on each node of the cluster: "
+            f"{there or 'nothing'}. Another run may have taken the room: this one goes on when there is some again"
+        )
+
+    timer = threading.Timer(START_SECONDS, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def awaited(
     misfit: Callable[[], str | None], bundles: list[dict[str, float]], seconds: float, say: Callable[[str], None]
 ) -> str | None:
@@ -135,7 +156,7 @@ def awaited(
         return problem
     say(f"{problem}: waiting up to {seconds / 60:g} minutes for it")
     end = time.monotonic() + seconds
-    request_resources(bundles=bundles)
+    request_resources(bundles=bundles + _used())  # what is asked for is what there is to be, used or not
     try:
         while problem is not None and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
@@ -155,6 +176,16 @@ def _free() -> list[dict[str, float]]:
     total = _per_node("total_resources_per_node")
     free = _per_node("available_resources_per_node")
     return [free.get(node, {}) for node in total]
+
+
+def _used() -> list[dict[str, float]]:
+    """What is in use on each node that lives: CPUs and GPUs."""
+    free = _per_node("available_resources_per_node")
+    found = []
+    for node, total in _per_node("total_resources_per_node").items():
+        used = {name: total.get(name, 0.0) - free.get(node, {}).get(name, 0.0) for name in ("CPU", "GPU")}
+        found.append({name: amount for name, amount in used.items() if amount > 0})
+    return [used for used in found if used]
 
 
 def _per_node(kind: str) -> dict[str, dict[str, float]]:

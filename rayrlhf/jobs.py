@@ -19,6 +19,7 @@ from ray._private.authentication.http_token_authentication import get_auth_heade
 from ray.dashboard.utils import get_address_for_submission_client
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.util.state import list_nodes
 
 from rayrlhf.errors import UserError, in_one_line
 
@@ -125,6 +126,26 @@ class JobServer:
         _require_this_ray(self.url)
         with _at(self.url), _one_line(f"the Ray cluster at {self.url} takes no jobs"):
             self._client = JobSubmissionClient(self.url)
+
+    def require_node_for(self, job: Job) -> None:
+        """Refuses a job whose driver asks for what no node has: Ray would wait for one without a word."""
+        asked = {"CPU": job.cpus, "GPU": job.gpus, "memory": job.memory, **job.resources}
+        wanted = {name: amount for name, amount in asked.items() if amount}
+        if not wanted:
+            return
+        with _at(self.url), _one_line(f"the Ray cluster at {self.url} does not tell of its nodes"):
+            nodes = list_nodes(
+                address=self.url, filters=[("state", "=", "ALIVE")], timeout=int(ANSWER_SECONDS), detail=True
+            )
+        totals = [node.resources_total or {} for node in nodes]
+        if any(all(total.get(name, 0.0) >= amount for name, amount in wanted.items()) for total in totals):
+            return
+        for name, amount in wanted.items():
+            most = max((total.get(name, 0.0) for total in totals), default=0.0)
+            if most < amount:
+                raise UserError(f"no node of the cluster has {amount:g} {name} for the driver, {most:g} is the most")
+        said = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+        raise UserError(f"no node of the cluster has {said} at once for the driver")
 
     def submit(self, job: Job) -> str:
         """Hands in `job`; its id. Raises `UserError` where it is refused."""

@@ -34,8 +34,12 @@ class Placement:
         return {name: amount for name, amount in needs.items() if name not in ("CPU", "GPU")}
 
     def bundles(self) -> list[dict[str, float]]:
-        """What each process asks for, the driver's first: the placement group of a run that Tune starts."""
-        return [dict(process.needs) for process in self.processes for _ in range(process.count)]
+        """What each process asks for, the driver's first: the placement group of a run that Tune starts.
+
+        What asks for nothing needs no place in it; Ray takes no empty one.
+        """
+        every = [dict(process.needs) for process in self.processes for _ in range(process.count)]
+        return every[:1] + [needs for needs in every[1:] if needs]
 
     def cpus(self) -> float:
         """CPUs of all processes together."""
@@ -60,17 +64,54 @@ class Placement:
         The driver counts only where it is still to be placed, as that of a run under Tune. They are dealt out as Ray
         does it in the worst order for it: the largest first, each to the fullest node that can take it.
         """
-        free = [dict(node) for node in nodes]
+        free = [_Node(node) for node in nodes]
         wanted = self.processes if with_driver else self.processes[1:]
         for process in sorted(wanted, key=_size, reverse=True):
             for placed in range(process.count):
-                able = [node for node in free if _fits(process.needs, node)]
+                able = [node for node in free if node.fits(process.needs)]
                 if not able:
                     return _why(wanted, process, placed, nodes)
-                chosen = min(able, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0)))
-                for name, amount in process.needs.items():
-                    chosen[name] = chosen.get(name, 0.0) - amount
+                min(able, key=_Node.room).take(process.needs)
         return None
+
+
+class _Node:
+    """What is free on a node. GPUs are apart: a share is of one of them, and whole ones are free ones."""
+
+    def __init__(self, there: Amounts) -> None:
+        self._there = dict(there)
+        gpus = self._there.pop("GPU", 0.0)
+        self._gpus = [1.0] * math.floor(gpus + _ROUNDING)
+        if gpus - len(self._gpus) > _ROUNDING:
+            self._gpus.append(gpus - len(self._gpus))  # where shares are free of several, nobody says of which
+
+    def fits(self, needs: Amounts) -> bool:
+        """Whether one process more can be here."""
+        others = all(
+            self._there.get(name, 0.0) >= amount - _ROUNDING for name, amount in needs.items() if name != "GPU"
+        )
+        return others and self._gpus_for(needs.get("GPU", 0.0)) is not None
+
+    def take(self, needs: Amounts) -> None:
+        """It is here."""
+        for name, amount in needs.items():
+            if name != "GPU":
+                self._there[name] = self._there.get(name, 0.0) - amount
+        wanted = needs.get("GPU", 0.0)
+        for index in self._gpus_for(wanted) or ():
+            self._gpus[index] -= min(wanted, 1.0)
+
+    def room(self) -> tuple[float, float]:
+        """For comparing how full nodes are."""
+        return sum(self._gpus), self._there.get("CPU", 0.0)
+
+    def _gpus_for(self, wanted: float) -> list[int] | None:
+        """Which GPUs are taken: of a share the fullest one it fits on, as Ray does it; none where there are too few."""
+        if wanted <= _ROUNDING:
+            return []
+        each, count = (wanted, 1) if wanted <= 1 else (1.0, math.ceil(wanted - _ROUNDING))
+        able = [index for index, free in enumerate(self._gpus) if free >= each - _ROUNDING]
+        return sorted(able, key=lambda index: self._gpus[index])[:count] if len(able) >= count else None
 
 
 def placement_of(run: RunConfig) -> Placement:
@@ -99,7 +140,7 @@ def _why(every: Sequence[Process], process: Process, placed: int, nodes: Sequenc
     missing = [name for name in process.needs if not any(name in node for node in nodes)]
     if nodes and missing:
         return f"no node has the resource {' or '.join(missing)}, which {process.role} wants"
-    if not any(_fits(process.needs, node) for node in nodes):
+    if not any(_Node(node).fits(process.needs) for node in nodes):
         return f"no node has the {wanted} that {process.role} wants; there is {there}"
     total: dict[str, float] = {}
     for each in every:
@@ -116,10 +157,6 @@ def _without_zeros(process: Process) -> Process:
 
 def _mark(name: str | None) -> dict[str, float]:
     return {} if name is None else {name: MARK}
-
-
-def _fits(needs: Amounts, node: Amounts) -> bool:
-    return all(node.get(name, 0.0) >= amount - _ROUNDING for name, amount in needs.items())
 
 
 def _size(process: Process) -> tuple[float, ...]:

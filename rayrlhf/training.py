@@ -1,5 +1,6 @@
 """A run from its config to its summary: what `rayrlhf train` does."""
 
+import gc
 import logging
 import math
 import os
@@ -7,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,7 +22,15 @@ from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
-from rayrlhf.cluster import name_of_lost, note_cluster, ray_session, require_cluster, require_head, require_room
+from rayrlhf.cluster import (
+    name_of_lost,
+    note_cluster,
+    ray_session,
+    require_cluster,
+    require_head,
+    require_room,
+    told_while_waiting,
+)
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.envs.gl import rendering_problem
@@ -132,8 +141,10 @@ def _to_the_end(
     while True:
         if losses:
             require_room(placement_of(config), max(ROOM_SECONDS, 60 * config.resources.wait_minutes), say)
-        with _algorithm(config, folder, queue, mirror) as algorithm:
-            try:
+        with ExitStack() as built:
+            try:  # what dies while roles are started is lost, too
+                with told_while_waiting(say):
+                    algorithm = built.enter_context(_algorithm(config, folder, queue, mirror))
                 done = _restore(algorithm, config, folder, say) if resume else _start(algorithm, config)
                 mirror.publish()
                 earlier = algorithm.progress.wall_seconds - begin if earlier is None else earlier
@@ -146,7 +157,7 @@ def _to_the_end(
                 _log.info("%s", in_one_line(lost), extra=event("lost", who=name_of_lost(lost), error=str(lost)))
                 if losses > RESTARTS:
                     raise
-                require_head(folder.path, say)
+                require_head(mirror.where, say)
                 say(
                     f"a process of the run died ({type(lost).__name__}, see ray.log); going on from its last checkpoint"
                 )
@@ -278,7 +289,11 @@ def _algorithm(
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     feedback = FeedbackLoop if queue is None else partial(FeedbackLoop, queue=queue)
     options = Pebble.get_default_config().of(config, feedback=feedback, folder=str(folder.path.absolute()))
-    algorithm: Pebble = options.build_algo()
+    try:
+        algorithm: Pebble = options.build_algo()
+    except Exception:
+        gc.collect()  # ends the processes of what was built by half: Ray ends those that nobody knows any more
+        raise
     with suppress(OSError):
         Path(algorithm.logdir).rmdir()  # an empty folder that Tune's base class makes in the home directory
     if mirror is not None and algorithm.feedback is not None:

@@ -1,6 +1,7 @@
 """Which processes a run has, and whether a cluster has room for them."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -11,13 +12,19 @@ from rayrlhf.config import RunConfig
 from rayrlhf.config.load import load_config, preset_names
 from rayrlhf.placement import MARK, Placement, Process, placement_of
 
-AMOUNTS = st.sampled_from([0.0, 0.1, 0.5, 1.0, 2.0])
+AMOUNTS = st.sampled_from([0.0, 0.1, 0.5, 0.6, 1.0, 2.0])
 NEEDS = st.dictionaries(st.sampled_from(["CPU", "GPU", "spot"]), AMOUNTS.filter(bool), max_size=2)
 
 
 def placeable(bundles: list[dict[str, float]], nodes: list[dict[str, float]]) -> bool:
-    """Whether any way to deal out `bundles` fits, by trying all."""
+    """Whether any way to deal out `bundles` fits, by trying all. A share of a GPU is of one that a node has."""
     for way in itertools.product(range(len(nodes)), repeat=len(bundles)):
+        shares = [
+            [bundle["GPU"] for bundle, index in zip(bundles, way, strict=True) if index == number and "GPU" in bundle]
+            for number in range(len(nodes))
+        ]
+        if not all(on_gpus(mine, node.get("GPU", 0.0)) for mine, node in zip(shares, nodes, strict=True)):
+            continue
         free = [dict(node) for node in nodes]
         for bundle, index in zip(bundles, way, strict=True):
             for name, amount in bundle.items():
@@ -25,6 +32,19 @@ def placeable(bundles: list[dict[str, float]], nodes: list[dict[str, float]]) ->
         if all(amount >= -1e-6 for node in free for amount in node.values()):
             return True
     return False
+
+
+def on_gpus(wanted: list[float], there: float) -> bool:
+    """The same of one node's GPUs."""
+    gpus = [min(1.0, there - i) for i in range(math.ceil(there))]
+    for way in itertools.product(range(len(gpus)), repeat=sum(math.ceil(one) for one in wanted)):
+        free, cards = list(gpus), iter(way)
+        for one in wanted:
+            for _ in range(math.ceil(one)):
+                free[next(cards)] -= min(one, 1.0)
+        if all(amount >= -1e-6 for amount in free):
+            return True
+    return not wanted
 
 
 @given(st.lists(NEEDS, max_size=4), st.lists(NEEDS, max_size=3))
@@ -35,6 +55,23 @@ def test_what_is_said_to_fit_does(needs: list[dict[str, float]], nodes: list[dic
         assert not needs or placeable(needs, nodes)
     elif len(needs) == 1:
         assert not placeable(needs, nodes), "one process: dealing out is no question of order"
+
+
+def test_shares_of_gpus_do_not_add_up_over_several() -> None:
+    def misfit(count: int, gpus: float, nodes: list[dict[str, float]]) -> str | None:
+        return Placement((Process("driver", 1, {}), Process("reward", count, {"GPU": gpus}))).misfit(nodes)
+
+    assert misfit(2, 0.6, [{"GPU": 2.0}]) is None
+    assert misfit(3, 0.6, [{"GPU": 2.0}]) is not None, "three shares of 0.6 want three cards"
+    assert misfit(4, 0.5, [{"GPU": 2.0}]) is None
+    assert misfit(1, 2.0, [{"GPU": 2.0}]) is None
+    assert misfit(1, 2.0, [{"GPU": 1.0}, {"GPU": 1.0}]) is not None
+    assert misfit(1, 1.0, [{"GPU": 0.9}]) is not None
+
+
+def test_what_asks_for_nothing_takes_no_place_in_a_trial(small_run: RunConfig) -> None:
+    run = changed(small_run, resources={"reward_cpus": 0.0}, rollout={"actors": 1})
+    assert placement_of(run).bundles() == [{"CPU": 0.5}, {"CPU": 0.5}]
 
 
 def test_the_roles_of_a_run(small_run: RunConfig) -> None:

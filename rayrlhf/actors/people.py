@@ -88,13 +88,17 @@ class People:
     def _look_after(self) -> None:
         told = exchanged = time.monotonic() - TELL_SECONDS
         while not self._closed.wait(ROUND_SECONDS):
-            self._studio.tend()
-            if self.teacher.waiting or time.monotonic() - exchanged >= EXCHANGE_SECONDS:
-                self.teacher.exchange()
-                exchanged = time.monotonic()
-            if time.monotonic() - told >= TELL_SECONDS:
-                told = time.monotonic()
-                self._tell()
+            try:
+                self._studio.tend()
+                if self.teacher.waiting or time.monotonic() - exchanged >= EXCHANGE_SECONDS:
+                    exchanged = time.monotonic()
+                    self.teacher.exchange()
+                if time.monotonic() - told >= TELL_SECONDS:
+                    told = time.monotonic()
+                    self._tell()
+            except Exception:  # a mistake of ours: without this thread nobody would be asked any more
+                _log.exception("what people are asked and said could not be looked after; it is tried again")
+                self._closed.wait(TELL_SECONDS)
 
     def _tell(self) -> None:
         if not self._registered:

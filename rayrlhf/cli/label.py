@@ -37,7 +37,8 @@ class LabelOptions:
     """Clips to compare: a folder with NAME_left.mp4 beside NAME_right.mp4, or a .csv, .json, .jsonl or .parquet
     file of paths."""
     to: Path | None = None
-    """With --pairs: where the answers go, as JSON lines; by default labels.jsonl in the storage."""
+    """With --pairs: where the answers go, as JSON lines; by default labels.jsonl in the storage. Labels that
+    are in it already stay."""
     storage_path: Path = Path("labels")
     """Folder of the queue, where it is no run's."""
     database: str | None = None
@@ -107,7 +108,7 @@ def _refuse_what_does_nothing(options: LabelOptions) -> None:
 
 def _label_pairs(place: "Place", options: LabelOptions, pairs: list[Pair]) -> None:
     from rayrlhf.serving.labelling import labelling
-    from rayrlhf.serving.pairs import ask_pairs, rules_for, warning_of_lengths, write_labels
+    from rayrlhf.serving.pairs import ask_pairs, labels_in, rules_for, warning_of_lengths, write_labels
 
     assert options.pairs is not None
     name = re.sub(r"[^\w.@+-]+", "-", options.pairs.resolve().stem).strip(".-")[:_NAME_LENGTH] or "pairs"
@@ -116,6 +117,7 @@ def _label_pairs(place: "Place", options: LabelOptions, pairs: list[Pair]) -> No
     rules = rules_for(pairs, options.queue)
     asked = ask_pairs(place, name, pairs, rules, sentence=options.sentence, guidelines=options.guidelines)
     to = options.to or options.storage_path / "labels.jsonl"
+    before = labels_in(to)
     wanted = sum(pair.gold is None for pair in pairs)
     with labelling(place, options.names or _ME, options.host, options.port) as queue:
         _tell(queue, name)
@@ -124,7 +126,7 @@ def _label_pairs(place: "Place", options: LabelOptions, pairs: list[Pair]) -> No
             while not (options.once and decided >= wanted):
                 time.sleep(_WRITE_SECONDS)
                 try:
-                    now, failure = write_labels(to, queue.reports, name, asked), ""
+                    now, failure = write_labels(to, queue.reports, name, asked, before), ""
                 except UserError as error:  # the page goes on: answers are kept, and written when that is over
                     now, failure = decided, str(error)
                 if failure and failure != trouble:
@@ -132,7 +134,7 @@ def _label_pairs(place: "Place", options: LabelOptions, pairs: list[Pair]) -> No
                 if now != decided:
                     say(f"{now} of {wanted} pairs are decided")
                 decided, trouble = now, failure
-        decided = write_labels(to, queue.reports, name, asked)
+        decided = write_labels(to, queue.reports, name, asked, before)
     say(f"labels  {to}")
     finish({"labels": str(to), "pairs": wanted, "decided": decided}, as_json=options.json)
 

@@ -46,7 +46,8 @@ class SubmitOptions:
     name: str | None = None
     """The job's id; no two jobs of a cluster share one."""
     entrypoint_cpus: float | None = None
-    """CPUs to keep for the driver; without this and the next three it runs on the head node."""
+    """CPUs to keep for the driver; without this and the next three it runs on the head node. What no node has is
+    refused, but where the cluster grows: --no-wait hands it in all the same."""
     entrypoint_gpus: float | None = None
     """GPUs to keep for the driver, where the learner lives in it."""
     entrypoint_memory: int | None = None
@@ -74,6 +75,8 @@ def run(args: Sequence[str]) -> int:
     from rayrlhf.jobs import JobServer, LostClusterError
 
     server = JobServer(options.address)
+    if not options.no_wait:
+        server.require_node_for(wanted)
     name = server.submit(wanted)
     follow = f"ray job logs --address {server.url} --follow {name}"
     stop = f"ray job stop --address {server.url} {name}"
@@ -180,7 +183,8 @@ def _train(words: Sequence[str], *, look: bool) -> tuple[list[str], dict[str, st
             "nobody would reach the page of a job: run the queue where people do (docs/queue.md), and give --people.url"
         )
     about = {"config": options.config, **({"run": config.name} if config.name else {})}
-    return _lasting("--storage_path", config.storage_path), about
+    saved = _lasting("--explore.save", config.explore.save) if config.explore.save else []
+    return _lasting("--storage_path", config.storage_path) + saved, about
 
 
 def _tune(words: Sequence[str], *, look: bool) -> tuple[list[str], dict[str, str]]:

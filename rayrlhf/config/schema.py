@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from rayrlhf.config.options import Decay, Fraction, NonNegative, Options, Positive, Rate
+from rayrlhf.config.options import Decay, Fraction, Gpus, NonNegative, Options, Positive, Rate
 from rayrlhf.config.people import PeopleOptions, QueueOptions
 from rayrlhf.errors import nearest
 
@@ -207,7 +207,7 @@ class ResourceOptions(Options):
     """Remote learners; 0 keeps the learner in the driver."""
     learner_cpus: Annotated[float, Field(ge=0.0)] = 1.0
     """CPUs declared for each remote learner."""
-    gpus_per_learner: Annotated[float, Field(ge=0.0)] = 0.0
+    gpus_per_learner: Gpus = 0.0
     """GPUs, or a share of one, for each learner; 0: learning is on the CPU."""
     driver_cpus: Annotated[float, Field(ge=0.0)] = 0.5
     """CPUs declared for the driver, with the learner where it lives there."""
@@ -217,7 +217,7 @@ class ResourceOptions(Options):
     """Processes over which the members of the reward model are spread; no more than reward.members."""
     reward_cpus: Annotated[float, Field(ge=0.0)] = 0.1
     """CPUs declared for each of them."""
-    reward_gpus: Annotated[float, Field(ge=0.0)] = 0.0
+    reward_gpus: Gpus = 0.0
     """GPUs, or a share of one, for each of them."""
     renderer_cpus: Annotated[float, Field(ge=0.0)] = 0.1
     """CPUs declared for the process that draws clips, where people answer."""

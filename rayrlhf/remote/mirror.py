@@ -38,8 +38,8 @@ class InPlace:
     """For a run whose folder is where it stays: nothing is copied."""
 
     def __init__(self, folder: RunDirectory) -> None:
-        self.where = str(folder.path)
-        """What `--resume` takes."""
+        self.where = shlex.quote(str(folder.path))
+        """What `--resume` takes, as a shell reads it."""
 
     def begin(self) -> None:
         """From now on the run is worth keeping."""

@@ -16,6 +16,8 @@ from rayrlhf.serving.refusals import RETRY_SECONDS
 from rayrlhf.serving.settings import QueueSettings
 
 REPLICA_CPUS = 0.1
+OPEN_STREAMS = 1000
+"""Pages that a replica can have open: each holds a stream of events, and takes nobody's place beside."""
 WAITING = 200
 """Requests that wait for a replica; more get 503 from Serve."""
 BACKPRESSURE = BackpressureConfig(retry_after_s=RETRY_SECONDS)
@@ -33,7 +35,7 @@ def queue_deployment(settings: QueueSettings) -> Application:
         num_replicas=settings.replicas,
         ray_actor_options={"num_cpus": REPLICA_CPUS},
         # a replica refuses by itself above `at_once`; streams of events come on top
-        max_ongoing_requests=4 * settings.at_once,
+        max_ongoing_requests=OPEN_STREAMS + 4 * settings.at_once,
         max_queued_requests=WAITING,
         backpressure_config=BACKPRESSURE,
     )

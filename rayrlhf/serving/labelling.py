@@ -9,7 +9,7 @@ from pathlib import Path
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.client import TOKEN_VARIABLE, QueueAddress, QueueClient
-from rayrlhf.preferences.store import Accounts, Database, Reports
+from rayrlhf.preferences.store import Accounts, Database, Reports, UnavailableError
 from rayrlhf.preferences.store.records import Role
 from rayrlhf.serving.deploy import queue_deployment
 from rayrlhf.serving.links import ADMIN, STANDARD, TRAINER, link, tokens_of
@@ -93,7 +93,7 @@ def queue_of_run(config: RunConfig, folder: RunDirectory, tell: Callable[[str], 
     """
     people = config.people
     if people.url is not None:
-        yield _elsewhere(people.url)
+        yield _elsewhere(people.url, tell, goes_on=any(folder.checkpoints.glob("step-*")))
         return
     place = Place.of_folder(folder.path, people.database)
     with labelling(place, people.names, people.host, people.port) as queue:
@@ -108,12 +108,22 @@ def links_of(url: str, tokens: Mapping[str, str], run: str | None = None) -> lis
     return [f"{name:<12}{link(url, token, run if name != ADMIN else None)}" for name, token in people.items()]
 
 
-def _elsewhere(url: str) -> QueueAddress:
-    """A queue that runs already. UserError where it does not answer, or not to who has the token."""
+def _elsewhere(url: str, tell: Callable[[str], None], *, goes_on: bool) -> QueueAddress:
+    """A queue that runs already. UserError where it does not answer, or not to who has the token.
+
+    A run that goes on does so while the queue is away: at its beginning the address may be a mistake.
+    """
     token = os.environ.get(TOKEN_VARIABLE, "")
     if not token:
         raise UserError(f"the queue at {url} wants a token: set {TOKEN_VARIABLE} to that of a trainer's account")
     with QueueClient(url, token, patience=JOIN_SECONDS) as client:
-        if client.me().role == "annotator":
-            raise UserError(f"the token in {TOKEN_VARIABLE} is an annotator's: training wants a trainer's")
+        try:
+            role = client.me().role
+        except UnavailableError as error:
+            if not goes_on:
+                raise
+            tell(f"{error}: training goes on, and people are asked when it is there")
+        else:
+            if role == "annotator":
+                raise UserError(f"the token in {TOKEN_VARIABLE} is an annotator's: training wants a trainer's")
     return QueueAddress(url, token)

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.envs.video import browser_clip, clip_seconds
+from rayrlhf.errors import UserError
 from rayrlhf.files import write_atomically
 from rayrlhf.preferences.pairs import Pair
 from rayrlhf.preferences.store import Database, PreferenceStore, Question, Reports, Run
@@ -71,19 +72,40 @@ def ask_pairs(
     return asked
 
 
-def write_labels(file: Path, reports: Reports, name: str, asked: Mapping[str, Pair]) -> int:
+def labels_in(file: Path) -> list[dict[str, Any]]:
+    """The labels of pairs that `write_labels` has written to `file`; none where there is no such file.
+
+    Raises:
+        UserError: it is a file of something else.
+    """
+    try:
+        found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        if all(isinstance(label["question"], str) for label in found):
+            return found
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    raise UserError(f"{file} is there and holds no labels of pairs: give another file with --to")
+
+
+def write_labels(
+    file: Path, reports: Reports, name: str, asked: Mapping[str, Pair], before: Sequence[Mapping[str, Any]] = ()
+) -> int:
     """Writes what was said of the pairs `asked` to a JSON-lines file, whole; how many are decided.
 
-    A line is `{"id", "left", "right", "status", "choice", "target", "votes"}`; `target` is P(right preferred).
+    A line is `{"id", "question", "left", "right", "status", "choice", "target", "votes"}`; `target` is P(right
+    preferred). Lines from `before` of questions that nobody has answered here stay.
     """
-    lines, decided = [], 0
+    lines, decided = dict[str, Mapping[str, Any]](), 0
     for row in _answered(reports, name):
-        pair = asked.get(row["query_id"])
-        if pair is not None:
-            said = {key: row[key] for key in ("status", "choice", "target", "votes")}
-            lines.append({"id": pair.id, "left": str(pair.left), "right": str(pair.right), **said})
+        key = row["query_id"]
+        if (pair := asked.get(key)) is not None:
+            said = {part: row[part] for part in ("status", "choice", "target", "votes")}
+            lines[key] = {"id": pair.id, "question": key, "left": str(pair.left), "right": str(pair.right), **said}
             decided += row["status"] != "open"
-    write_atomically(file, "".join(json.dumps(line) + "\n" for line in lines))
+    kept = [label for label in before if label["question"] not in lines]
+    write_atomically(file, "".join(json.dumps(line) + "\n" for line in [*kept, *lines.values()]))
     return decided
 
 

@@ -13,13 +13,16 @@ from rayrlhf.preferences.wire import Body
 
 def _numbers(value: Any) -> Floats:
     try:
-        found = np.array(value)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise ValueError("wanted lists of numbers, all of one length") from error
-    if found.dtype.kind not in "fiu":
-        raise ValueError("wanted numbers and nothing else")
-    with np.errstate(over="ignore"):
-        narrow: Floats = found.astype(np.float32)
+        found = np.array(value, dtype=object)  # as they are: NumPy makes room for its longest string in each element
+        kinds = set(map(type, found.ravel()))
+        if list in kinds:
+            raise ValueError("wanted lists of numbers, all of one length")
+        if not kinds <= {int, float}:
+            raise ValueError("wanted numbers and nothing else")
+        with np.errstate(over="ignore"):
+            narrow: Floats = found.astype(np.float64).astype(np.float32)
+    except (OverflowError, RecursionError) as error:
+        raise ValueError("wanted lists of numbers that 32 bits can hold") from error
     if not np.isfinite(narrow).all():
         raise ValueError("wanted finite numbers: no NaN, no infinity, nothing beyond 32 bits")
     return narrow

@@ -17,7 +17,7 @@ from typing import Any
 from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
-from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.stopper import Stopper
 
@@ -75,15 +75,17 @@ def search(config: SearchConfig, *, resume: bool = False, say: Say = lambda line
     _claim(config, resume)
     folder = RunDirectory(config.folder.absolute())
     absolute = config.model_copy(update={"storage": str(config.folder.absolute().parent)})
+    begun = resume
     with folder.held(), native_stderr_to(folder.path / "ray.log"):
+        save_search(config, folder.path / "search.yaml")
         try:
             with ray_session(os.cpu_count() or 1):
                 _require_room(config, say)
-                save_search(config, folder.path / "search.yaml")
+                begun = True
                 say(f"{count(config)} trials in {config.folder}")
                 trials, interrupted = _tune(absolute, say, resume)
         except UserError:
-            if not resume and not (folder.path / "search.yaml").exists():
+            if not begun:
                 shutil.rmtree(folder.path, ignore_errors=True)
             raise
     outcomes = sorted((_outcome(absolute, trial) for trial in trials), key=_rank, reverse=True)
@@ -168,10 +170,10 @@ def _tune(config: SearchConfig, say: Say, resume: bool) -> tuple[list[Trial], bo
             scheduler=scheduler_of(config),
             stop=_Rules(config),
             time_budget_s=60 * config.stop.minutes if config.stop.minutes else None,
-            max_concurrent_trials=config.concurrent,
             trial_dirname_creator=_state_of,
             callbacks=[lines],
-            resume=resume and any((config.folder / STATE).glob("experiment_state-*")),  # else it was killed before
+            # trials that failed are tried once more; without a state the search was killed before its first trial
+            resume="AUTO+ERRORED" if resume and any((config.folder / STATE).glob("experiment_state-*")) else False,
             raise_on_failed_trial=False,
             verbose=0,
         )
@@ -184,8 +186,23 @@ def _state_of(trial: Trial) -> str:
 
 def _searcher(config: SearchConfig) -> SearchAlgorithm | Searcher:
     if config.searcher.name == "optuna":
-        return OptunaSearch(metric=OBJECTIVE, mode="max", seed=config.searcher.seed)
-    return BasicVariantGenerator(random_state=config.searcher.seed, max_concurrent=config.concurrent or 0)
+        optuna = OptunaSearch(metric=OBJECTIVE, mode="max", seed=config.searcher.seed)
+        return _Limiter(optuna, config.concurrent) if config.concurrent else optuna
+    return _Variants(random_state=config.searcher.seed, max_concurrent=config.concurrent or 0)
+
+
+class _Variants(BasicVariantGenerator):
+    """Tune's, but a search that goes on has as many trials at a time as it says now."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state({**state, "max_concurrent": self.max_concurrent})  # type: ignore[no-untyped-call]
+
+
+class _Limiter(ConcurrencyLimiter):
+    """The same for a searcher."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state({**state, "max_concurrent": self.max_concurrent})
 
 
 @contextmanager

@@ -251,6 +251,12 @@ def test_what_is_refused_before_anything_starts(cluster: Cluster, here: Path) ->
     for words, env in cases.items():
         done = cluster.submit("--", "train", "toy", cwd=here, **env)
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, (words, done.stderr)
+    for option, words in (
+        ("--entrypoint-gpus=8", "no node of the cluster has 8 GPU for the driver, 0 is the most"),
+        ("--entrypoint-resources=durabel=0.001", "has 0.001 durabel for the driver"),
+    ):
+        done = cluster.submit(option, "--", "train", "toy", cwd=here)
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, (words, done.stderr)
     assert {job.submission_id for job in cluster.jobs().list_jobs()} == before
 
 

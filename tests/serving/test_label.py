@@ -22,7 +22,8 @@ from rayrlhf.envs.video import browser_clip, write_video
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.pairs import Pair, read_pairs
-from rayrlhf.serving.pairs import rules_for, warning_of_lengths
+from rayrlhf.preferences.store import Database, Reports
+from rayrlhf.serving.pairs import labels_in, rules_for, warning_of_lengths, write_labels
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -87,6 +88,18 @@ def test_pairs_of_clips_are_answered_and_written(pairs: Path, tmp_path: Path) ->
     rows = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
     assert [(row["id"], row["choice"], row["target"]) for row in rows] == [(f"p{i}", "left", 0.0) for i in range(4)]
     assert (folder / "links.json").stat().st_mode & 0o077 == 0, "tokens are for their owner's eyes"
+
+
+def test_labels_that_are_there_stay(tmp_path: Path) -> None:
+    file, reports = tmp_path / "labels.jsonl", Reports(Database(str(tmp_path / "queue.sqlite")))
+    before = [{"id": "old", "question": "other/old~1", "choice": "left"}]
+    assert labels_in(file) == []
+    assert write_labels(file, reports, "pairs", {}, before) == 0
+    assert labels_in(file) == before
+    for other in ('{"id": "old", "choice": "left"}', "[1]", "a,b", "\udcff"):
+        file.write_text(other, errors="surrogateescape")
+        with pytest.raises(UserError, match="holds no labels of pairs"):
+            labels_in(file)
 
 
 def test_links_and_answers_outlive_a_kill(pairs: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from rayrlhf.plotting import plot_runs
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.tracking import RunDirectory
 from rayrlhf.tuning.options import SearchConfig, save_search
-from rayrlhf.tuning.search import Outcome, best_file, search
+from rayrlhf.tuning.search import Outcome, _searcher, best_file, search
 
 pytestmark = pytest.mark.timeout(580)
 
@@ -183,6 +183,30 @@ def test_a_search_that_was_killed_before_its_first_trial_begins_and_one_without_
     save_search(config, config.folder / "search.yaml")
     assert cli.main(["tune", str(saved_as(config, tmp_path)), "--resume"]) == 1
     assert (config.folder / "trial-00000").is_dir()
+
+
+def test_what_failed_is_tried_once_more(ray_session: None, tmp_path: Path) -> None:
+    overrides = ["total_steps=400", "queries.budget=4", "evaluation.interval=1000"]
+    config = made(tmp_path, *overrides, search={"sac.actor_lr": {"grid": [1e-3, 1e-4]}}, searcher="grid")
+    config.folder.mkdir(parents=True)
+    save_search(config, config.folder / "search.yaml")
+    in_the_way = config.folder / "trial-00001"
+    in_the_way.write_text("no folder")
+    first = {outcome.name: outcome.status for outcome in search(config, resume=True)}
+    assert first == {"trial-00000": "finished", "trial-00001": "failed"}
+    in_the_way.unlink()
+    assert [outcome.status for outcome in search(config, resume=True)] == ["finished"] * 2
+
+
+@pytest.mark.parametrize("name", ["random", "optuna"])
+def test_a_search_that_goes_on_has_as_many_trials_at_a_time_as_it_says_now(name: str, tmp_path: Path) -> None:
+    drawn = {"sac.actor_lr": {"loguniform": [1e-4, 1e-3]}}
+    before, now = (
+        _searcher(made(tmp_path, name=f"at-once-{number}", search=drawn, searcher=name, samples=3, concurrent=number))
+        for number in (1, 2)
+    )
+    now.set_state(before.get_state())
+    assert now.max_concurrent == 2
 
 
 @pytest.mark.slow

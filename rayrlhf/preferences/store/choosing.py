@@ -26,6 +26,13 @@ def held(run: str, annotator: str, now: float) -> Select[Any]:
     return joined.order_by(leases.c.granted_at, leases.c.id)
 
 
+def tests_left(run: str, annotator: str, now: float) -> Select[Any]:
+    """Tests of `annotator`'s whose lease ran out before an answer: query and purpose, oldest first."""
+    gone = and_(leases.c.purpose != "vote", ~leases.c.answered, leases.c.expires_at <= now + _LAST_SECONDS)
+    joined = select(leases.c.query, leases.c.purpose).join_from(leases, queries)
+    return joined.where(queries.c.run == run, leases.c.annotator == annotator, gone).order_by(leases.c.id)
+
+
 def leases_in(run: str, annotator: str) -> Select[Any]:
     joined = select(func.count()).select_from(leases.join(queries))
     return joined.where(queries.c.run == run, leases.c.annotator == annotator)

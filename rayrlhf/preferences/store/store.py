@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.answers import Choice
-from rayrlhf.preferences.store.choosing import golds, held, leases_in, repeats, votes_wanted
+from rayrlhf.preferences.store.choosing import golds, held, leases_in, repeats, tests_left, votes_wanted
 from rayrlhf.preferences.store.database import Database
 from rayrlhf.preferences.store.records import (
     Curves,
@@ -222,8 +222,9 @@ class PreferenceStore:
             said = connection.execute(select(answers).where(answers.c.id == answer_id)).one()
             if said.undone_at is None:
                 options = _options(connection, query.run)
-                # alike for every question, or it would tell what one is asked for
-                if query.delivered_at is not None or now > said.answered_at + options.settle_seconds:
+                # alike for every question, or it would tell what one is asked for: nobody learns from a test
+                learnt = said.counted and query.delivered_at is not None
+                if learnt or now > said.answered_at + options.settle_seconds:
                     raise RefusedError("late", "it is too late to take this answer back: training learns from it")
                 until = now + options.lease_seconds
                 connection.execute(update(answers).where(answers.c.id == answer_id).values(undone_at=now))
@@ -238,7 +239,10 @@ class PreferenceStore:
     def _choose(
         self, connection: Connection, run: str, annotator: str, options: QueueOptions, now: float, *, wait: bool
     ) -> tuple[str, Purpose] | None:
-        """What `annotator` is asked next, and why; none where there is nothing."""
+        """What `annotator` is asked next, and why; none where there is nothing. A test that was left comes again."""
+        left = connection.execute(tests_left(run, annotator, now).limit(1)).one_or_none()
+        if left is not None:
+            return left.query, left.purpose
         number = 1 + (connection.scalar(leases_in(run, annotator)) or 0)
         tests: list[tuple[Purpose, int, Select[Any]]] = [
             ("gold", options.gold_every, golds(run, annotator)),

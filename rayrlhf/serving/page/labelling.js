@@ -237,9 +237,11 @@ export class Labelling {
 
   /** News from the run: numbers, and maybe questions. */
   #hear(news) {
+    // what others answer is no news to who waits: everybody would ask at once
+    const more = news.open > this.#info.open || news.doing.phase !== this.#info.doing.phase;
     Object.assign(this.#info, news);
     this.#showProgress();
-    if (this.#hand.first === null) {
+    if (this.#hand.first === null && more) {
       this.#hand.fill();
       this.#countUnready();
     }

@@ -4,7 +4,7 @@ import pytest
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.answers import Choice
-from rayrlhf.preferences.store import Database, PreferenceStore, Question, RefusedError, Run
+from rayrlhf.preferences.store import Database, PreferenceStore, Question, RefusedError, Reports, Run
 
 
 def fill(store: PreferenceStore, count: int = 3, session: int = 0, run: str = "run", **options: object) -> None:
@@ -184,6 +184,41 @@ def test_taking_back_does_not_tell_what_a_question_is_for(
     with pytest.raises(RefusedError) as refused:
         store.undo("anna", answer)
     assert refused.value.why == "late"
+
+
+def test_a_question_that_is_asked_again_can_be_taken_back_although_its_first_answer_is_learnt_from(
+    store: PreferenceStore, database: Database
+) -> None:
+    fill(store, 10, settle_seconds=10.0, repeat_every=7)
+    for _ in range(6):
+        say(store, "anna", "equal")
+    later(database, 11)
+    assert len(store.decisions("run")) == 6
+    [again] = store.lease("run", "anna")
+    assert again.query_id == "run/0/0"
+    answer = store.answer("anna", again.id, "left", key="again").answer_id
+    assert store.undo("anna", answer).query_id == "run/0/0"
+    store.answer("anna", again.id, "equal", key="better")
+    [anna] = Reports(database).people("run")
+    assert anna.same == (1, 1)
+
+
+@pytest.mark.parametrize("purpose", ["gold", "repeat"])
+def test_a_test_that_was_left_comes_again(store: PreferenceStore, database: Database, purpose: str) -> None:
+    """Or whoever closes the page is not tested, and whoever looks for long is told which one it was."""
+    fill(store, 10, lease_seconds=60.0, settle_seconds=0, **{f"{purpose}_every": 7})
+    if purpose == "gold":
+        store.enqueue("run", [Question("known", 0, 0, gold="equal")])
+    for _ in range(6):
+        say(store, "anna", "equal")
+    [test] = store.lease("run", "anna")
+    assert test.query_id == ("known" if purpose == "gold" else "run/0/0")
+    later(database, 61)
+    [again] = store.lease("run", "anna")
+    assert (again.id, again.query_id) == (test.id, test.query_id)
+    assert again.expires_at > test.expires_at
+    store.answer("anna", again.id, "equal", key="said")
+    assert asked(store, "anna", 1) == ["run/0/6"]
 
 
 def test_a_lease_in_its_last_moment_is_not_made_longer(store: PreferenceStore, database: Database) -> None:
