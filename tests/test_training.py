@@ -16,9 +16,13 @@ from typing import Any
 import av
 import psutil
 import pytest
-from support import SMALL
+import ray
+from support import SMALL, changed
 
 from rayrlhf import training
+from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.algorithms.roles import Feedback
+from rayrlhf.config import RunConfig
 from rayrlhf.config.load import load_config
 from rayrlhf.envs import make_env
 from rayrlhf.errors import UserError
@@ -117,6 +121,23 @@ def test_a_reward_actor_or_a_learner_that_dies_is_built_anew_from_the_checkpoint
     summary = json.loads(out.splitlines()[-1])
     assert summary["env_steps"] >= 1500 and summary["labels"] == 12
     assert len(answers(tmp_path)) == 12
+
+
+def test_a_learner_that_dies_while_roles_are_started_ends_no_run(
+    ray_session: None, small_run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_feedback, killed = Pebble._make_feedback, list[int]()
+
+    def kill_before(algorithm: Pebble) -> Feedback | None:
+        if not killed:
+            killed.append(ray.get(algorithm.learner_group._workers[0].apply.remote(lambda _: os.getpid())))
+            os.kill(killed[0], signal.SIGKILL)
+        return make_feedback(algorithm)
+
+    monkeypatch.setattr(Pebble, "_make_feedback", kill_before)
+    run = changed(small_run, resources={"learners": 1}, total_steps=600, queries={"budget": 4})
+    summary = training.train(run, progress=False)
+    assert summary["env_steps"] >= 600 and len(killed) == 1
 
 
 def untimed(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

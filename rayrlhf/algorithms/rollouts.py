@@ -159,6 +159,8 @@ class Rollouts:
 
     def _take(self, runner: int) -> Arrival:
         fragment, report = self._fragments.pop(runner), self._reports.pop(runner)
+        if report is None:  # it has collected nothing: what it was given was lost with who made it
+            ray.get(fragment)
         self._in_flight.pop(runner, None)
         self._losses = 0
         self.episodes[runner] = list(report.episodes)
