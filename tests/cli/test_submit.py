@@ -84,6 +84,9 @@ class Server:
     def __init__(self, address: str | None) -> None:
         self.url = "http://head:8265"
 
+    def require_node_for(self, job: jobs.Job) -> None:
+        assert job.cpus is None
+
     def submit(self, job: jobs.Job) -> str:
         return "job-1"
 
