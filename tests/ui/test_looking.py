@@ -54,8 +54,9 @@ def test_what_was_answered_with_the_learned_reward(visit, answered) -> None:
     looking.until(f"{cursor} > 10")
     seen = {round(page.evaluate(cursor)) for _ in range(10) if not time.sleep(0.1)}
     assert len(seen) > 3, "it moves"
-    apart = page.evaluate(f"{cursor} / 100 - document.querySelector('#cards video').currentTime / 2")
-    assert abs(apart) < 0.1, "with the clip"
+    # the clip is held still, as a busy machine draws the cursor seldom
+    page.evaluate("document.querySelector('#cards video').pause()")
+    looking.until(f"Math.abs({cursor} / 100 - document.querySelector('#cards video').currentTime / 2) < 0.02")
 
 
 def test_filters(visit, answered) -> None:
