@@ -1,5 +1,6 @@
 """A run with its own queue and page: killed again and again while somebody answers."""
 
+import json
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from listening import addresses_of
+from postgres import Postgres
 from sqlalchemy import select
 from support import SMALL
 
@@ -46,6 +48,19 @@ def train(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
 
+def kill(training: subprocess.Popen[bytes]) -> None:
+    training.send_signal(signal.SIGKILL)
+    training.wait()
+
+
+def answered(person: Annotator, more: int, training: subprocess.Popen[bytes], folder: Path) -> None:
+    """Waits until `person` has answered so many more questions."""
+    wanted = len(person.acknowledged) + more
+    while len(person.acknowledged) < wanted:
+        assert training.poll() is None, (folder / "log").read_text()[-2000:]
+        time.sleep(0.02)
+
+
 def logged_answers(run: RunDirectory) -> list[Answer]:
     """What training has learnt from, or will."""
     return [answer for _, said in PreferenceDataset(run.preferences).read() for answer in said]
@@ -64,16 +79,12 @@ def test_a_run_that_is_killed_while_somebody_answers_loses_and_doubles_nothing(
     person.start()
     started.append(training := train(tmp_path, start))
     for killed in range(kills + 1):
-        before = len(person.acknowledged)
-        while len(person.acknowledged) < before + 4:
-            assert training.poll() is None, (tmp_path / "log").read_text()[-2000:]
-            time.sleep(0.02)
+        answered(person, 4, training, tmp_path)
         time.sleep(random.uniform(0, 0.5))
         if killed == kills:
             break
         assert addresses_of(training.pid) == {"127.0.0.1"}
-        training.send_signal(signal.SIGKILL)
-        training.wait()
+        kill(training)
         started.append(training := train(tmp_path, ["--resume", str(run.path)]))
     person.enough.set()
     person.join()
@@ -94,3 +105,46 @@ def test_a_run_that_is_killed_while_somebody_answers_loses_and_doubles_nothing(
     logged = logged_answers(run)
     assert len(logged) == len({answer.query_id for answer in logged}), "a question is learnt from once"
     assert len(logged) == said, "each answer decided a question, and came to the log"
+
+
+@pytest.mark.timeout(280)
+def test_a_run_whose_machine_is_lost_goes_on_with_its_questions_at_another(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]], postgres: Postgres
+) -> None:
+    """The queue's database is elsewhere; its clips and tokens are lost with the machine."""
+    here, there, port = (
+        RunDirectory(tmp_path / "a" / "run"),
+        RunDirectory(tmp_path / "b" / "run"),
+        lasting_port("127.0.0.1"),
+    )
+    storage, database = tmp_path / "storage", postgres.new_database()
+    storage.mkdir()
+    start = ["toy", *SMALL, *ENDLESS, "--teacher=human", "--queue.settle_seconds=0", "--name=run"]
+    start += [f"--storage_path=file://{storage}", f"--work_path={here.path.parent}", f"--people.port={port}"]
+    person = Annotator(here, f"http://127.0.0.1:{port}", choose=anything)
+    person.start()
+    started.append(training := train(tmp_path, [*start, f"--people.database={database}"]))
+    answered(person, 4, training, tmp_path)
+    while not list((storage / "run" / "checkpoints").glob("*/manifest.json")):
+        time.sleep(0.1)
+    kill(training)
+    here.path.parent.rename(tmp_path / "lost")  # processes that have not ended yet write there
+    lease = json.loads((storage / "run" / "running.json").read_text())
+    (storage / "run" / "running.json").write_text(json.dumps(lease | {"renewed": lease["renewed"] - 1000}))
+
+    resume = ["--resume", f"file://{storage}/run", f"--work_path={there.path.parent}"]
+    started.append(training := train(tmp_path, resume))
+    answered(person, 8, training, tmp_path)
+    assert list(there.clips.glob("*.mp4"))
+    assert "keeps the link" in (tmp_path / "log").read_text()
+    person.enough.set()
+    person.join()
+    with Database(database).reading() as store:
+        said = store.scalar(select(answers.c.id).order_by(answers.c.id.desc()).limit(1))
+    patience = time.monotonic() + 60
+    while len(logged_answers(there)) < said and time.monotonic() < patience:
+        time.sleep(0.5)
+    training.send_signal(signal.SIGINT)
+    training.wait(120)
+    logged = logged_answers(there)
+    assert len(logged) == len({answer.query_id for answer in logged}) == said >= 12

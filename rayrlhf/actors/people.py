@@ -43,7 +43,7 @@ class People:
 
     def __init__(self, run: RunConfig, name: str, queue: QueueAddress, folder: Path) -> None:
         sentence = run.people.sentence or sentence_of(run.env)
-        identity = _identity(folder / "moments" / "identity")
+        identity = identity_of(folder)
         self._run = Run(name, run.env.task, sentence, run.people.guidelines, run.queue, identity)
         self._client = QueueClient(queue.url, queue.token, patience=PATIENCE)
         self._studio = Studio(run, name, queue, folder / "moments")
@@ -127,8 +127,9 @@ class People:
         return True
 
 
-def _identity(file: Path) -> str:
-    """Drawn once for a run's folder: another run of its name may not ask in the same queue."""
+def identity_of(folder: Path) -> str:
+    """Drawn once for a run's folder, and copied with it: another run of its name may not ask in the same queue."""
+    file = folder / "moments" / "identity"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, secrets.token_hex(16))

@@ -1,7 +1,7 @@
 """Clips over HTTP, whole or in part. Only names that are hashes reach the file system."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 from pyarrow import fs
@@ -27,10 +27,7 @@ class Clips:
     def response(self, name: str, wanted: str | None) -> Response:
         """The clip `name`; with a `Range` header `wanted`, that part of it. 404 and 416 otherwise."""
         path = f"{self._folder}/{name}"
-        try:
-            info = self._filesystem.get_file_info(path) if re.fullmatch(CLIP_PATTERN, name) else None
-        except (OSError, pa.ArrowException) as error:
-            raise HTTPException(503, "the clips cannot be reached; try again", {"Retry-After": "1"}) from error
+        info = self._look([path])[0] if re.fullmatch(CLIP_PATTERN, name) else None
         if info is None or info.type != fs.FileType.File:
             raise HTTPException(404, "there is no such clip")
         size = int(info.size)
@@ -44,6 +41,12 @@ class Clips:
         headers["Content-Length"] = str(stop - start)
         status = 200 if wanted is None else 206
         return StreamingResponse(self._read(path, start, stop), status, headers, media_type="video/mp4")
+
+    def missing(self, names: Collection[str]) -> set[str]:
+        """Those of these clips that are not there. 503 where the folder cannot be reached."""
+        listed = sorted(names)
+        found = self._look([f"{self._folder}/{name}" for name in listed])
+        return {name for name, info in zip(listed, found, strict=True) if info.type != fs.FileType.File}
 
     def store(self, name: str, content: bytes) -> None:
         """Keeps an MP4 file under the name that its content has; a second time nothing happens.
@@ -70,6 +73,12 @@ class Clips:
             with whole_file(self._filesystem, path) as stream:
                 stream.write(content)
         return name
+
+    def _look(self, paths: list[str]) -> list[fs.FileInfo]:
+        try:
+            return list(self._filesystem.get_file_info(paths))
+        except (OSError, pa.ArrowException) as error:
+            raise HTTPException(503, "the clips cannot be reached; try again", {"Retry-After": "1"}) from error
 
     def _read(self, path: str, start: int, stop: int) -> Iterator[bytes]:
         with self._filesystem.open_input_file(path) as file:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rayrlhf.actors.people import identity_of
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.client import TOKEN_VARIABLE, QueueAddress, QueueClient
@@ -25,16 +26,19 @@ class Place:
     """Where a queue keeps its things.
 
     database: an SQLite file or `postgresql://...`   clips: a folder   links: file of the tokens
+    identity: the run's whose queue it is, if it is a run's
     """
 
     database: str
     clips: str
     links: Path
+    identity: str | None = None
 
     @classmethod
-    def of_folder(cls, folder: Path, database: str | None = None) -> "Place":
+    def of_folder(cls, folder: Path, database: str | None = None, identity: str | None = None) -> "Place":
         """Everything in one folder, but for a database elsewhere."""
-        return cls(database or str(folder / "queue.sqlite"), str((folder / "clips").absolute()), folder / "links.json")
+        clips = str((folder / "clips").absolute())
+        return cls(database or str(folder / "queue.sqlite"), clips, folder / "links.json", identity)
 
     @classmethod
     def of_run(cls, run: RunDirectory) -> "Place":
@@ -45,7 +49,7 @@ class Place:
         database = people.database or str(run.queue_file)
         if "://" not in database and not Path(database).is_file():
             raise UserError(f"{run.path} asked nobody: train it with --teacher human, or label clips with --pairs")
-        return cls.of_folder(run.path, database)
+        return cls.of_folder(run.path, database, identity_of(run.path))
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def labelling(place: Place, names: tuple[str, ...], host: str, port: int) -> Ite
     database = Database(place.database)
     try:
         accounts = Accounts(database)
-        shared = not database.is_sqlite and not place.links.is_file()
+        reports = Reports(database)
+        shared = not database.is_sqlite and not place.links.is_file() and reports.identities() != {place.identity}
         if shared and any(account.name == TRAINER for account, _ in accounts.all()):
             raise UserError(
                 "the database has another folder's queue: let one `rayrlhf label --database` serve it, and give runs "
@@ -80,7 +85,7 @@ def labelling(place: Place, names: tuple[str, ...], host: str, port: int) -> Ite
         tokens = tokens_of(accounts, wanted, place.links)
         deployment = queue_deployment(QueueSettings(database=place.database, clips=place.clips))
         with serving(deployment, "queue", host, port) as url:
-            yield Labelling(url, tokens, Reports(database))
+            yield Labelling(url, tokens, reports)
     finally:
         database.close()
 
@@ -95,10 +100,13 @@ def queue_of_run(config: RunConfig, folder: RunDirectory, tell: Callable[[str], 
     if people.url is not None:
         yield _elsewhere(people.url, tell, goes_on=any(folder.checkpoints.glob("step-*")))
         return
-    place = Place.of_folder(folder.path, people.database)
+    place = Place.of_folder(folder.path, people.database, identity_of(folder.path))
     with labelling(place, people.names, people.host, people.port) as queue:
         for line in links_of(queue.url, queue.tokens, folder.name):
             tell(line)
+        for name in people.names:
+            if name not in queue.tokens:
+                tell(f"{name:<12}keeps the link they were given; a new one is made on the admin's page")
         yield QueueAddress(queue.url, queue.tokens[TRAINER])
 
 

@@ -136,9 +136,16 @@ def _add_asking(app: FastAPI, queue: Queue) -> None:
     def enqueue(run: InPath, asked: Asked, caller: Trainer) -> list[str]:
         """Puts questions; the ids of those among them whose clips are still to be made.
 
-        Those that are there already stay, and their verdicts are handed over once more.
+        Those that are there already stay, and their verdicts are handed over once more. Where a clip is gone, as for a
+        run that goes on at another machine, it is to be made anew.
         """
-        return store.enqueue(run, asked.questions)
+        unmade = store.enqueue(run, asked.questions)
+        shown = store.shown(run, [question.id for question in asked.questions if not question.ready])
+        gone = queue.clips.missing({clip for clips in shown.values() for clip in clips})
+        lost = {key: clips for key, clips in shown.items() if not gone.isdisjoint(clips)}
+        for key, clips in lost.items():
+            store.clips_lost(run, key, *clips)
+        return unmade + list(lost)
 
     @app.put("/v1/clips/{clip}", status_code=204)
     def store_clip(clip: str, content: Annotated[bytes, Body(media_type="video/mp4")], caller: Trainer) -> None:

@@ -20,6 +20,8 @@ from rayrlhf.preferences.wire import Account, Doing, Health
 from rayrlhf.serving import streams
 
 CLIP = "0123456789abcdef" * 2 + ".mp4"
+MP4 = b"\0\0\0\x18ftyp"
+"""What makes the queue take a file for an MP4."""
 
 
 def fill(client: QueueClient, count: int = 3, run: str = "run", **options: object) -> None:
@@ -408,12 +410,34 @@ def test_which_clips_are_wanted_is_said_until_they_are_there(server) -> None:
     with server.client("trainer") as trainer:
         fill(trainer, 0)
         assert trainer.enqueue("run", questions) == ["q0", "q1"]
-        trainer.clips_made("run", "q0", CLIP, CLIP)
+        clip = trainer.store_clip(MP4)
+        trainer.clips_made("run", "q0", clip, clip)
         assert trainer.enqueue("run", questions) == ["q1"]
         trainer.withdraw("run", "q1")
         assert trainer.enqueue("run", questions) == []
         progress = trainer.progress("run")
         assert (progress.open, progress.unready, progress.skip) == (2, 0, 1)
+
+
+def test_lost_clips_are_wanted_again_and_their_questions_not_asked_until_then(server) -> None:
+    """As of a run that goes on at another machine. What people are asked whose clips are there is not touched."""
+    asked = [Question(f"q{i}", 0, i, ready=False) for i in range(2)]
+    with server.client("trainer") as trainer, server.client() as annotator:
+        fill(trainer, 0)
+        trainer.enqueue("run", asked)
+        clips = [trainer.store_clip(MP4 + bytes([i])) for i in range(2)]
+        for question, clip in zip(asked, clips, strict=True):
+            trainer.clips_made("run", question.id, clip, clip)
+        [lease] = annotator.lease("run")
+        annotator.answer(lease.lease, "skip")
+        (Path(server.settings.clips) / clips[1]).unlink()
+        again = [question for question in asked if question.id == "q1"]
+        assert trainer.enqueue("run", asked) == ["q1"] == trainer.enqueue("run", again)
+        progress = trainer.progress("run")
+        assert progress.unready == 1 and annotator.lease("run") == []
+        assert trainer.store_clip(MP4 + bytes([1])) == clips[1]
+        trainer.clips_made("run", "q1", clips[1], clips[1])
+        assert [shown.left_clip for shown in annotator.lease("run")] == [clips[1]]
 
 
 def test_another_run_of_the_same_name_is_refused(server) -> None:

@@ -176,6 +176,27 @@ def test_an_answer_that_was_not_sent_is_taken_back_too(visit, trainer) -> None:
     assert person.pair() == second
 
 
+def test_an_answer_that_another_tab_sent_is_taken_back_too(visit, trainer) -> None:
+    ask(trainer, 2)
+    person = visit()
+    person.page.route("**/v1/answers", lambda route: route.abort())
+    first = person.pair()
+    person.press("0")
+    person.ready()
+    other = person.page.context.new_page()
+    other.goto(person.page.url)
+    person.until("document.querySelector('#status').textContent === 'All saved'")
+    assert list(votes(trainer).values()) == [["equal"]]
+    person.page.unroute("**/v1/answers")
+    other.close()
+    person.page.keyboard.press("z")
+    assert person.pair() == first
+    person.saved()
+    person.press("s")
+    person.saved()
+    assert list(votes(trainer).values()) == [["skip"]]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_on_the_way_the_last_word_is_stored(visit, trainer, seed: int) -> None:
     """Calls fail before they arrive or after, or are slow, while somebody answers and takes back."""

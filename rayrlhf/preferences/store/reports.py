@@ -136,6 +136,11 @@ class Reports:
             said = {name: number for name, number in connection.execute(valid.group_by(leases.c.annotator))}
         return News(count, said, json.loads(doing))
 
+    def identities(self) -> set[str]:
+        """Of all runs that ask here."""
+        with self._database.reading() as connection:
+            return set(connection.scalars(select(runs.c.identity)))
+
     def runs(self, annotator: str) -> list[RunInfo]:
         """Every run, the newest first, with how many answers are `annotator`'s."""
         valid = and_(queries.c.run == runs.c.name, answers.c.undone_at.is_(None))

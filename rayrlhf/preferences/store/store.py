@@ -113,6 +113,25 @@ class PreferenceStore:
             if connection.scalar(select(queries.c.id).where(mine)) is None:
                 raise RefusedError("unknown", f"{run} has no question {query_id!r}")
 
+    def shown(self, run: str, query_ids: Collection[str]) -> dict[str, tuple[str, str]]:
+        """The two clips of each of these questions that is asked now."""
+        found = select(queries.c.id, queries.c.left_clip, queries.c.right_clip).where(
+            *(queries.c.run == run, queries.c.status == "open", queries.c.ready),
+            *(queries.c.left_clip.is_not(None), queries.c.right_clip.is_not(None)),
+        )
+        clips: dict[str, tuple[str, str]] = {}
+        with self._database.reading() as connection:
+            for some in _chunks(list(query_ids)):
+                rows = connection.execute(found.where(queries.c.id.in_(some)))
+                clips |= {row.id: (row.left_clip, row.right_clip) for row in rows}
+        return clips
+
+    def clips_lost(self, run: str, query_id: str, left: str, right: str) -> None:
+        """The question's clips are there no longer: it is not asked until they are made anew."""
+        lost = and_(_named(run, query_id), queries.c.left_clip == left, queries.c.right_clip == right)
+        with self._database.writing() as connection:
+            connection.execute(update(queries).where(lost, queries.c.status == "open").values(ready=False))
+
     def withdraw(self, run: str, query_id: str) -> None:
         """The question cannot be shown: it is decided as one that nobody could tell. One that can be stays."""
         unseen = and_(queries.c.status == "open", ~queries.c.ready)

@@ -27,7 +27,7 @@ export class Labelling {
   #shown = null; // the question that is on the screen
   #seenAt = null; // when both of its clips were
   #pressedAt = null; // when the key was pressed that brought it
-  #given = []; // {question, key, endsAt} of what was answered last, to take back
+  #given = []; // {question, answer, endsAt} of what was answered last, to take back
   #undoTimer;
   #waiting = new Waiting();
   #controls;
@@ -94,8 +94,8 @@ export class Labelling {
     const { loops, restarts } = question.pair;
     const seconds = this.#seenAt === null ? 0 : (at - this.#seenAt) / 1000;
     const replays = Math.max(0, loops - 1) + restarts;
-    const key = this.#outbox.answer(question.lease, choice, Math.min(Math.max(0, seconds), MOST_SECONDS), replays);
-    this.#given.push({ question, key, endsAt: Infinity });
+    const answer = this.#outbox.answer(question.lease, choice, Math.min(Math.max(0, seconds), MOST_SECONDS), replays);
+    this.#given.push({ question, answer, endsAt: Infinity });
     if (this.#given.length > MOST_BACK) this.#given.shift().question.free();
     this.#pressedAt = at;
     this.#hand.takeFirst();
@@ -125,7 +125,7 @@ export class Labelling {
   #undo() {
     const last = this.#given.pop();
     if (!last) return toast("There is nothing to take back.", 3);
-    this.#outbox.takeBack(last.key, last.question.lease);
+    this.#outbox.takeBack(last.answer);
     this.#hand.putBack(last.question);
     this.#info.mine -= 1;
     this.#info.answers -= 1;
@@ -136,7 +136,7 @@ export class Labelling {
 
   /** The server has an answer, or will never take it: from now on it can be taken back for some seconds. */
   #settle(key, seconds = this.#info.settle_seconds) {
-    const given = this.#given.find((each) => each.key === key);
+    const given = this.#given.find(({ answer }) => answer.key === key);
     if (given) given.endsAt = performance.now() + 1000 * seconds;
     this.#showUndo();
   }

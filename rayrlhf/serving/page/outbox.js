@@ -23,6 +23,7 @@ export class Outbox extends EventTarget {
     this.#folder = `${FOLDER}${account}/`;
     this.failures = 0; // since something was last sent
     addEventListener("online", () => this.#wake());
+    addEventListener("storage", ({ key, newValue }) => this.#doneElsewhere(key, newValue));
   }
 
   /** How many answers wait to be sent. */
@@ -42,21 +43,21 @@ export class Outbox extends EventTarget {
     return this.#items().some((item) => item.kind === "undo" && item.lease === lease);
   }
 
-  /** Puts an answer; its key. */
+  /** Puts an answer; what is sent of it, with its key. */
   answer(lease, choice, seconds, replays) {
-    const key = newKey();
-    this.#put({ kind: "answer", key, lease, choice, seconds, replays, tried: false });
-    return key;
+    const answer = { key: newKey(), lease, choice, seconds, replays };
+    this.#put({ kind: "answer", ...answer, tried: false });
+    return answer;
   }
 
   /** Takes an answer back: out of the outbox where it was never sent, else by asking the server. */
-  takeBack(key, lease) {
-    const unsent = this.#items().find((item) => item.key === key);
+  takeBack(answer) {
+    const unsent = this.#items().find((item) => item.key === answer.key);
     if (unsent && !unsent.tried) {
       this.#remove(unsent);
       return;
     }
-    this.#put({ kind: "undo", key: newKey(), of: key, lease, answer: this.#numbers.get(key) ?? null, tried: false });
+    this.#put({ kind: "undo", key: newKey(), lease: answer.lease, answer, tried: false });
   }
 
   /** Sends whatever there is, in order, until nothing is left; comes again for what fails. */
@@ -99,14 +100,31 @@ export class Outbox extends EventTarget {
   async #sendAnswer({ key, lease, choice, seconds, replays }) {
     const { answer } = await this.#api.answer({ key, lease, choice, seconds, replays });
     this.#numbers.set(key, answer);
-    for (const item of this.#items()) if (item.of === key) this.#write({ ...item, answer });
     this.#tell("stored", { key });
   }
 
   async #sendUndo({ answer, lease }) {
-    if (answer === null) return; // the answer was refused: there is nothing to take back
-    const shown = await this.#api.undo(answer);
+    const number = this.#numbers.get(answer.key) ?? (await this.#numberOf(answer));
+    if (number === null) return;
+    const shown = await this.#api.undo(number);
     this.#tell("undone", { lease, shown });
+  }
+
+  /** An answer that another tab sent, or this page before it was loaded anew: sent again, it tells its number. */
+  async #numberOf(answer) {
+    try {
+      return (await this.#api.answer(answer)).answer;
+    } catch (problem) {
+      if (!(problem instanceof Problem) || problem.passes || problem.status === 401) throw problem;
+      return null; // it was refused, or is taken back: there is nothing to take back
+    }
+  }
+
+  /** Another tab of this account sends what lies here, too. */
+  #doneElsewhere(name, item) {
+    if (!name?.startsWith(this.#folder) || item !== null) return;
+    this.#tell("stored", { key: name.slice(this.#folder.length) });
+    this.#tell("change");
   }
 
   /** Every item that is whole, in the order in which they came. */
@@ -115,6 +133,7 @@ export class Outbox extends EventTarget {
       .filter((name) => name.startsWith(this.#folder))
       .map((name) => [name, kept(name)])
       .filter(([name, item]) => item !== null && name === this.#folder + item.key)
+      .filter(([, item]) => item.kind === "answer" || item.answer?.key)
       .map(([, item]) => item)
       .sort((one, other) => one.order - other.order);
   }
