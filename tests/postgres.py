@@ -43,6 +43,12 @@ class Postgres:
     def stop(self, mode: str = "immediate") -> None:
         self._run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
 
+    def alive(self) -> bool:
+        """Whether it runs."""
+        with suppress(FileNotFoundError, ValueError):
+            return psutil.pid_exists(int((self.data / "postmaster.pid").read_text().splitlines()[0]))
+        return False
+
     def kill(self) -> None:
         """SIGKILL to the server and all of its processes."""
         parent = psutil.Process(int((self.data / "postmaster.pid").read_text().splitlines()[0]))
@@ -67,15 +73,22 @@ def installed() -> bool:
 
 
 @contextmanager
-def running() -> Iterator[Postgres]:
-    """A server for the time of the block; where there is none to start, the test is skipped."""
+def running(mib: int | None = None) -> Iterator[Postgres]:
+    """A server for the time of the block, on a disk of so many MiB if one must be small; where none can be, a skip."""
     if not installed():
         pytest.skip("no PostgreSQL server here: sudo apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="rayrlhf-postgres-"))
+    if mib is not None and (
+        os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size={mib}m tmpfs {folder} 2>/dev/null")
+    ):
+        folder.rmdir()
+        pytest.skip("mounting a small disk needs root")
     try:
         server = Postgres(folder)
         server.start()
         yield server
         server.stop()
     finally:
+        if mib is not None:
+            subprocess.run(["umount", "--lazy", folder], check=True)
         shutil.rmtree(folder)

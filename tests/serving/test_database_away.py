@@ -1,6 +1,8 @@
 """The queue's server lives while its PostgreSQL is stopped and started."""
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import httpx
 import numpy as np
@@ -10,7 +12,7 @@ from queue_server import Server
 
 from rayrlhf.config import QueueOptions
 from rayrlhf.preferences.segments import Queries, Segments
-from rayrlhf.preferences.store import Run
+from rayrlhf.preferences.store import Question, Run, UnavailableError
 from rayrlhf.teachers.human import HumanTeacher
 
 CLIP = "0123456789abcdef" * 2 + ".mp4"
@@ -95,3 +97,33 @@ def test_postgresql_is_away_behind_a_living_server(
         assert teacher.collect() == []
         assert len(list(other.answered("run"))) == 4
     trainer.close()
+
+
+def test_the_disk_of_postgresql_is_full(make_server: Callable[..., Server]) -> None:
+    """Answers are told to come again, and once there is room they are stored; none that was acknowledged is lost."""
+    with running(mib=128) as small:
+        server = make_server(database=small.new_database())
+        with server.client("trainer") as trainer, server.client(patience=0.5) as person:
+            trainer.register(Run("run", "point", "go there", options=QueueOptions(settle_seconds=0.0)))
+            trainer.enqueue("run", [Question(f"q{i:04d}", 0, i) for i in range(2000)])
+            ballast = small.sockets / "ballast"
+            with suppress(OSError), ballast.open("wb") as file:
+                while True:
+                    file.write(bytes(4096))
+            os.truncate(ballast, ballast.stat().st_size - 200_000)  # for some answers
+            acknowledged = 0
+            with pytest.raises(UnavailableError, match="does not answer"):
+                while acknowledged < 2000:
+                    [lease] = person.lease("run")
+                    person.answer(lease.lease, "equal", key=f"the-key-{lease.lease}")
+                    acknowledged += 1
+            assert httpx.get(server.url).status_code == 200
+            ballast.unlink()
+            if not small.alive():  # it ends itself where its log of changes cannot be written
+                small.start()
+        with server.client("trainer", patience=30) as trainer, server.client(patience=30) as person:
+            assert 0 < acknowledged <= sum(info.answers for info in trainer.people("run")) <= acknowledged + 1
+            [lease] = person.lease("run")
+            person.answer(lease.lease, "equal", key=f"the-key-{lease.lease}")
+            stored = list(trainer.answered("run"))
+            assert len({item.query_id for item in stored}) == len(stored) == acknowledged + 1
