@@ -22,7 +22,7 @@ class TuneOptions:
     """Search for good options of a run. The file says what is fixed, what is searched, and how; see docs/tune.md."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """A search's YAML file, such as tune_configs/smoke.yaml."""
+    """A search's YAML file, such as tune_configs/smoke.yaml, or the folder of a search, to go on with it."""
     resume: bool = False
     """Go on with the search: trials that have ended are kept, the others go on from their newest checkpoints."""
     name: str | None = None
@@ -38,7 +38,8 @@ class TuneOptions:
 def run(args: Sequence[str]) -> int:
     """Carries out `rayrlhf tune ARGS`."""
     options = parse(TuneOptions, args, "tune")
-    config = load_search(options.file, name=options.name, storage=options.storage)
+    file = options.file / "search.yaml" if options.file.is_dir() else options.file
+    config = load_search(file, name=options.name, storage=options.storage)
     check_space(config)
     # imported here, so that help and a mistake in the file come at once
     from rayrlhf.cli.guard import one_line

@@ -92,7 +92,7 @@ def search(config: SearchConfig, *, resume: bool = False, say: Say = lambda line
     if outcomes and outcomes[0].result is not None:
         _save_best(config, outcomes[0])
     if interrupted:
-        raise KeyboardInterrupt(f"stopped; go on with: rayrlhf tune {config.folder / 'search.yaml'} --resume")
+        raise KeyboardInterrupt(f"stopped; go on with: rayrlhf tune {config.folder} --resume")
     return outcomes
 
 

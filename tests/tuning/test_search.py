@@ -253,10 +253,10 @@ def test_ctrl_c_leaves_a_search_that_can_be_resumed(tmp_path: Path) -> None:
     out = process.communicate()[0]
     assert process.returncode == 130, out
     assert out.splitlines()[-1] == (
-        f"rayrlhf: interrupted: stopped; go on with: rayrlhf tune {folder / 'search.yaml'} --resume"
+        f"rayrlhf: interrupted: stopped; go on with: rayrlhf tune {folder} --resume"
     )
     assert "Traceback" not in out
-    again = tune(folder / "search.yaml", "--resume", "--json")
+    again = tune(folder, "--resume", "--json")
     out = again.communicate()[0]
     assert again.returncode == 0, out
     assert [trial["status"] for trial in json.loads(out.splitlines()[-1])["trials"]] == ["finished"] * 2
