@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,27 @@ def test_a_run_goes_on_with_other_nodes_learners_and_actors(nodes: Nodes, tmp_pa
     for counter in ("labels", "answers", "sessions", "updates", "reward_version"):
         assert (after[counter] or 0) >= (before[counter] or 0) > 0
     assert run.summary()["labels"] == 12 and run.summary()["env_steps"] == 1000
+
+
+@pytest.mark.slow
+def test_the_curve_of_a_run_that_goes_on_elsewhere(nodes: Nodes, tmp_path: Path) -> None:
+    """Killed on the cluster in the middle of the toy, it is solved with other learners and actors on this machine."""
+    run = RunDirectory(tmp_path / "run")
+    words = ["toy", *APART, *MARKED, "--name=run", f"--storage_path={tmp_path}", "--checkpoint.interval=500"]
+    command = [sys.executable, "-m", "rayrlhf", "train", *words]
+    with subprocess.Popen(command, env=nodes.environment(), stderr=subprocess.DEVNULL) as process:
+        while not list(run.checkpoints.glob("step-*3000/manifest.json")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    other = ["--resources.learners=0", "--resources.reward_actors=1", "--rollout.actors=1"]
+    resumed = train(["--resume", str(run.path), *other, "--resources.durable_on=none", "--resources.rollout_on=none"])
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    rows = run.metrics()
+    steps = [row["env_steps"] for row in rows]
+    assert steps[:-1] == sorted(set(steps[:-1])), "the last row is the final evaluation's"
+    assert max(after - before for before, after in pairwise(steps)) <= 300
+    evaluated = {row["env_steps"]: row["true_return_mean"] for row in rows if row.get("true_return_mean") is not None}
+    assert sorted(round(step, -3) for step in evaluated) == [1000, 2000, 3000, 4000, 5000, 6000]
+    assert run.summary()["labels"] == 150
+    assert evaluated[max(evaluated)] > 35, "random answers come to 11 to 29, the true ones to 41 to 44"

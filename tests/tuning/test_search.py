@@ -252,9 +252,7 @@ def test_ctrl_c_leaves_a_search_that_can_be_resumed(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out = process.communicate()[0]
     assert process.returncode == 130, out
-    assert out.splitlines()[-1] == (
-        f"rayrlhf: interrupted: stopped; go on with: rayrlhf tune {folder} --resume"
-    )
+    assert out.splitlines()[-1] == (f"rayrlhf: interrupted: stopped; go on with: rayrlhf tune {folder} --resume")
     assert "Traceback" not in out
     again = tune(folder, "--resume", "--json")
     out = again.communicate()[0]
