@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from hypothesis import settings
 from postgres import Postgres, running
 from queue_server import Server
 from support import SMALL, Make, build, small
@@ -27,6 +28,8 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+settings.register_profile("tests", deadline=None)  # how long a test takes says something of the machine
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,8 @@ def cut(run: RunDirectory, env_steps: int, rows: str, **changes: object) -> Path
     (run.checkpoints / "rows").mkdir(exist_ok=True)
     for row in rows:
         (run.checkpoints / "rows" / row).write_text(f"rows {row}")
-    chunks = [{"name": row, "begin": 0, "end": 1, "digest": digest(run.checkpoints / "rows" / row)} for row in rows]
+    contents = {row: (run.checkpoints / "rows" / row).read_bytes() for row in rows}
+    chunks = [{"name": row, "begin": 0, "end": 1, "digest": digest(content)} for row, content in contents.items()]
     files = sorted(path for path in place.rglob("*") if path.is_file())
     manifest = {
         "format": checkpoint.FORMAT,
@@ -37,7 +38,7 @@ def cut(run: RunDirectory, env_steps: int, rows: str, **changes: object) -> Path
         "progress": asdict(Progress(env_steps=env_steps)),
         "shards": [{"index": 0, "first": 0, "inserted": 1, "chunks": chunks}],
         "shared_rows": True,
-        "files": {str(path.relative_to(place)): digest(path) for path in files},
+        "files": {str(path.relative_to(place)): digest(path.read_bytes()) for path in files},
         **changes,
     }
     write_json(place / checkpoint.MANIFEST, manifest | {"seal": seal(manifest)})

@@ -1,5 +1,6 @@
 """Runs on a real cluster of several nodes, each with a Ray, an object store and an address of its own."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -109,6 +110,30 @@ def test_a_run_goes_on_with_other_nodes_learners_and_actors(nodes: Nodes, tmp_pa
     for counter in ("labels", "answers", "sessions", "updates", "reward_version"):
         assert (after[counter] or 0) >= (before[counter] or 0) > 0
     assert run.summary()["labels"] == 12 and run.summary()["env_steps"] == 1000
+
+
+def test_nodes_need_no_common_folder(nodes: Nodes, tmp_path: Path) -> None:
+    """Learners and reward actors are on a machine with another disk; what they save comes back to them."""
+    hide = f'mount -t tmpfs -o size=16m none {tmp_path} && exec "$@"'
+    apart = ("unshare", "--mount", "sh", "-c", hide, "sh")
+    if os.geteuid() != 0 or subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a node with a disk of its own needs root")
+    node = nodes.add(3, {"apart": 1}, through=apart)
+    try:
+        words = ["toy", *SMALL, *APART, "--resources.learners=2", "--resources.durable_on=apart", "--name=run"]
+        words += [f"--storage_path={tmp_path}", "--checkpoint.interval=250"]
+        begun = train([*words, "--total_steps=800"], nodes.environment())
+        assert begun.returncode == 0, begun.stderr[-2000:]
+        run = RunDirectory(tmp_path / "run")
+        newest = max(run.checkpoints.glob("step-*"))
+        inside = {str(path.relative_to(newest)) for path in newest.rglob("*.safetensors")}
+        feedback = {"feedback/trajectories.safetensors", *(f"feedback/ensemble{i:03d}.safetensors" for i in range(2))}
+        assert inside == {"learner.safetensors", "shard000.safetensors", "shard001.safetensors", *feedback}
+        resumed = train(["--resume", str(run.path), "--total_steps=1000"], nodes.environment())
+        assert resumed.returncode == 0, resumed.stderr[-2000:]
+        assert run.summary()["labels"] == 12 and run.summary()["env_steps"] == 1000
+    finally:
+        nodes.kill(node)
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ import ray
 from rayrlhf.actors.hosts import RoleHandle
 from rayrlhf.actors.people import People
 from rayrlhf.actors.starting import start_roles
-from rayrlhf.algorithms.checkpoint import ensemble_file
+from rayrlhf.algorithms.checkpoint import ensemble_file, moments_file, read_ensemble, trajectories_file
+from rayrlhf.algorithms.files import read_arrays, write_arrays
 from rayrlhf.algorithms.roles import Ref, SessionOutcome
 from rayrlhf.config import RunConfig
 from rayrlhf.preferences.answers import Answer, Choice, Labels, labels_from
@@ -367,15 +368,19 @@ class FeedbackLoop:
 
     def save(self, folder: Path) -> None:
         """Writes the roles' state; no session may be running."""
-        folder.mkdir(parents=True, exist_ok=True)
-        calls = [self._trajectories("save", str(folder))]
-        calls += [role("save", str(ensemble_file(folder, i))) for i, role in enumerate(self._ensemble)]
-        ray.get(calls)
+        (episodes, moments), *members = ray.get([role("state") for role in (self._trajectories, *self._ensemble)])
+        write_arrays(trajectories_file(folder), episodes)
+        if moments is not None:
+            write_arrays(moments_file(folder), moments)
+        for index, state in enumerate(members):
+            write_arrays(ensemble_file(folder, index), state)
 
     def load(self, folder: Path, *, sessions: int, labels: int, version: int, trajectories_only: bool = False) -> None:
         """Restores the roles. The log may hold more labels of the first `sessions` than the `labels` fitted."""
         cut_inside = trajectories_only or not self._run.rollout.synchronous
-        ray.get(self._trajectories("load", str(folder), cut_inside))
+        moments = moments_file(folder)
+        shown = read_arrays(moments) if self._run.asks_people and moments.is_file() else None
+        ray.get(self._trajectories("load", read_arrays(trajectories_file(folder)), shown, cut_inside))
         if trajectories_only:
             return
         self._held = sessions
@@ -388,7 +393,8 @@ class FeedbackLoop:
                 self.answers += len(said)
                 self._put(queries, said)
         self._behind = self.labels > labels
-        ray.get([role("load", str(folder)) for role in self._ensemble])
+        whole = ray.put(read_ensemble(folder))
+        ray.get([role("load", whole) for role in self._ensemble])
         self.version, self._weights = version, self._publish()
 
     def close_episodes(self, environments: list[int] | None) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from rayrlhf import seeding
-from rayrlhf.algorithms.checkpoint import moments_file, read_ensemble, trajectories_file
 from rayrlhf.algorithms.collector import environment_of
-from rayrlhf.algorithms.files import read_arrays, write_arrays
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import SessionError
 from rayrlhf.preferences.answers import Choice, Labels
@@ -134,18 +131,15 @@ class TrajectoryRole:
         for store in self._stores():
             store.close_open_episodes(lambda episode: chosen is None or environment_of(episode) in chosen)
 
-    def save(self, folder: str) -> None:
-        """Writes the stored episodes."""
-        write_arrays(trajectories_file(Path(folder)), self._store.state())
-        if self._moments is not None:
-            write_arrays(moments_file(Path(folder)), self._moments.state())
+    def state(self) -> tuple[Arrays, Arrays | None]:
+        """The stored episodes, and their moments if these are kept."""
+        return self._store.state(), None if self._moments is None else self._moments.state()
 
-    def load(self, folder: str, whole_episodes_only: bool) -> None:
-        """Restores them; episodes that were running are closed where they cannot go on."""
-        self._store.load_state(read_arrays(trajectories_file(Path(folder))))
-        if self._run.asks_people and moments_file(Path(folder)).is_file():
-            state = read_arrays(moments_file(Path(folder)))
-            self._moments_of_width(TrajectoryStore.obs_dim_of(state)).load_state(state)
+    def load(self, episodes: Arrays, moments: Arrays | None, whole_episodes_only: bool) -> None:
+        """Restores what `state` returned; episodes that were running are closed where they cannot go on."""
+        self._store.load_state(episodes)
+        if moments is not None:
+            self._moments_of_width(TrajectoryStore.obs_dim_of(moments)).load_state(moments)
         if whole_episodes_only:
             for store in self._stores():
                 store.close_open_episodes()
@@ -199,13 +193,13 @@ class EnsembleRole:
         """The whole ensemble's weights from those of all roles."""
         return merge_members(parts)
 
-    def save(self, file: str) -> None:
-        """Writes networks, optimisers and counters; labels are in the answer log."""
-        write_arrays(Path(file), self._ensemble.state())
+    def state(self) -> Arrays:
+        """Networks, optimisers and counters; labels are in the answer log."""
+        return self._ensemble.state()
 
-    def load(self, folder: str) -> None:
-        """Restores these members from what all roles saved in `folder`, over however many the ensemble was spread."""
-        self._ensemble.load_state(take_members(read_ensemble(Path(folder)), self._ensemble.members))
+    def load(self, whole: Arrays) -> None:
+        """Restores these members from the state of the whole ensemble, over however many roles it was spread."""
+        self._ensemble.load_state(take_members(whole, self._ensemble.members))
 
 
 def _of_moments(fragment: Fragment, moment: Floats) -> Fragment:

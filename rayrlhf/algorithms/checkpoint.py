@@ -22,6 +22,9 @@ from rayrlhf.algorithms.collector import FinishedEpisode, worker_of
 from rayrlhf.algorithms.files import (
     Arrays,
     Damaged,
+    Files,
+    OnDisk,
+    Parcel,
     digest,
     no_space_is_one_line,
     read_arrays,
@@ -32,12 +35,13 @@ from rayrlhf.algorithms.files import (
     write_json,
 )
 from rayrlhf.algorithms.progress import Progress
-from rayrlhf.algorithms.shards import ChunkEntry, ShardEntry
+from rayrlhf.algorithms.shards import ChunkEntry, ShardEntry, shard_file
 from rayrlhf.config import EnvOptions, RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.rewards import merge_members
 
 if TYPE_CHECKING:
+    from rayrlhf.algorithms.learner import RewardSource
     from rayrlhf.algorithms.pebble import Pebble
 
 FORMAT = 2
@@ -105,7 +109,7 @@ def _rows_of(folder: Path, manifest: dict[str, Any]) -> Path:
 
 
 def _write(algorithm: "Pebble", folder: Path, rows: Path, shared_rows: bool) -> None:
-    shards: list[ShardEntry] = algorithm._on_learners("save_shard", str(folder), str(rows))
+    shards = _save_shards(algorithm, folder, rows)
     write_arrays(folder / "learner.safetensors", algorithm._on_learners("arrays")[0])
     if algorithm.feedback is not None:
         algorithm.feedback.save(folder / "feedback")
@@ -127,9 +131,36 @@ def _write(algorithm: "Pebble", folder: Path, rows: Path, shared_rows: bool) -> 
         },
         "shards": shards,
         "shared_rows": shared_rows,
-        "files": {str(path.relative_to(folder)): digest(path) for path in files},
+        "files": {str(path.relative_to(folder)): digest(path.read_bytes()) for path in files},
     }
     write_json(folder / MANIFEST, manifest | {"seal": seal(manifest)})
+
+
+def _save_shards(algorithm: "Pebble", folder: Path, rows: Path) -> list[ShardEntry]:
+    """Only the driver touches the run's folder: learners may be on machines that do not have it."""
+    files: Files = OnDisk(folder)
+    row_files: Files = OnDisk(rows)
+    if not algorithm.learner_group.is_local:
+        names = frozenset(path.name for path in rows.glob("*"))
+        files, row_files = Parcel(folder), Parcel(rows, there=names)
+    shards = []
+    for entry, *written in algorithm._on_learners("save_shard", files, row_files):
+        for place in written:
+            place.unpack()
+        shards.append(entry)
+    return shards
+
+
+def _load_shards(
+    algorithm: "Pebble", folder: Path, manifest: dict[str, Any], source: "RewardSource", same_run: bool
+) -> None:
+    rows, shards = _rows_of(folder, manifest), manifest["shards"]
+    files: Files = OnDisk(folder)
+    row_files: Files = OnDisk(rows)
+    if not algorithm.learner_group.is_local:
+        files = Parcel.of(folder, [shard_file(entry["index"]) for entry in shards])
+        row_files = Parcel.of(rows, [chunk["name"] for chunk in chunks_of(manifest)])
+    algorithm._on_learners("load_shard", files, row_files, shards, source, same_run)
 
 
 def made_for(run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any]:
@@ -224,8 +255,7 @@ def load(
     arrays: Arrays = read_arrays(folder / "learner.safetensors")
     algorithm._on_learners("load_arrays", arrays)
     source = _source(algorithm.run, progress)
-    rows = str(_rows_of(folder, manifest))
-    algorithm._on_learners("load_shard", str(folder), rows, manifest["shards"], source, not exploration_only)
+    _load_shards(algorithm, folder, manifest, source, not exploration_only)
     if exploration_only:
         progress = Progress(env_steps=progress.env_steps, borrowed=progress.env_steps)
     else:
@@ -277,7 +307,7 @@ def _require_usable_exploration(folder: Path, progress: Progress, run: RunConfig
         raise UserError(f"{folder} holds {steps} steps, no fewer than total_steps: raise total_steps")
 
 
-def _source(run: RunConfig, progress: Progress) -> str:
+def _source(run: RunConfig, progress: Progress) -> "RewardSource":
     if progress.exploring:
         return "entropy"
     return "true" if run.mode == "oracle" else "ensemble"

@@ -5,7 +5,6 @@ inserted, relabelled, drawn and learnt from without leaving this process.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +17,11 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
 from rayrlhf import seeding
-from rayrlhf.algorithms.files import Arrays, read_arrays, write_arrays
+from rayrlhf.algorithms.files import Arrays, Files
 from rayrlhf.algorithms.graphs import GraphedUpdate
 from rayrlhf.algorithms.replay import Replay, Rows
 from rayrlhf.algorithms.roles import Ref
-from rayrlhf.algorithms.shards import ShardEntry, load_rows, reward_column, save_rows
+from rayrlhf.algorithms.shards import ShardEntry, load_rows, reward_column, save_rows, shard_file
 from rayrlhf.config import RunConfig
 from rayrlhf.exploration.state_entropy import StateEntropy
 from rayrlhf.policies import SacNetworks, SacUpdate
@@ -219,8 +218,8 @@ class PebbleLearner(TorchLearner):
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self._graphs = None
 
-    def save_shard(self, folder: str, rows: str) -> ShardEntry:
-        """Writes this shard's new row chunks, and what changes between checkpoints."""
+    def save_shard(self, files: Files, rows: Files) -> tuple[ShardEntry, Files, Files]:
+        """Writes new row chunks to `rows`, and what changes between checkpoints to `files`; these come back."""
         arrays: Arrays = {
             "reward": reward_column(self.replay),
             "generator": self.generator.get_state().numpy(),
@@ -228,15 +227,11 @@ class PebbleLearner(TorchLearner):
         }
         if self.entropy is not None:
             arrays |= {f"entropy/{name}": value for name, value in self.entropy.state().items()}
-        write_arrays(self._shard_file(folder, self._learner_index), arrays)
-        return save_rows(self.replay, Path(rows), self._learner_index)
-
-    @staticmethod
-    def _shard_file(folder: str, index: int) -> Path:
-        return Path(folder) / f"shard{index:03d}.safetensors"
+        files.write(shard_file(self._learner_index), arrays)
+        return save_rows(self.replay, rows, self._learner_index), files, rows
 
     def load_shard(
-        self, folder: str, rows: str, entries: list[ShardEntry], source: RewardSource, same_run: bool
+        self, files: Files, rows: Files, entries: list[ShardEntry], source: RewardSource, same_run: bool
     ) -> None:
         """Restores this learner's shard; where the number of learners has changed, its share of all rows.
 
@@ -245,9 +240,9 @@ class PebbleLearner(TorchLearner):
         learners = max(1, self.run.resources.learners)
         same = len(entries) == learners
         mine = [entry for entry in entries if not same or entry["index"] == self._learner_index]
-        states = [read_arrays(self._shard_file(folder, entry["index"])) for entry in mine]
+        states = [files.read(shard_file(entry["index"])) for entry in mine]
         share = slice(None) if same else slice(self._learner_index, None, learners)
-        load_rows(self.replay, Path(rows), mine, [state["reward"] for state in states], share)
+        load_rows(self.replay, rows, mine, [state["reward"] for state in states], share)
         self.source = source
         self.updates = int(states[0]["updates"])
         if same and same_run:

@@ -7,14 +7,13 @@ wrote or was filled from itself: files of the same rows may be left of a time li
 
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rayrlhf.algorithms.files import Arrays, Digest, digest, read_arrays, write_arrays
+from rayrlhf.algorithms.files import Arrays, Digest, Files
 from rayrlhf.algorithms.replay import COLUMNS, Replay, Rows
 
 CHUNK = 65_536
@@ -39,26 +38,30 @@ class ShardEntry(TypedDict):
     chunks: list[ChunkEntry]
 
 
-def save_rows(replay: Replay, rows: Path, index: int) -> ShardEntry:
+def shard_file(index: int) -> str:
+    """The name of the file of what a shard's rows do not hold."""
+    return f"shard{index:03d}.safetensors"
+
+
+def save_rows(replay: Replay, rows: Files, index: int) -> ShardEntry:
     """Writes the chunks that this replay has not yet written to `rows`; the last, unfinished one anew."""
     first = replay.inserted - replay.size
     chunks = []
     for chunk in range(first // CHUNK, -(-replay.inserted // CHUNK)):
         begin, end = chunk * CHUNK, min((chunk + 1) * CHUNK, replay.inserted)
-        known: ChunkEntry | None = replay.saved.get((str(rows), chunk))
-        if known is None or known["end"] != end or not (rows / known["name"]).is_file():
+        known: ChunkEntry | None = replay.saved.get((str(rows.folder), chunk))
+        if known is None or known["end"] != end or not rows.has(known["name"]):
             known = _write(replay, rows, index, max(begin, first), end)
-            replay.saved[str(rows), chunk] = known
+            replay.saved[str(rows.folder), chunk] = known
         chunks.append(known)
     return ShardEntry(index=index, first=first, inserted=replay.inserted, chunks=chunks)
 
 
-def _write(replay: Replay, rows: Path, index: int, begin: int, end: int) -> ChunkEntry:
-    file = rows / f"shard{index:03d}-{begin:012d}-{end:012d}-{secrets.token_hex(4)}.safetensors"
+def _write(replay: Replay, rows: Files, index: int, begin: int, end: int) -> ChunkEntry:
+    name = f"shard{index:03d}-{begin:012d}-{end:012d}-{secrets.token_hex(4)}.safetensors"
     slots = torch.arange(begin, end, device=replay.device) % replay.capacity
-    columns: Arrays = {name: replay.columns[name].index_select(0, slots).cpu().numpy() for name in COLUMNS}
-    write_arrays(file, columns)
-    return ChunkEntry(name=file.name, begin=begin, end=end, digest=digest(file))
+    columns: Arrays = {key: replay.columns[key].index_select(0, slots).cpu().numpy() for key in COLUMNS}
+    return ChunkEntry(name=name, begin=begin, end=end, digest=rows.write(name, columns))
 
 
 def reward_column(replay: Replay) -> NDArray[np.float32]:
@@ -69,7 +72,7 @@ def reward_column(replay: Replay) -> NDArray[np.float32]:
 
 def load_rows(
     replay: Replay,
-    rows: Path,
+    rows: Files,
     entries: Sequence[ShardEntry],
     rewards: Sequence[NDArray[np.float32]],
     share: slice,
@@ -86,7 +89,7 @@ def load_rows(
     taken = 0
     for entry, reward in zip(entries, rewards, strict=True):
         for chunk in entry["chunks"]:
-            columns = read_arrays(rows / chunk["name"])
+            columns = rows.read(chunk["name"])
             skip = max(0, entry["first"] - chunk["begin"])
             count = chunk["end"] - chunk["begin"] - skip
             kept = np.arange(count)[(-taken + (share.start or 0)) % (share.step or 1) :: share.step or 1]
@@ -95,7 +98,7 @@ def load_rows(
             chosen = {key: torch.from_numpy(columns[key][skip : skip + count][kept]) for key in COLUMNS}
             _insert(replay, Rows(**chosen), torch.from_numpy(reward[offset : offset + count][kept]))
             if in_place:
-                replay.saved[str(rows), chunk["begin"] // CHUNK] = chunk
+                replay.saved[str(rows.folder), chunk["begin"] // CHUNK] = chunk
 
 
 def _insert(replay: Replay, rows: Rows, reward: torch.Tensor) -> None:

@@ -84,11 +84,11 @@ class Nodes:
         words = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.folder}"]
         return self._start(self.head, words, cpus, marks)
 
-    def add(self, cpus: float, marks: Mapping[str, float] | None = None) -> Node:
-        """Adds a node."""
+    def add(self, cpus: float, marks: Mapping[str, float] | None = None, *, through: tuple[str, ...] = ()) -> Node:
+        """Adds a node; its command runs `through` another one, if need be."""
         taken = {node.address for node in self.nodes}
         address = next(free for last in range(3, 255) if (free := f"{self.network}.{last}") not in taken)
-        return self._start(address, [f"--address={self.address}"], cpus, marks)
+        return self._start(address, [f"--address={self.address}"], cpus, marks, through)
 
     def kill(self, node: Node) -> None:
         """Loses `node`."""
@@ -108,7 +108,14 @@ class Nodes:
         }
         return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | own
 
-    def _start(self, address: str, words: list[str], cpus: float, marks: Mapping[str, float] | None) -> Node:
+    def _start(
+        self,
+        address: str,
+        words: list[str],
+        cpus: float,
+        marks: Mapping[str, float] | None,
+        through: tuple[str, ...] = (),
+    ) -> Node:
         words += [
             f"--node-ip-address={address}",
             f"--num-cpus={cpus:g}",
@@ -118,7 +125,7 @@ class Nodes:
         words += ["--block", "--disable-usage-stats"]
         log = (self.folder / f"{address}.log").open("ab")
         begins = log.tell()
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words]
+        command = [*through, sys.executable, "-m", "ray.scripts.scripts", "start", *words]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment(), start_new_session=True)
         node = Node(address, process, log, begins)
         self.nodes.append(node)

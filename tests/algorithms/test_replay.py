@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayrlhf.algorithms import shards
+from rayrlhf.algorithms.files import Damaged, OnDisk, Parcel, require_digest
 from rayrlhf.algorithms.replay import COLUMNS, Replay, Rows
 from rayrlhf.algorithms.shards import load_rows, reward_column, save_rows
 
@@ -72,9 +73,9 @@ def test_saved_and_loaded_replay_is_the_same_slot_by_slot(
                 replay.insert(
                     _rows(replay.inserted, size), -torch.arange(replay.inserted, replay.inserted + size).float()
                 )
-            entry = save_rows(replay, folder, 0)
+            entry = save_rows(replay, OnDisk(folder), 0)
         again = Replay(capacity, 3, 2)
-        load_rows(again, folder, [entry], [reward_column(replay)], slice(None))
+        load_rows(again, OnDisk(folder), [entry], [reward_column(replay)], slice(None))
     finally:
         shards.CHUNK = chunk
     assert (again.inserted, again.size) == (replay.inserted, replay.size)
@@ -86,22 +87,50 @@ def test_saved_and_loaded_replay_is_the_same_slot_by_slot(
 def test_complete_chunks_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "CHUNK", 10)
     replay = _filled(100, [25])
-    first = save_rows(replay, tmp_path, 0)
+    first = save_rows(replay, OnDisk(tmp_path), 0)
     stamps = {c["name"]: (tmp_path / c["name"]).stat().st_mtime_ns for c in first["chunks"][:2]}
     replay.insert(_rows(25, 10), torch.zeros(10))
-    second = save_rows(replay, tmp_path, 0)
+    second = save_rows(replay, OnDisk(tmp_path), 0)
     assert second["chunks"][:2] == first["chunks"][:2]
     assert stamps == {name: (tmp_path / name).stat().st_mtime_ns for name in stamps}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_rows_travel_to_a_folder_that_the_learner_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there already does not travel again, and what came back is what a learner on that machine writes."""
+    monkeypatch.setattr(shards, "CHUNK", 10)
+    replay, here = _filled(100, [25]), tmp_path / "rows"
+    first = Parcel(here)
+    save_rows(replay, first, 0)
+    assert not here.exists()
+    first.unpack()
+    replay.insert(_rows(25, 10), torch.zeros(10))
+    second = Parcel(here, there=frozenset(path.name for path in here.iterdir()))
+    entry = save_rows(replay, second, 0)
+    second.unpack()
+    names = [chunk["name"] for chunk in entry["chunks"]]
+    assert set(second.contents) == set(names[2:])
+    again = Replay(100, 3, 2)
+    load_rows(again, Parcel.of(here, names), [entry], [reward_column(replay)], slice(None))
+    for name in COLUMNS:
+        assert torch.equal(again.columns[name][:35], replay.columns[name][:35]), name
+    for chunk in entry["chunks"]:
+        require_digest(here / chunk["name"], chunk["digest"])
+    (here / names[0]).unlink()
+    with pytest.raises(Damaged, match="is missing"):
+        Parcel.of(here, names)
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (3, 2)])
 def test_another_number_of_learners_re_deals_every_row_once(tmp_path: Path, before: int, after: int) -> None:
     old = [_filled(50, [11 + 3 * index]) for index in range(before)]
-    entries = [save_rows(replay, tmp_path, index) for index, replay in enumerate(old)]
+    entries = [save_rows(replay, OnDisk(tmp_path), index) for index, replay in enumerate(old)]
     rewards = [reward_column(replay) for replay in old]
     new = [Replay(60, 3, 2) for _ in range(after)]
     for index, replay in enumerate(new):
-        load_rows(replay, tmp_path, entries, rewards, slice(index, None, after))
+        load_rows(replay, OnDisk(tmp_path), entries, rewards, slice(index, None, after))
     dealt = np.sort(np.concatenate([replay.columns["true_reward"][: replay.size].numpy() for replay in new]))
     expected = np.sort(np.concatenate([replay.columns["true_reward"][: replay.size].numpy() for replay in old]))
     np.testing.assert_array_equal(dealt, expected)

@@ -12,6 +12,7 @@ from support import Make, advance, build, changed, everything, small, synchronou
 
 from rayrlhf.algorithms import checkpoint, shards
 from rayrlhf.algorithms.collector import EPISODE_BITS, environment_of
+from rayrlhf.algorithms.files import OnDisk
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.algorithms.progress import Plan, Progress
 from rayrlhf.algorithms.replay import COLUMNS, Replay, Rows
@@ -48,7 +49,7 @@ def insert(replay: Replay, first: int, count: int) -> None:
 
 def reloaded(replay: Replay, folder: Path, capacity: int) -> Replay:
     again = empty(capacity)
-    load_rows(again, folder, [save_rows(replay, folder, 0)], [reward_column(replay)], slice(None))
+    load_rows(again, OnDisk(folder), [save_rows(replay, OnDisk(folder), 0)], [reward_column(replay)], slice(None))
     return again
 
 
@@ -72,11 +73,11 @@ def test_chunks_of_another_time_line_are_not_taken_for_ones_own(
     insert(first, 0, 15)
     back = reloaded(first, tmp_path, 100)
     insert(first, 15, 20)
-    late = save_rows(first, tmp_path, 0)
+    late = save_rows(first, OnDisk(tmp_path), 0)
     insert(back, 1015, 20)
     assert numbers(reloaded(back, tmp_path, 100)) == [*range(15), *range(1015, 1035)]
     of_first = empty(100)
-    load_rows(of_first, tmp_path, [late], [reward_column(first)], slice(None))
+    load_rows(of_first, OnDisk(tmp_path), [late], [reward_column(first)], slice(None))
     assert numbers(of_first) == list(range(35))
 
 
