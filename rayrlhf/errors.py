@@ -8,8 +8,12 @@ class UserError(Exception):
     """Something the user can mend: the command line prints it as one line and exits with 2."""
 
 
-class SessionError(UserError):
-    """A session could not be held. Nothing is half done: training can go on from there once that is mended."""
+class HeldUpError(UserError):
+    """Training cannot go on. Nothing is half done: it can from there once that is mended."""
+
+
+class SessionError(HeldUpError):
+    """A session could not be held."""
 
 
 def in_one_line(error: BaseException) -> str:

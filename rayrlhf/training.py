@@ -35,7 +35,7 @@ from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.envs.gl import rendering_problem
 from rayrlhf.envs.interface import EnvSpec
-from rayrlhf.errors import SessionError, UserError, in_one_line
+from rayrlhf.errors import HeldUpError, UserError, in_one_line
 from rayrlhf.logs import event
 from rayrlhf.placement import placement_of
 from rayrlhf.preferences.client import QueueAddress
@@ -402,7 +402,7 @@ class _Run:
         except Interrupted:
             self._save()
             raise KeyboardInterrupt(f"stopped; {self._go_on}") from None
-        except SessionError as failed:  # where `Interrupted` may come, too
+        except HeldUpError as failed:  # where `Interrupted` may come, too
             self.algorithm.interrupted.set()
             self._save()
             raise UserError(f"{failed} (--debug shows where); once that is mended, {self._go_on}") from failed

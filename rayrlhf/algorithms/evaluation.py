@@ -7,7 +7,6 @@ import ray
 
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.algorithms.rollouts import Rollouts
-from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult
 
 
@@ -17,8 +16,6 @@ def spread(
     episodes: tuple[int, ...],
     stream: str,
     reward_weights: Ref | None,
-    *,
-    lost_after_seconds: float = 180.0,
 ) -> EvaluationResult:
     """Runs `episodes` with `policy`, each once and in order, whichever actor runs them and whoever dies meanwhile."""
     weights = ray.get(reward_weights) if reward_weights is not None else None
@@ -32,7 +29,7 @@ def spread(
     open_shares = deque(share for i in range(runners) if (share := episodes[i::runners]))
     results: dict[int, EvaluationResult] = {}
     running: dict[int, tuple[int, ...]] = {}
-    deadline = time.monotonic() + lost_after_seconds
+    seen = time.monotonic()
     while open_shares or running:
         rollouts.check()
         healthy = rollouts.runners()
@@ -53,9 +50,8 @@ def spread(
             results |= dict(zip(running.pop(runner), result, strict=True))
         rollouts.end_what_hangs(running)
         if healthy:
-            deadline = time.monotonic() + lost_after_seconds
+            seen = time.monotonic()
             continue
         rollouts.restore()
-        if time.monotonic() > deadline:
-            raise UserError("every rollout actor is lost and none came back; start again with --resume")
+        rollouts.require_back(seen)
     return EvaluationResult.concatenate([results[number] for number in episodes])

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayTaskError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.sac import SAC
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
@@ -23,7 +24,7 @@ from rayrlhf.algorithms.config import PebbleConfig
 from rayrlhf.algorithms.learner import RewardSource
 from rayrlhf.algorithms.progress import Plan, Progress
 from rayrlhf.algorithms.roles import Feedback, Ref, SessionOutcome
-from rayrlhf.algorithms.rollouts import Arrival, Rollouts
+from rayrlhf.algorithms.rollouts import LOST_SECONDS, Arrival, Rollouts
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationResult
@@ -33,6 +34,8 @@ from rayrlhf.placement import placement_of
 _log = logging.getLogger(__name__)
 
 SESSION_POLL_SECONDS = 0.005
+LOSS_SECONDS = 10.0
+"""Within which Ray knows of a learner that died, where another one has found its connection broken."""
 STOP_SECONDS = 3.0
 """How long rollout actors have to close their environments at the end."""
 
@@ -70,6 +73,7 @@ class Pebble(SAC):
             lambda: self.restore_env_runners(group),
             self._stop_if_interrupted,
             timeout_seconds=self.run.rollout.timeout_seconds,
+            lost_after_seconds=max(LOST_SECONDS, 60 * self.run.resources.wait_minutes),
         )
         self.feedback: Feedback | None = self._make_feedback()
         self._session_running = False
@@ -256,7 +260,11 @@ class Pebble(SAC):
         waiting = list(calls)
         while waiting:
             (ready,), waiting = ray.wait(waiting)
-            ray.get(ready)
+            try:
+                ray.get(ready)
+            except RayTaskError:
+                _raise_loss_among(waiting)
+                raise
         results: list[Any] = ray.get(calls)
         return results
 
@@ -383,3 +391,13 @@ class Pebble(SAC):
             group.foreach_env_runner("stop", local_env_runner=False, timeout_seconds=STOP_SECONDS)
             group._worker_manager.clear()
         super().cleanup()
+
+
+def _raise_loss_among(calls: list[Ref]) -> None:
+    """Raises that a learner died, if one of those called did: it is why others fail, and may be seen after that."""
+    done, _ = ray.wait(calls, num_returns=len(calls), timeout=LOSS_SECONDS) if calls else ([], [])
+    for call in done:
+        try:
+            ray.get(call)
+        except RayTaskError:
+            continue  # RayActorError is the loss

@@ -18,7 +18,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from rayrlhf.algorithms.collector import CollectReport, Mode
 from rayrlhf.algorithms.env_runner import RolloutActor
 from rayrlhf.algorithms.roles import Ref
-from rayrlhf.errors import UserError
+from rayrlhf.errors import HeldUpError
 from rayrlhf.logs import event
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ PING_SECONDS = 0.2
 """How often a rollout actor that died is asked whether it is back, where Ray refuses to ask it."""
 START_SECONDS = 60.0
 """So long at least a rollout actor may take to start before that is taken to hang."""
+LOST_SECONDS = 180.0
 LOSSES_IN_A_ROW = 3
 """Deaths per rollout actor, without anything returned in between, that are taken for bad luck."""
 LOCAL = 0
@@ -63,7 +64,8 @@ class Rollouts:
     """Called while waiting; raises to stop the wait."""
     timeout_seconds: float = 300.0
     """After which a rollout actor that has not returned a fragment is taken to hang."""
-    lost_after_seconds: float = 180.0
+    lost_after_seconds: float = LOST_SECONDS
+    """How long none may be there before training is held up."""
     numbers: dict[int, int] = field(default_factory=dict)
     """By runner: how many fragments were asked of it."""
     episodes: dict[int, list[int]] = field(default_factory=dict)
@@ -119,9 +121,8 @@ class Rollouts:
         """Waits for at least one fragment and for all whose staleness would pass `max_staleness`; in runners' order.
 
         With `everything`, waits for all that are on their way. Raises what broke a fragment (`EnvironmentBroken` where
-        an environment failed), and UserError when every rollout actor is gone and none comes back.
+        an environment failed), and HeldUpError when every rollout actor is gone and none comes back.
         """
-        deadline = time.monotonic() + self.lost_after_seconds
         while True:
             self.check()
             ready = self._ready()  # taken all at once: a stop in between leaves them on their way
@@ -130,7 +131,7 @@ class Rollouts:
             if ready and not overdue:
                 return [self._take(runner) for runner in ready]
             if not self._in_flight:
-                self._wait_for_runners(deadline)
+                self._wait_for_runners()
                 return []
 
     def _ready(self) -> list[int]:
@@ -174,7 +175,7 @@ class Rollouts:
                 book.pop(runner, None)
 
     def note_loss(self, runner: int) -> None:
-        """Counts a rollout actor that died while it was asked for something; UserError where it happens every time.
+        """Counts a rollout actor that died while it was asked for something; HeldUpError where it happens every time.
 
         Once a death, however much was asked of it.
         """
@@ -184,7 +185,7 @@ class Rollouts:
         self._losses += 1
         _log.info("rollout-%d died; Ray starts it again", runner, extra=event("lost", who=f"rollout-{runner}"))
         if self._losses > LOSSES_IN_A_ROW * self.group.num_remote_env_runners():
-            raise UserError(
+            raise HeldUpError(
                 f"rollout actors died {self._losses} times without returning anything: see ray.log in the run's folder"
             )
 
@@ -244,13 +245,21 @@ class Rollouts:
         """By runner: how many fragments came of it, or were lost with it; those on their way are not counted."""
         return {runner: number - (runner in self._in_flight) for runner, number in self.numbers.items()}
 
-    def _wait_for_runners(self, deadline: float) -> None:
+    def _wait_for_runners(self) -> None:
+        since = time.monotonic()
         while not self.runners():
             self.check()
             self.restore()
-            if time.monotonic() > deadline:
-                raise UserError("every rollout actor is lost and none came back; start again with --resume")
+            self.require_back(since)
             time.sleep(0.1)
+
+    def require_back(self, since: float) -> None:
+        """HeldUpError where all rollout actors have been gone for too long, `since` a moment of the monotonic clock."""
+        if time.monotonic() - since > self.lost_after_seconds:
+            raise HeldUpError(
+                f"every rollout actor is lost, and none came back in {self.lost_after_seconds:.0f} seconds: see that "
+                "there is room for them; resources.wait_minutes has a run wait for longer"
+            )
 
     def place(self, runner: int, episodes: list[int]) -> None:
         """Lets the environments of `runner` begin `episodes` with its next fragment. Waits for nobody."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray.exceptions import RayActorError, RayTaskError
 from support import Make, advance, build, changed, small, synchronous
 
 from rayrlhf.algorithms import checkpoint
@@ -19,7 +20,7 @@ from rayrlhf.algorithms.files import Damaged, read_json, write_json
 from rayrlhf.algorithms.pebble import Interrupted, Pebble
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.envs import EnvironmentBroken
-from rayrlhf.errors import UserError
+from rayrlhf.errors import HeldUpError, UserError
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -85,6 +86,54 @@ def test_an_environment_that_hangs_is_started_anew(
     _until_back(algorithm, caplog, runner=2)
     advance(algorithm, algorithm.progress.env_steps + 100)
     assert _pids(algorithm)[2] != pids[2]
+
+
+def test_the_only_one_that_hangs_comes_back_though_that_is_seen_late(
+    small_run: RunConfig, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The time in which it may come back begins when it is ended, not when it was asked."""
+    caplog.set_level("INFO", "rayrlhf")
+    env: dict[str, Any] = {"suite": "gymnasium", "task": "broken_envs:Hangs-v0", "horizon": 20}
+    algorithm = make(changed(small_run, env=env, rollout={"actors": 1}))
+    advance(algorithm, 100)
+    algorithm.rollouts.timeout_seconds, algorithm.rollouts.lost_after_seconds = 16.0, 15.0
+    ray.get(algorithm.env_runner_group._worker_manager.actors()[1].apply.remote(partial(_hang, "rollout")))
+    _until_back(algorithm, caplog)
+
+
+def test_rollout_actors_that_stay_away_hold_training_up(small_run: RunConfig, make: Make) -> None:
+    algorithm = make(changed(small_run, rollout={"actors": 1}))
+    advance(algorithm, 100)
+    rollouts = algorithm.rollouts
+    rollouts.lost_after_seconds = 0.5
+    rollouts.restore = lambda: None  # nobody comes back
+    _kill_runner(algorithm)
+    with pytest.raises(HeldUpError, match="none came back in 0 seconds"):
+        advance(algorithm, 10_000)
+    with pytest.raises(HeldUpError, match="none came back"):
+        algorithm.evaluate(2)
+
+
+def test_a_learner_that_dies_is_a_loss_whatever_the_others_say_first(small_run: RunConfig, make: Make) -> None:
+    """What they meet is a connection that broke: an error of theirs, which would end the run."""
+    algorithm = make(changed(small_run, resources={"learners": 2}))
+    advance(algorithm, 100)
+    algorithm.learner_group.foreach_learner(_make_faulty)
+    with pytest.raises(RayTaskError, match="Connection reset"):
+        algorithm._call_learners([0], "fault")
+    with pytest.raises(RayActorError):
+        algorithm._call_learners(range(2), "fault")
+
+
+def _make_faulty(learner: Any) -> None:
+    learner.fault = partial(_fault, learner._learner_index)
+
+
+def _fault(index: int) -> None:
+    if index == 0:
+        raise RuntimeError("Connection reset by peer")
+    time.sleep(1.0)
+    os._exit(1)
 
 
 def _pids(algorithm: Pebble) -> dict[int, int]:
