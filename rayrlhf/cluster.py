@@ -1,18 +1,22 @@
 """Ray for the time of a block: the cluster that this process belongs to, or one of its own on this machine."""
 
+import json
 import logging
 import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray._private import auto_init_hook, ray_constants, state
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ObjectLostError, RayActorError
+from ray.experimental import internal_kv
 from ray.util import get_current_placement_group
 from ray.util.state import list_actors, list_nodes
 
@@ -26,7 +30,12 @@ JOIN_SECONDS = 10.0
 """How long a Ray cluster has to answer."""
 STATE_SECONDS = 10
 """How long a cluster has to tell of its actors."""
+MOST = 10_000
+"""Actors and nodes that Ray lists at most; without asking for more it is a hundred."""
 POLL_SECONDS = 1.0
+WISH_SECONDS = 60.0
+"""For so long after it was renewed last a run's wish for room holds: clocks of nodes may differ a little."""
+_WISHES = b"rayrlhf-wishes"
 LEARNER_CLASS = "_WrappedExecutable"
 """The class of RLlib's remote learners, as Ray knows it."""
 HEAD_SECONDS = 5.0
@@ -156,14 +165,44 @@ def awaited(
         return problem
     say(f"{problem}: waiting up to {seconds / 60:g} minutes for it")
     end = time.monotonic() + seconds
-    request_resources(bundles=bundles + _used())  # what is asked for is what there is to be, used or not
-    try:
+    with _wish(bundles) as renew:
         while problem is not None and time.monotonic() < end:
+            renew()
             time.sleep(POLL_SECONDS)
             problem = misfit()
-    finally:
-        request_resources(bundles=[])
     return problem
+
+
+@contextmanager
+def _wish(bundles: list[dict[str, float]]) -> Iterator[Callable[[], None]]:
+    """Asks the autoscaler for `bundles` while the block lasts, which is to renew that every second or so.
+
+    Ray keeps one request for the whole cluster, until another one: each asks for what all wait for that have renewed
+    their wish of late, and what one leaves that was killed goes with the next one's.
+    """
+    own = f"{ray.get_runtime_context().get_job_id()}/{uuid.uuid4().hex}".encode()
+
+    def ask() -> None:
+        wanted = []
+        for name in internal_kv._internal_kv_list(b"", namespace=_WISHES):
+            wish = json.loads(internal_kv._internal_kv_get(name, namespace=_WISHES) or "{}")
+            if time.time() - wish.get("at", 0.0) < WISH_SECONDS:
+                wanted += wish["bundles"]
+            else:
+                internal_kv._internal_kv_del(name, namespace=_WISHES)
+        # what is asked for is what there is to be, used or not
+        request_resources(bundles=wanted + _used() if wanted else [])
+
+    def renew() -> None:
+        wish = json.dumps({"at": time.time(), "bundles": bundles})
+        internal_kv._internal_kv_put(own, wish.encode(), overwrite=True, namespace=_WISHES)
+        ask()
+
+    try:
+        yield renew
+    finally:
+        internal_kv._internal_kv_del(own, namespace=_WISHES)
+        ask()
 
 
 def nodes() -> list[dict[str, float]]:
@@ -241,18 +280,16 @@ class Actor:
 
 
 def actors_of(run: str, job: str) -> list[Actor]:
-    """The actors of `run`, which is `job` of the cluster at RAY_ADDRESS.
+    """The actors of `run`, which is `job` of the cluster at RAY_ADDRESS, that live or are to.
 
     Raises:
         UserError: the cluster does not tell.
     """
     require_cluster()
     try:
-        nodes = {
-            node.node_id: node.node_ip for node in list_nodes(timeout=STATE_SECONDS, raise_on_missing_output=False)
-        }
-        wanted: list[tuple[str, str, str | bool | int | float]] = [("job_id", "=", job)]
-        found = list_actors(detail=True, filters=wanted, timeout=STATE_SECONDS, raise_on_missing_output=False)
+        all_of_it: dict[str, Any] = {"limit": MOST, "timeout": STATE_SECONDS, "raise_on_missing_output": False}
+        nodes = {node.node_id: node.node_ip for node in list_nodes(**all_of_it)}
+        found = list_actors(detail=True, filters=[("job_id", "=", job), ("state", "!=", "DEAD")], **all_of_it)
     except Exception as error:  # Ray raises its own and those of requests
         raise UserError(f"the cluster does not tell of its actors: {in_one_line(error)}") from error
     actors = []

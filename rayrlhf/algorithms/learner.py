@@ -24,6 +24,7 @@ from rayrlhf.algorithms.roles import Ref
 from rayrlhf.algorithms.shards import ShardEntry, load_rows, reward_column, save_rows, shard_file
 from rayrlhf.config import RunConfig
 from rayrlhf.exploration.state_entropy import StateEntropy
+from rayrlhf.logs import log_as
 from rayrlhf.policies import SacNetworks, SacUpdate
 from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.rewards import RewardScorer
@@ -41,6 +42,8 @@ class PebbleLearner(TorchLearner):
     def build(self) -> None:
         """Builds networks and optimisers through RLlib, then the replay and what rewards it."""
         self.run: RunConfig = self.config.run
+        if self.config.num_learners:  # else the driver's own
+            log_as(self.config.run_name, f"learner-{self._learner_index}")
         torch.set_num_threads(self.run.resources.threads)
         super().build()
         nets, run = self.networks, self.run

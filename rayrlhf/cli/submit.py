@@ -194,7 +194,7 @@ def _tune(words: Sequence[str], *, look: bool) -> tuple[list[str], dict[str, str
     from rayrlhf.tuning.space import check_space
 
     options = parse(TuneOptions, words, "tune")
-    if not look:
+    if not look or (options.resume and not options.file.exists()):  # a search's folder, on the cluster
         return [], {"config": str(options.file)}
     search = load_search(options.file, name=options.name, storage=options.storage)
     check_space(search)

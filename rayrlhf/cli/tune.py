@@ -25,6 +25,8 @@ class TuneOptions:
     """A search's YAML file, such as tune_configs/smoke.yaml, or the folder of a search, to go on with it."""
     resume: bool = False
     """Go on with the search: trials that have ended are kept, the others go on from their newest checkpoints."""
+    resume_if_begun: bool = False
+    """The same where the search has begun, else begin it: for a job that is started again by whatever runs it."""
     name: str | None = None
     """The search's folder; by default the file's `name`, or the file is called so."""
     storage: str | None = None
@@ -38,15 +40,15 @@ class TuneOptions:
 def run(args: Sequence[str]) -> int:
     """Carries out `rayrlhf tune ARGS`."""
     options = parse(TuneOptions, args, "tune")
-    file = options.file / "search.yaml" if options.file.is_dir() else options.file
-    config = load_search(file, name=options.name, storage=options.storage)
+    config = load_search(options.file, name=options.name, storage=options.storage)
     check_space(config)
     # imported here, so that help and a mistake in the file come at once
     from rayrlhf.cli.guard import one_line
-    from rayrlhf.tuning.search import search
+    from rayrlhf.tuning.search import begun, search
 
     with one_line():
-        outcomes = search(config, resume=options.resume, say=_quiet if options.quiet else say)
+        resume = options.resume or (options.resume_if_begun and begun(config))
+        outcomes = search(config, resume=resume, say=_quiet if options.quiet else say)
     finish(_report(config, outcomes), as_json=options.json)
     return 0 if any(outcome.result is not None for outcome in outcomes) else 1
 

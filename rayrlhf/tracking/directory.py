@@ -1,11 +1,13 @@
 """The folder of one run: `runs/NAME/` and what lies where in it."""
 
+import errno
 import fcntl
 import json
 import math
 import os
 import platform
 import re
+import secrets
 import shlex
 import shutil
 import sys
@@ -48,11 +50,14 @@ class RunDirectory:
         `taken` says where else there is a run of a name. Raises `UserError` where the name is taken or the folder
         cannot be made.
         """
-        run = cls(_claim(config, taken))
-        run.make_folders()
-        save_config(config, run.config_file)
-        _write_json(run.manifest_file, manifest(sys.argv if command is None else command))
-        return run
+
+        def fill(path: Path) -> None:
+            run = cls(path)
+            run.make_folders()
+            save_config(config, run.config_file)
+            _write_json(run.manifest_file, manifest(sys.argv if command is None else command))
+
+        return cls(_claim(config, taken, fill))
 
     @classmethod
     def open(cls, path: Path | str) -> "RunDirectory":
@@ -277,25 +282,43 @@ def work_folder(config: RunConfig, name: str) -> Path:
     return Path(config.work_path if is_url(config.storage_path) else config.storage_path) / name
 
 
-def _claim(config: RunConfig, taken: Callable[[str], str | None]) -> Path:
+def _claim(config: RunConfig, taken: Callable[[str], str | None], fill: Callable[[Path], None]) -> Path:
     """Makes the folder of a new run, so that two runs started at once never share one."""
     for name in _names(config):
         path = work_folder(config, name)
         there: Path | str | None = taken(name)
-        try:
-            if there is None:
-                path.mkdir(parents=True)
+        if there is None:
+            if _made(path, fill):
                 return path
-        except FileExistsError:
             there = path
-        except OSError as error:
-            raise UserError(f"cannot make {str(path)!r}: {error.strerror}") from error
         if config.name is not None or (there == path and not path.is_dir()):
             raise UserError(
                 f"{str(there)!r} exists: go on with it by `rayrlhf train --resume {shlex.quote(str(there))}`, or "
                 "choose another --name"
             )
     raise UserError(f"too many runs in {config.storage_path!r}: choose a --name")
+
+
+def _made(path: Path, fill: Callable[[Path], None]) -> bool:
+    """Whether the folder was made: with all that `fill` puts into it, or not at all, and only where nothing was."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() and any(path.iterdir()):
+            return False
+        aside.mkdir()
+        fill(aside)
+        try:
+            aside.rename(path)  # in the place of an empty folder, too
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                return False
+            raise
+    except OSError as error:
+        raise UserError(f"cannot make {str(path)!r}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return True
 
 
 def _names(config: RunConfig) -> Iterator[str]:

@@ -184,7 +184,13 @@ class SearchConfig(Options):
 
 
 def load_search(path: Path, *, name: str | None = None, storage: str | None = None) -> SearchConfig:
-    """The search in the YAML file `path`. Raises `UserError`, one line that names the key, for what is wrong in it."""
+    """The search in the YAML file `path`, or in the folder of one that has begun.
+
+    Raises `UserError`, one line that names the key, for what is wrong in it.
+    """
+    if path.is_dir():
+        place = path.resolve()
+        name, storage, path = name or place.name, storage or str(place.parent), path / "search.yaml"
     content = _content(path)
     options = dict(content) | {key: value for key, value in (("name", name), ("storage", storage)) if value is not None}
     for key in options:

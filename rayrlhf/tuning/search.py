@@ -75,17 +75,17 @@ def search(config: SearchConfig, *, resume: bool = False, say: Say = lambda line
     _claim(config, resume)
     folder = RunDirectory(config.folder.absolute())
     absolute = config.model_copy(update={"storage": str(config.folder.absolute().parent)})
-    begun = resume
+    started = resume
     with folder.held(), native_stderr_to(folder.path / "ray.log"):
         save_search(config, folder.path / "search.yaml")
         try:
             with ray_session(os.cpu_count() or 1):
                 _require_room(config, say)
-                begun = True
+                started = True
                 say(f"{count(config)} trials in {config.folder}")
                 trials, interrupted = _tune(absolute, say, resume)
         except UserError:
-            if not begun:
+            if not started:
                 shutil.rmtree(folder.path, ignore_errors=True)
             raise
     outcomes = sorted((_outcome(absolute, trial) for trial in trials), key=_rank, reverse=True)
@@ -119,27 +119,39 @@ def _require_room(config: SearchConfig, say: Say) -> None:
         raise UserError(f"a trial does not fit the cluster, {problem}: lower run.resources or rollout.actors")
 
 
+_BEFORE_IT_BEGINS = {".lock", "ray.log"}
+"""Files of a search that was killed before it was saved: there is nothing to go on with."""
+
+
+def begun(config: SearchConfig) -> bool:
+    """Whether there is something to go on with."""
+    return _saved(config).is_file()
+
+
+def _saved(config: SearchConfig) -> Path:
+    return config.folder / "search.yaml"
+
+
 def _claim(config: SearchConfig, resume: bool) -> None:
     """Makes the folder of a new search, or refuses to resume what is none or another."""
-    place = config.folder
-    begun = place / "search.yaml"
+    place, saved = config.folder, _saved(config)
     if not resume:
         try:
-            place.mkdir(parents=True)
-        except FileExistsError as error:
-            raise UserError(f"{str(place)!r} exists: go on with it by --resume, or choose another --name") from error
+            place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make {str(place)!r}: {error.strerror}") from error
+        if {path.name for path in place.iterdir()} - _BEFORE_IT_BEGINS:
+            raise UserError(f"{str(place)!r} exists: go on with it by --resume, or choose another --name")
         return
-    if not begun.is_file():
+    if not saved.is_file():
         raise UserError(f"there is no search to resume in {str(place)!r}")
-    before = load_search(begun).model_dump(mode="json", exclude={"concurrent", "storage"})
+    before = load_search(saved).model_dump(mode="json", exclude={"concurrent", "storage"})
     now = config.model_dump(mode="json", exclude={"concurrent", "storage"})
     changed = [key for key, value in now.items() if before[key] != value]
     if changed:
         raise UserError(
             f"{str(place)!r} was begun with another `{changed[0]}`: only `concurrent` may change; go on with what it "
-            f"was begun with, {begun}, or choose another --name"
+            f"was begun with, {saved}, or choose another --name"
         )
 
 

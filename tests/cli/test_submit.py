@@ -59,6 +59,8 @@ def test_a_search_is_checked_and_outlives_the_job(tmp_path: Path) -> None:
     assert wanted.metadata["run"] == "lr"
     elsewhere = job(SubmitOptions(), ["tune", str(file), "--storage=/mnt/runs"])
     assert elsewhere.command == f"exec python -m rayrlhf tune {file} --storage=/mnt/runs"
+    again = job(SubmitOptions(), ["tune", "/mnt/runs/begun-there", "--resume"])
+    assert again.command == "exec python -m rayrlhf tune /mnt/runs/begun-there --resume"
     file.write_text("run: toy\nsearch: {sac.actor_rl: {choice: [1e-3, 1e-4]}}\n")
     with pytest.raises(UserError, match=r"did you mean 'sac\.actor_lr'"):
         job(SubmitOptions(), ["tune", str(file)])

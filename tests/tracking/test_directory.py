@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from rayrlhf.config.load import load_config
 from rayrlhf.errors import UserError
 from rayrlhf.tracking import RunDirectory, Tracker
+from rayrlhf.tracking import directory as directory_module
 from rayrlhf.tracking import manifest as manifest_module
 from rayrlhf.tracking.manifest import git_state
 
@@ -62,6 +64,33 @@ def test_a_name_is_taken_once(tmp_path: Path) -> None:
     make(tmp_path, "name=mine")
     with pytest.raises(UserError, match="exists: go on with it by `rayrlhf train --resume"):
         make(tmp_path, "name=mine")
+
+
+def test_an_empty_folder_has_no_run(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert make(tmp_path, "name=mine").config().name == "mine"
+
+
+def test_a_folder_is_there_with_all_that_makes_it_a_runs_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run that is killed while it begins could neither be resumed nor begun again."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(directory_module, "save_config", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, "name=mine")
+    assert list(tmp_path.iterdir()) == []
+    make(tmp_path, "name=mine")
+
+
+def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        names = [run.name for run in pool.map(lambda _: make(tmp_path, "mode=oracle"), range(16))]
+    assert len(set(names)) == 16 == len(list(tmp_path.iterdir()))
 
 
 def test_a_made_up_name_is_numbered(tmp_path: Path) -> None:

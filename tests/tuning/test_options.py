@@ -35,6 +35,16 @@ def test_what_is_shipped_is_right(file: Path, tmp_path: Path) -> None:
     assert load_search(tmp_path / "again.yaml") == search
 
 
+def test_a_search_is_named_by_its_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From wherever, though its file says where it is as seen from where it was begun."""
+    search = read(tmp_path, f"run: toy\nstorage: runs\n{LR}")
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    save_search(search, folder / "search.yaml")
+    monkeypatch.chdir(folder.parent)
+    assert load_search(Path("mine")) == search.model_copy(update={"storage": str(folder.parent)})
+
+
 def test_all_of_them_are_seen() -> None:
     assert [file.stem for file in SHIPPED] == ["benchmark", "pbt", "pebble", "smoke"]
 
