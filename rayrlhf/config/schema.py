@@ -71,6 +71,25 @@ class SacOptions(Options):
     """Of the products in an update; parameters and optimisers are float32 always."""
 
 
+class PpoOptions(Options):
+    """Proximal policy optimisation as PrefPPO uses it (B-Pref's settings for MetaWorld)."""
+
+    hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] = (256, 256, 256)
+    """Widths of the hidden layers of actor and critic."""
+    lr: Rate = 3e-4
+    """Adam's learning rate."""
+    initial_log_std: float = 0.0
+    """Logarithm of the policy's standard deviation at the start."""
+    value_coefficient: Rate = 0.5
+    """Weight of the critic's loss."""
+    entropy_coefficient: float = 0.0
+    """Weight of the policy's entropy."""
+    max_grad_norm: Rate = 0.5
+    """Longer gradients are shortened to this."""
+    normalize_advantage: bool = True
+    """Whether the advantages of each minibatch have mean 0 and standard deviation 1."""
+
+
 class ExploreOptions(Options):
     """What happens before the first question: random steps, then state-entropy exploration (PEBBLE, section 4.1)."""
 
