@@ -244,6 +244,25 @@ def test_a_search_that_was_killed_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_smoke_search_that_was_killed_ends_with_a_config_to_train(tmp_path: Path) -> None:
+    """As it is shipped, on two cores."""
+    smoke = Path(__file__).parents[2] / "tune_configs" / "smoke.yaml"
+    process = tune(smoke, f"--storage={tmp_path}")
+    folder = tmp_path / "smoke"
+    wait_for(lambda: bool(list(folder.glob("trial-*/summary.json"))), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    again = tune(folder, "--resume", "--json")
+    out = again.communicate()[0]
+    assert again.returncode == 0, out
+    told = json.loads(out.splitlines()[-1])
+    states = [trial["status"] for trial in told["trials"]]
+    assert len(states) == 6 and set(states) == {"finished", "stopped"}, "ASHA stops some"
+    assert load_config(told["best"]).total_steps == 3000 and (folder / "trials.png").is_file()
+
+
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_search_that_can_be_resumed(tmp_path: Path) -> None:
     config = made(tmp_path, search={"sac.actor_lr": {"choice": [1e-3, 1e-4]}}, samples=2, concurrent=1)
     file, folder = saved_as(config, tmp_path), config.folder
