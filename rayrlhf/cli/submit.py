@@ -159,7 +159,25 @@ def _checked(words: Sequence[str], *, look: bool) -> tuple[list[str], dict[str, 
         return said + more, about | told
     if verb in ("eval", "bench"):
         _parse_as(verb, rest)
+    for option, where in _written(verb, rest):
+        if where is None or not (Path(where).is_absolute() or is_url(where)):
+            raise UserError(f"{option}: give a whole path on the cluster; the job's own folder is deleted after it")
     return said, about
+
+
+def _written(verb: str, words: Sequence[str]) -> list[tuple[str, str | Path | None]]:
+    """What the verb writes to, by option, where that may be in the folder that it runs in."""
+    from rayrlhf.cli import dataset, export, plot
+
+    if verb == "export":
+        return [("--to", parse(export.ExportOptions, words, verb).to)]
+    if verb == "plot" and (out := parse(plot.PlotOptions, words, verb).out) is not None:
+        return [("--out", out)]
+    if verb == "dataset" and words[:1] == ["export"]:
+        return [("FILE", parse(dataset.ExportOptions, words[1:], "dataset export").file)]
+    if verb == "dataset" and words[:1] == ["import"]:
+        return [("DATASET", parse(dataset.ImportOptions, words[1:], "dataset import").dataset)]
+    return []
 
 
 def _train(words: Sequence[str], *, look: bool) -> tuple[list[str], dict[str, str]]:

@@ -66,6 +66,36 @@ def test_a_search_is_checked_and_outlives_the_job(tmp_path: Path) -> None:
         job(SubmitOptions(), ["tune", str(file)])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "export /mnt/run",
+        "export /mnt/run --to policy.onnx",
+        "plot /mnt/run --out plots",
+        "dataset export /mnt/run answers.jsonl",
+        "dataset import preferences /mnt/answers.jsonl",
+    ],
+)
+def test_what_would_be_written_to_the_jobs_own_folder_is_refused(words: str) -> None:
+    with pytest.raises(UserError, match="give a whole path on the cluster"):
+        job(SubmitOptions(), words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "export /mnt/run --to=/mnt/policy.onnx",
+        "plot /mnt/run",
+        "plot /mnt/run --out /mnt/plots",
+        "dataset export /mnt/run s3://bucket/answers.jsonl",
+        "dataset info preferences",
+        "doctor",
+    ],
+)
+def test_what_is_written_elsewhere_is_not(words: str) -> None:
+    assert job(SubmitOptions(), words.split()).command == f"exec python -m rayrlhf {words}"
+
+
 def test_what_the_nodes_get() -> None:
     shipped = job(SubmitOptions(env=("A=b=c",)), ["eval", "/mnt/runs/x"]).runtime_env()
     assert shipped["py_modules"] == [str(Path(jobs.__file__).parent)] and "pip" not in shipped
