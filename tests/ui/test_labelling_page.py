@@ -103,6 +103,34 @@ def test_a_server_that_is_away_is_said_to_be(visit, trainer, server) -> None:
     assert [len(said) for said in votes(trainer).values()] == [1, 1]
 
 
+def test_serve_s_404_is_no_refusal(visit, trainer, server) -> None:
+    """Ray Serve says it, of every path, while it starts or ends: here of each once, before it is carried out."""
+    ask(trainer, 3, settle_seconds=60)
+    person, refused = visit(None), set()
+
+    def no_route(route) -> None:
+        call = route.request.method, route.request.url
+        if call in refused:
+            route.continue_()
+        else:
+            refused.add(call)
+            route.fulfill(status=404, content_type="text/plain", body="Path '/v1/me' not found.")
+
+    person.page.route("**/v1/**", no_route)
+    person.open(server.tokens["annotator"])
+    first = person.pair()
+    person.press("1")
+    person.saved()
+    person.ready()
+    person.page.keyboard.press("z")
+    assert person.pair() == first
+    person.press("0")
+    person.saved()
+    assert list(votes(trainer).values()) == [["equal"]]
+    assert {"me", "runs", "events", "leases", "answers", "1"} <= {url.rpartition("/")[2] for _, url in refused}
+    assert any(url.endswith(".mp4") for _, url in refused)
+
+
 def test_answers_that_wait_outlive_the_page(visit, trainer) -> None:
     asked = ask(trainer, 6)
     person = visit()

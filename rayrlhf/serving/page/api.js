@@ -3,17 +3,21 @@
 const TIMEOUT = 20_000;
 const LONGEST_PAUSE = 8;
 
-/** A call that did not work. status: HTTP's, or 0 where the server could not be reached. */
+/**
+ * A call that did not work. status: HTTP's, or 0 where the server could not be reached
+ * why: the kind of refusal, as the queue names it; null where another spoke: Ray Serve says 404 while it starts or ends
+ */
 export class Problem extends Error {
-  constructor(status, detail, retryAfter = 0) {
+  constructor(status, detail, why = null, retryAfter = 0) {
     super(detail);
     this.status = status;
+    this.why = why;
     this.retryAfter = retryAfter;
   }
 
   /** Whether the same call may work later. */
   get passes() {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
+    return this.why === null || this.status === 429 || this.status >= 500;
   }
 }
 
@@ -72,9 +76,9 @@ export class Api {
       throw new Problem(0, "the server cannot be reached");
     }
     if (found.ok) return found;
-    const said = await found.json().catch(() => ({}));
-    if (found.status === 401) this.#refused();
-    throw new Problem(found.status, said.detail ?? `the server says ${found.status}`, retryAfter(found));
+    const { why = null, detail = `the server says ${found.status}` } = (await found.json().catch(() => null)) ?? {};
+    if (why === "token") this.#refused();
+    throw new Problem(found.status, detail, why, retryAfter(found));
   }
 }
 

@@ -198,7 +198,7 @@ async function start() {
     page = new Page(api, await patiently(api.me));
     await page.start();
   } catch (problem) {
-    if (problem.status !== 401) throw problem;
+    if (problem.why !== "token") throw problem;
   }
 }
 

@@ -85,7 +85,7 @@ export class Outbox extends EventTarget {
       return 0;
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
-      if (problem.status === 401) return null;
+      if (problem.why === "token") return null;
       if (problem.passes) {
         this.failures += 1;
         this.#tell("change");
@@ -115,7 +115,7 @@ export class Outbox extends EventTarget {
     try {
       return (await this.#api.answer(answer)).answer;
     } catch (problem) {
-      if (!(problem instanceof Problem) || problem.passes || problem.status === 401) throw problem;
+      if (!(problem instanceof Problem) || problem.passes || problem.why === "token") throw problem;
       return null; // it was refused, or is taken back: there is nothing to take back
     }
   }
