@@ -19,16 +19,22 @@ export class Problem extends Error {
   get passes() {
     return this.why === null || this.status === 429 || this.status >= 500;
   }
+
+  /** Whether the page is at its end: its token is not valid (any more), or another queue is at this address now. */
+  get ends() {
+    return this.why === "token" || this.why === "elsewhere";
+  }
 }
 
-/** Calls on the queue with an account's token. `refused` is told when the token is not valid (any more). */
+/** Calls on the queue with an account's token. `ended` is told of a problem that ends the page. */
 export class Api {
   #token;
-  #refused;
+  #ended;
 
-  constructor(token, refused) {
+  constructor(token, ended) {
     this.#token = token;
-    this.#refused = refused;
+    this.#ended = ended;
+    this.queue = null; // the one that all calls are meant for, once it is known
   }
 
   me = () => this.#json("GET", "v1/me");
@@ -68,6 +74,7 @@ export class Api {
 
   async #fetch(method, path, body, signal) {
     const headers = { Authorization: `Bearer ${this.#token}` };
+    if (this.queue) headers["Rayrlhf-Queue"] = this.queue;
     if (body !== undefined) headers["Content-Type"] = "application/json";
     let found;
     try {
@@ -77,8 +84,9 @@ export class Api {
     }
     if (found.ok) return found;
     const { why = null, detail = `the server says ${found.status}` } = (await found.json().catch(() => null)) ?? {};
-    if (why === "token") this.#refused();
-    throw new Problem(found.status, detail, why, retryAfter(found));
+    const problem = new Problem(found.status, detail, why, retryAfter(found));
+    if (problem.ends) this.#ended(problem);
+    throw problem;
   }
 }
 
