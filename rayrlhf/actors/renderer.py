@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ray.exceptions import RayActorError, RayError
 
 from rayrlhf.actors.hosts import RendererHost, RoleHandle, start_host
 from rayrlhf.algorithms.collector import environment_of, number_of
-from rayrlhf.algorithms.files import Arrays, read_arrays, write_arrays
+from rayrlhf.algorithms.files import Arrays, Damaged, read_arrays, write_arrays
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.config import RunConfig
 from rayrlhf.envs.clips import Stage
@@ -76,8 +77,20 @@ class Renderer:
         return question
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a question's moments are, in the run's folder, and the episodes that they are of."""
+
+    session: int
+    left: int
+    right: int
+
+
 class Studio:
-    """The driver's side: which clips are to be made, and by whom. For threads."""
+    """The driver's side: which clips are to be made, and by whom. For threads.
+
+    Moments are read each time that clips are drawn: a queue whose database is another one wants them once more.
+    """
 
     def __init__(self, run: RunConfig, name: str, queue: QueueAddress, folder: Path) -> None:
         self._folder = folder
@@ -85,7 +98,7 @@ class Studio:
         self._renderer = self._start()
         self._lock = threading.Lock()
         self._closed = False
-        self._scenes: dict[str, tuple[Scene, Scene]] = {}
+        self._places: dict[str, Place] = {}
         self._wanted: list[str] = []
         self._tries: dict[str, int] = {}
         self._on_their_way: dict[Ref, str] = {}
@@ -97,24 +110,24 @@ class Studio:
         write_arrays(self._file(queries.session), moments)
 
     def showable(self, queries: Queries) -> Queries:
-        """Those of one session's questions whose clips can be made; their moments are read."""
+        """Those of one session's questions whose clips can be made."""
         file = self._file(queries.session)
         moments = read_arrays(file) if len(queries) and file.is_file() else {}
         rows = zip(queries.ids, queries.left.episode.tolist(), queries.right.episode.tolist(), strict=True)
         found = {
-            key: ((left, moments[f"{key}/left"]), (right, moments[f"{key}/right"]))
+            key: Place(queries.session, left, right)
             for key, left, right in rows
             if f"{key}/left" in moments and f"{key}/right" in moments
         }
         with self._lock:
-            self._scenes |= found
+            self._places |= found
         return queries.among(found.keys())
 
     def make(self, questions: Sequence[str]) -> None:
         """Sees to the clips of `questions`, those asked last first; returns at once."""
         with self._lock:
             known = {*self._wanted, *self._on_their_way.values()}
-            self._wanted = [key for key in questions if key in self._scenes and key not in known] + self._wanted
+            self._wanted = [key for key in questions if key in self._places and key not in known] + self._wanted
             for key in questions:
                 self._tries.pop(key, None)
 
@@ -128,11 +141,19 @@ class Studio:
                 return
             while self._wanted and len(self._on_their_way) < AT_ONCE:
                 question = self._wanted.pop(0)
-                if self._tries.get(question, 0) < TRIES:
-                    reference = self._renderer("show", question, *self._scenes[question])
-                else:
-                    reference = self._renderer("withdraw", question)
-                self._on_their_way[reference] = question
+                try:
+                    self._on_their_way[self._send_off(question)] = question
+                except (Damaged, KeyError) as error:  # the file is not what it was
+                    self._put_off(question, error, in_vain=True)
+                    return
+
+    def _send_off(self, question: str) -> Ref:
+        if self._tries.get(question, 0) >= TRIES:
+            return self._renderer("withdraw", question)
+        place = self._places[question]
+        moments = read_arrays(self._file(place.session))
+        left, right = (place.left, moments[f"{question}/left"]), (place.right, moments[f"{question}/right"])
+        return self._renderer("show", question, left, right)
 
     def _take(self, reference: Ref, question: str) -> None:
         try:
@@ -144,15 +165,18 @@ class Studio:
             self._rest(error)
             self._renderer = self._start()
         except (UserError, RayError) as error:
-            if isinstance(error, NotDrawnError | RefusedError):  # none that the queue does not know is waited for
-                self._tries[question] = self._tries.get(question, 0) + 1
-            self._wanted.append(question)
-            self._rest(error)
+            # none that the queue does not know is waited for
+            self._put_off(question, error, in_vain=isinstance(error, NotDrawnError | RefusedError))
         else:
             self._complained = False
-            self._scenes.pop(question, None)
             if self._tries.pop(question, 0) == TRIES:
                 _log.warning("%s was not asked: its clips could not be made", question)
+
+    def _put_off(self, question: str, error: Exception, *, in_vain: bool) -> None:
+        """It is tried again later; `in_vain`, a few times."""
+        self._tries[question] = self._tries.get(question, 0) + in_vain
+        self._wanted.append(question)
+        self._rest(error)
 
     def _rest(self, error: Exception) -> None:
         if not self._complained:

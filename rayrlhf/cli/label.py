@@ -115,7 +115,8 @@ def _label_pairs(place: "Place", options: LabelOptions, pairs: list[Pair]) -> No
     if (warning := warning_of_lengths(pairs)) is not None:
         say(warning)
     rules = rules_for(pairs, options.queue)
-    asked = ask_pairs(place, name, pairs, rules, sentence=options.sentence, guidelines=options.guidelines)
+    said = {"sentence": options.sentence, "guidelines": options.guidelines}
+    asked = ask_pairs(place, options.pairs, name, pairs, rules, **said)
     to = options.to or options.storage_path / "labels.jsonl"
     before = labels_in(to)
     wanted = sum(pair.gold is None for pair in pairs)

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.store.database import UnavailableError
-from rayrlhf.preferences.store.records import Annotator, Curves, Decision, Question, RefusedError, Role, Run, clip_name
+from rayrlhf.preferences.store.records import Curves, Decision, Question, RefusedError, Role, Run, clip_name
 from rayrlhf.preferences.store.reports import Answered, Person, Progress, RunInfo
 from rayrlhf.preferences.wire import (
     MOST_AT_ONCE,
@@ -32,6 +32,7 @@ from rayrlhf.preferences.wire import (
     Doing,
     Drawn,
     Health,
+    Me,
     NewAccount,
     Problem,
     Received,
@@ -49,7 +50,6 @@ TOKEN_VARIABLE = "RAYRLHF_TOKEN"
 _NOTHING = type(None)
 _AGAIN = (429, 500, 502, 503, 504)
 """Statuses of which a later call may be free; 500 is what Ray Serve says for a replica that died under a request."""
-_WHY = {status: why for why, status in REFUSAL_STATUS.items()}
 _LONGEST_PAUSE = 5.0
 _DATA = "data: "
 
@@ -161,9 +161,9 @@ class QueueClient:
 
     # --- whoever looks ---
 
-    def me(self) -> Annotator:
-        """Whose token this is."""
-        return self._call("GET", "/v1/me", None, Annotator)
+    def me(self) -> Me:
+        """Whose token this is, and which queue."""
+        return self._call("GET", "/v1/me", None, Me)
 
     def runs(self) -> list[RunInfo]:
         """Every run, the newest first."""
@@ -322,9 +322,9 @@ def _json(body: Body) -> bytes:
 def _checked(response: httpx.Response, url: str) -> httpx.Response:
     if response.is_success:
         return response
-    why = _WHY.get(response.status_code)
-    if why is not None:
-        raise RefusedError(why, _detail(response))  # type: ignore[arg-type]
+    problem = _problem(response)
+    if problem is not None and problem.why in REFUSAL_STATUS:
+        raise RefusedError(problem.why, problem.detail)  # type: ignore[arg-type]
     raise UserError(f"the queue at {url} says {response.status_code}: {_detail(response)}")
 
 

@@ -16,8 +16,10 @@ MOST_AT_ONCE = 1000
 """Questions, or ids, in one request."""
 MOST_CURVES = 100
 MOST_LEASES = 10
-REFUSAL_STATUS = {"unknown": 404, "conflict": 409, "late": 410}
+REFUSAL_STATUS = {"unknown": 404, "conflict": 409, "late": 410, "elsewhere": 409}
 """HTTP's status by why a call is refused."""
+QUEUE_HEADER = "Rayrlhf-Queue"
+"""Names the queue that a call of whoever answers is meant for, as `Me` does: another one refuses it."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 """Drawn by whoever answers, so that a call that is repeated answers once."""
@@ -111,6 +113,15 @@ class NewAccount(Body):
 
     name: AccountName
     role: Role
+
+
+@dataclass(frozen=True)
+class Me:
+    """Who calls, and which queue this is. queue: its database's identity; empty from servers that have none."""
+
+    name: str
+    role: Role
+    queue: str = ""
 
 
 @dataclass(frozen=True)

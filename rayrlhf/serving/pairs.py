@@ -12,7 +12,7 @@ from rayrlhf.envs.video import browser_clip, clip_seconds
 from rayrlhf.errors import UserError
 from rayrlhf.files import write_atomically
 from rayrlhf.preferences.pairs import Pair
-from rayrlhf.preferences.store import Database, PreferenceStore, Question, Reports, Run
+from rayrlhf.preferences.store import Database, PreferenceStore, Question, RefusedError, Reports, Run
 from rayrlhf.preferences.store.reports import PAGE
 from rayrlhf.serving.clips import Clips
 from rayrlhf.serving.labelling import Place
@@ -46,15 +46,45 @@ def warning_of_lengths(pairs: list[Pair]) -> str | None:
 
 
 def ask_pairs(
-    place: Place, name: str, pairs: list[Pair], options: QueueOptions, *, sentence: str, guidelines: str
+    place: Place, source: Path, name: str, pairs: list[Pair], options: QueueOptions, *, sentence: str, guidelines: str
 ) -> dict[str, Pair]:
-    """Puts pairs of clips as questions of the run `name`; by id. Those that are there already stay as they are.
+    """Puts the pairs of clips of `source` as questions of the run `name`; by id. What was said of them before stays.
 
-    A question's id follows from what its clips show, so that other clips of the same name are other questions.
+    A question's id follows from what its clips show, so that other clips of the same name are other questions: those
+    of the run that are not among `pairs` any more are asked no longer.
 
     Raises:
-        UserError: a clip cannot be read, or the disk is full; nothing was asked then.
+        UserError: a clip cannot be read, the disk is full, or another file has the run's name in this queue; nothing
+            was asked then.
     """
+    database = Database(place.database)
+    try:
+        store = PreferenceStore(database)
+        _register(store, Run(name, name, sentence, guidelines, options, _identity_of(source)), source)
+        asked, questions = _questions(place, name, pairs)
+        store.enqueue(name, questions)
+        store.ask_only(name, asked)
+    finally:
+        database.close()
+    return asked
+
+
+def _register(store: PreferenceStore, run: Run, source: Path) -> None:
+    try:
+        store.register(run, adopting=True)
+    except RefusedError as error:
+        raise UserError(
+            f"this queue asks of another {run.name!r} already: rename {source.name}, or give another --storage-path"
+        ) from error
+
+
+def _identity_of(source: Path) -> str:
+    """The same again for the same file or folder."""
+    return hashlib.blake2b(str(source.resolve()).encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def _questions(place: Place, name: str, pairs: list[Pair]) -> tuple[dict[str, Pair], list[Question]]:
+    """What is asked, and the pairs by the questions' ids; the clips are kept in the queue's folder."""
     clips, asked, questions = Clips(place.clips), dict[str, Pair](), []
     for position, pair in enumerate(pairs):
         left, right = (clips.keep(browser_clip(path)) for path in (pair.left, pair.right))
@@ -62,14 +92,7 @@ def ask_pairs(
         key = f"{name}/{pair.id}~{shown}"
         asked[key] = pair
         questions.append(Question(key, 0, position, gold=pair.gold, left_clip=left, right_clip=right))
-    database = Database(place.database)
-    try:
-        store = PreferenceStore(database)
-        store.register(Run(name, name, sentence, guidelines, options))
-        store.enqueue(name, questions)
-    finally:
-        database.close()
-    return asked
+    return asked, questions
 
 
 def labels_in(file: Path) -> list[dict[str, Any]]:

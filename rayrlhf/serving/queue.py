@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import Body, Depends, FastAPI, Path, Query, Request, Response
+from fastapi import Body, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from sqlalchemy import select
@@ -35,6 +35,7 @@ from rayrlhf.preferences.store.records import NO_NUL, Role, RunName
 from rayrlhf.preferences.store.reports import PAGE, Among
 from rayrlhf.preferences.store.voting import Status
 from rayrlhf.preferences.wire import (
+    QUEUE_HEADER,
     Account,
     Agreement,
     Asked,
@@ -42,6 +43,7 @@ from rayrlhf.preferences.wire import (
     Doing,
     Drawn,
     Health,
+    Me,
     NewAccount,
     Received,
     Said,
@@ -181,17 +183,24 @@ def _add_asking(app: FastAPI, queue: Queue) -> None:
 def _add_answering(app: FastAPI, queue: Queue) -> None:
     store, clock = queue.store, queue.database.clock
 
+    def meant(named: Annotated[str | None, Header(alias=QUEUE_HEADER, max_length=100)] = None) -> None:
+        """Refuses what is meant for the queue that was at this address before."""
+        if named is not None and named != queue.database.identity():
+            raise RefusedError("elsewhere", "another queue is at this address now; load the page anew")
+
+    here = [Depends(meant)]
+
     def shown(lease: Lease) -> Shown:
         return Shown(lease.id, lease.left_clip, lease.right_clip, max(0.0, lease.expires_at - clock.now()))
 
-    @app.post("/v1/runs/{run}/leases", responses=problems(404))
+    @app.post("/v1/runs/{run}/leases", responses=problems(404, 409), dependencies=here)
     def lease(run: InPath, wanted: Wanted, caller: Answerer) -> list[Shown]:
         """The questions that are the caller's, and new ones until there are `count`."""
         found = store.lease(run, caller.name, wanted.count)
         queue.meters.leased(run, sum(one.fresh for one in found))
         return [shown(one) for one in found]
 
-    @app.post("/v1/answers", responses=problems(404, 409))
+    @app.post("/v1/answers", responses=problems(404, 409), dependencies=here)
     def answer(said: Said, caller: Answerer) -> Stored:
         """Stores an answer. A second call with the same key does nothing."""
         made = store.answer(
@@ -200,7 +209,7 @@ def _add_answering(app: FastAPI, queue: Queue) -> None:
         queue.meters.answered(made)
         return Stored(made.answer_id)
 
-    @app.delete("/v1/answers/{number}", responses=problems(404, 410))
+    @app.delete("/v1/answers/{number}", responses=problems(404, 409, 410), dependencies=here)
     def undo(number: Annotated[int, Path(ge=1, lt=2**31)], caller: Answerer) -> Shown:
         """Takes an answer back: the question is the caller's again."""
         return shown(store.undo(caller.name, number))
@@ -213,9 +222,9 @@ def _add_looking(app: FastAPI, queue: Queue) -> None:
     reports = queue.reports
 
     @app.get("/v1/me")
-    def me(caller: Anyone) -> Annotator:
-        """Whose token this is."""
-        return caller
+    def me(caller: Anyone) -> Me:
+        """Whose token this is, and which queue."""
+        return Me(caller.name, caller.role, queue.database.identity())
 
     @app.get("/v1/runs")
     def runs(caller: Anyone) -> list[RunInfo]:

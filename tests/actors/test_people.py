@@ -27,7 +27,7 @@ from rayrlhf.preferences.answers import labels_from
 from rayrlhf.preferences.client import QueueAddress, QueueClient
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.segments import Queries
-from rayrlhf.preferences.store import Database, Reports
+from rayrlhf.preferences.store import Accounts, Database, Reports
 from rayrlhf.preferences.store.records import clip_name
 from rayrlhf.preferences.store.tables import queries
 from rayrlhf.preferences.wire import Shown
@@ -176,6 +176,43 @@ def test_clips_are_made_after_all(small_run: RunConfig, make: Make, server: Serv
     second.load_checkpoint(str(tmp_path / "cut"))
     reports = Reports(Database(server.settings.database))
     trained_until(second, lambda: reports.progress("run").open > 4 and not reports.progress("run").unready)
+
+
+def test_a_database_that_is_another_one_gets_questions_and_clips_anew(
+    small_run: RunConfig, make: Make, server: Server, tmp_path: Path
+) -> None:
+    """While the run lives, which has drawn them already."""
+    algorithm = make(asking(small_run), feedback=loop_of(server))
+    advance(algorithm, 320)
+    with server.client() as person:
+        before = {question.left_clip for question in shown(person, 4)}
+        server.stop()
+        server.settings = server.settings.model_copy(update={"database": str(tmp_path / "another.sqlite")})
+        accounts = Accounts(Database(server.settings.database))
+        for role, token in server.tokens.items():
+            accounts.add(f"the {role}", role, token)
+        server.start()
+        until(lambda: [info for info in person.runs() if info.name == "run"])
+        assert {question.left_clip for question in shown(person, 4)} & before, "the same clips"
+
+
+def test_moments_that_are_lost_are_not_waited_for(
+    small_run: RunConfig, make: Make, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayrlhf.actors.renderer.REST_SECONDS", 0.1)
+    algorithm = make(asking(small_run), feedback=loop_of(server))
+    studio: Studio = algorithm.feedback._people._studio
+    showable = studio.showable
+
+    def lose(asked: Queries) -> Queries:
+        found = showable(asked)
+        studio._file(asked.session).unlink()
+        return found
+
+    algorithm.feedback._people.showable = lose
+    advance(algorithm, 320)
+    with server.client("trainer") as trainer:
+        until(lambda: trainer.progress("run").skip == 4)
 
 
 def test_what_cannot_be_drawn_is_decided_without_anybody(

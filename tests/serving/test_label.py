@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
@@ -22,8 +24,9 @@ from rayrlhf.envs.video import browser_clip, write_video
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.pairs import Pair, read_pairs
-from rayrlhf.preferences.store import Database, Reports
-from rayrlhf.serving.pairs import labels_in, rules_for, warning_of_lengths, write_labels
+from rayrlhf.preferences.store import Database, PreferenceStore, Question, RefusedError, Reports, Run
+from rayrlhf.serving.labelling import Place
+from rayrlhf.serving.pairs import ask_pairs, labels_in, rules_for, warning_of_lengths, write_labels
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -88,6 +91,70 @@ def test_pairs_of_clips_are_answered_and_written(pairs: Path, tmp_path: Path) ->
     rows = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
     assert [(row["id"], row["choice"], row["target"]) for row in rows] == [(f"p{i}", "left", 0.0) for i in range(4)]
     assert (folder / "links.json").stat().st_mode & 0o077 == 0, "tokens are for their owner's eyes"
+
+
+def ask(folder: Path, where: Path, **options: object) -> tuple[PreferenceStore, dict[str, Pair]]:
+    """Asks the pairs of `where` in the queue in `folder`, as the verb does."""
+    folder.mkdir(exist_ok=True)
+    (folder / "clips").mkdir(exist_ok=True)
+    place, rules = Place.of_folder(folder), QueueOptions(settle_seconds=0, **options)
+    asked = ask_pairs(place, where, where.stem, read_pairs(where), rules, sentence="Which?", guidelines="")
+    return PreferenceStore(Database(place.database)), asked
+
+
+def asked_of(store: PreferenceStore, name: str, person: str = "anna") -> list[str]:
+    """The questions that somebody gets."""
+    return sorted(lease.query_id for lease in store.lease(name, person, 10))
+
+
+def test_another_file_of_the_same_name_is_refused(pairs: Path, tmp_path: Path) -> None:
+    store, asked = ask(tmp_path / "labels", pairs)
+    other = tmp_path / "elsewhere" / "pairs"
+    shutil.copytree(pairs, other)
+    with pytest.raises(UserError, match="asks of another 'pairs' already: rename pairs, or give another --storage"):
+        ask(tmp_path / "labels", other)
+    (tmp_path / "link").symlink_to(tmp_path)
+    ask(tmp_path / "labels", tmp_path / "link" / "pairs")  # the same one
+    assert asked_of(store, "pairs") == sorted(asked)
+
+
+def test_what_is_not_among_the_pairs_any_more_is_asked_no_longer(pairs: Path, tmp_path: Path) -> None:
+    """A clip that was made anew, a pair that was taken out, a test; what was said stays, and they may come back."""
+    folder, rules = tmp_path / "labels", {"gold_every": 2, "lease_seconds": 2.0}
+    listed = tmp_path / "list.jsonl"
+    rows = [{"id": f"p{i}", **{side: f"pairs/p{i}_{side}.mp4" for side in ("left", "right")}} for i in range(4)]
+    rows[3]["gold"] = "left"
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    listed.write_text(text)
+    store, before = ask(folder, listed, **rules)
+    decided, again, taken_out, test = before
+    first = store.lease("list", "anna")[0]
+    assert first.query_id == decided
+    store.answer("anna", first.id, "left", key="one")
+    assert {again, taken_out, test} == set(asked_of(store, "list"))
+    write_video(pairs / "p1_left.mp4", grey(90), 5.0)
+    listed.write_text(text.splitlines(keepends=True)[1])
+    _, now = ask(folder, listed, **rules)
+    assert list(now) != [again]
+    for person in ("anna", "ben"):
+        time.sleep(2.1)  # the leases end
+        assert asked_of(store, "list", person) == list(now)
+    assert [item.query_id for item in Reports(Database(str(folder / "queue.sqlite"))).browse("list")] == [decided]
+    listed.write_text(text)
+    time.sleep(2.1)
+    ask(folder, listed, **rules)
+    assert set(asked_of(store, "list")) == {*now, taken_out, test}
+
+
+def test_a_queue_from_before_identities_goes_on(pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    store = PreferenceStore(Database(str(tmp_path / "labels" / "queue.sqlite")))
+    store.register(Run("pairs", "pairs", "Which?"))
+    store.enqueue("pairs", [Question("pairs/another~0", 0, 0)])
+    _, asked = ask(tmp_path / "labels", pairs)
+    assert asked_of(store, "pairs") == sorted(asked)
+    with pytest.raises(RefusedError):
+        store.register(Run("pairs", "pairs", "Which?", identity="another"), adopting=True)
 
 
 def test_labels_that_are_there_stay(tmp_path: Path) -> None:

@@ -76,11 +76,12 @@ def test_the_admins_token_opens_the_queue_of_the_file_and_the_page_is_there(serv
         assert client.get("/page/main.js").status_code == 200
         assert client.get("/v1/me").status_code == 401
         client.headers["Authorization"] = f"Bearer {tokens['admin']}"
-        assert client.get("/v1/me").json() == {"name": "admin", "role": "admin"}
+        me = client.get("/v1/me").json()
+        assert (me["name"], me["role"]) == ("admin", "admin")
         made = client.post("/v1/accounts", json={"name": "anna", "role": "annotator"})
         assert made.status_code == 201
         client.headers["Authorization"] = f"Bearer {made.json()['token']}"
-        assert client.get("/v1/me").json() == {"name": "anna", "role": "annotator"}
+        assert client.get("/v1/me").json() == {"name": "anna", "role": "annotator", "queue": me["queue"]}
         assert client.get("/v1/runs").json() == []
     assert (tmp_path / "labels" / "queue.sqlite").is_file()
 

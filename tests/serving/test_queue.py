@@ -16,7 +16,7 @@ from rayrlhf.config import QueueOptions
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.client import QueueClient
 from rayrlhf.preferences.store import Curves, Question, RefusedError, Run, UnavailableError
-from rayrlhf.preferences.wire import Account, Doing, Health
+from rayrlhf.preferences.wire import QUEUE_HEADER, Account, Doing, Health
 from rayrlhf.serving import streams
 
 CLIP = "0123456789abcdef" * 2 + ".mp4"
@@ -51,6 +51,25 @@ def test_from_a_question_to_its_label(server) -> None:
         [info] = annotator.runs()
         assert (info.sentence, info.guidelines, info.open, info.mine) == ("open the drawer", "be kind", 2, 1)
         assert info.doing["next_questions_at"] == 50
+
+
+def test_what_is_meant_for_another_queue_is_refused(server) -> None:
+    """Numbers of leases and answers begin anew in each: an answer to the one before would be another question's."""
+    with server.client("trainer") as trainer, server.client() as annotator:
+        fill(trainer, settle_seconds=60)
+        [lease] = annotator.lease("run")
+        said = {"lease": lease.lease, "choice": "left", "key": "12345678"}
+        queue = annotator.me().queue
+        calls = [("POST", "/v1/answers", said), ("POST", "/v1/runs/run/leases", {}), ("DELETE", "/v1/answers/1", None)]
+        token = {"Authorization": f"Bearer {server.tokens['annotator']}"}
+        for named, status in (("0" * 32, 409), ("", 409), (queue, 200)):
+            for method, path, body in calls:
+                headers = {**token, QUEUE_HEADER: named}
+                found = httpx.request(method, server.url + path, json=body, headers=headers)
+                assert found.status_code == status, (path, named, found.text)
+                assert status == 200 or found.json()["why"] == "elsewhere"
+            assert len(list(trainer.answered("run"))) == 0
+        annotator.answer(lease.lease, "left")  # whoever names none is taken at their word
 
 
 def test_more_questions_than_one_request_takes(server) -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("playwright", reason="Playwright is not installed")
 
 from page_support import MIRRORED, SENTENCE, ask, clips, votes
 
-from rayrlhf.preferences.store import Question, Run
+from rayrlhf.preferences.store import Question, Run, digest_of
 from rayrlhf.preferences.wire import Doing
 
 pytestmark = pytest.mark.ui
@@ -67,7 +67,7 @@ def test_what_is_damaged_in_the_browsers_storage_stops_nothing(visit, trainer, d
     asked = ask(trainer, 2)
     person = visit()
     person.ready()
-    for name in ("rayrlhf/keys", "rayrlhf/outbox/the annotator/one"):
+    for name in ("rayrlhf/keys", f"rayrlhf/outbox/{trainer.me().queue}/the annotator/one"):
         person.page.evaluate("([name, text]) => localStorage.setItem(name, text)", [name, damaged])
     person.page.reload()
     person.press("1")
@@ -101,6 +101,78 @@ def test_a_server_that_is_away_is_said_to_be(visit, trainer, server) -> None:
     person.said("You have answered everything there is.")
     person.saved()
     assert [len(said) for said in votes(trainer).values()] == [1, 1]
+
+
+def test_serve_s_404_is_no_refusal(visit, trainer, server) -> None:
+    """Ray Serve says it, of every path, while it starts or ends: here of each once, before it is carried out."""
+    ask(trainer, 3, settle_seconds=60)
+    person, refused = visit(None), set()
+
+    def no_route(route) -> None:
+        call = route.request.method, route.request.url
+        if call in refused:
+            route.continue_()
+        else:
+            refused.add(call)
+            route.fulfill(status=404, content_type="text/plain", body="Path '/v1/me' not found.")
+
+    person.page.route("**/v1/**", no_route)
+    person.open(server.tokens["annotator"])
+    first = person.pair()
+    person.press("1")
+    person.saved()
+    person.ready()
+    person.page.keyboard.press("z")
+    assert person.pair() == first
+    person.press("0")
+    person.saved()
+    assert list(votes(trainer).values()) == [["equal"]]
+    assert {"me", "runs", "events", "leases", "answers", "1"} <= {url.rpartition("/")[2] for _, url in refused}
+    assert any(url.endswith(".mp4") for _, url in refused)
+
+
+@pytest.fixture
+def next_queue(server, make_server, tmp_path):
+    """Another queue, for the same address and with the same accounts, which does not run yet."""
+    other = make_server(database=str(tmp_path / "next.sqlite"))
+    other.stop()
+    for role, token in server.tokens.items():
+        other.accounts.ensure(f"the {role}", role, digest_of(token))
+    other.port, other.url, other.tokens = server.port, server.url, server.tokens
+    return other
+
+
+@pytest.mark.parametrize("stays_open", [True, False])
+def test_answers_that_wait_are_not_the_next_queue_s(visit, trainer, server, next_queue, stays_open: bool) -> None:
+    """Its leases and answers have the same numbers. When the first one is back it gets them."""
+    ask(trainer, 3, settle_seconds=60)
+    person = visit()
+    person.press("1")
+    person.saved()
+    person.ready()
+    server.stop()
+    person.page.keyboard.press("z")
+    person.press("0")
+    person.said("2 waiting to be sent · offline")
+    if not stays_open:
+        person.page.goto("about:blank")
+    with person.page.expect_navigation():  # it notices by itself where it stays open
+        next_queue.start()
+        ask(trainer, 4, settle_seconds=60)
+        with next_queue.client() as same_person:
+            leases = [question.lease for question in same_person.lease("run", 3)]
+            assert (min(leases), same_person.answer(leases[1], "skip").answer) == (1, 1)
+        if not stays_open:
+            person.page.goto(server.url)
+    person.press("0")
+    person.saved()
+    assert sorted(votes(trainer).values()) == [["equal"], ["skip"]]
+    next_queue.stop()
+    server.start()
+    person.page.reload()
+    person.ready()
+    person.saved()
+    assert votes(trainer) == {"run/0/000": ["equal"]}
 
 
 def test_answers_that_wait_outlive_the_page(visit, trainer) -> None:

@@ -19,7 +19,7 @@ def _taken(now: float) -> Any:
 
 def held(run: str, annotator: str, now: float) -> Select[Any]:
     """Leases of `annotator`'s that can still be answered, oldest first."""
-    usable = or_(leases.c.purpose != "vote", queries.c.status == "open")
+    usable = or_(and_(leases.c.purpose != "vote", queries.c.ready), queries.c.status == "open")
     # not in its last moment, when another may sit down
     mine = and_(leases.c.annotator == annotator, ~leases.c.answered, leases.c.expires_at > now + _LAST_SECONDS)
     joined = select(leases.c.id).join_from(leases, queries).where(queries.c.run == run, mine, usable)
@@ -30,7 +30,8 @@ def tests_left(run: str, annotator: str, now: float) -> Select[Any]:
     """Tests of `annotator`'s whose lease ran out before an answer: query and purpose, oldest first."""
     gone = and_(leases.c.purpose != "vote", ~leases.c.answered, leases.c.expires_at <= now + _LAST_SECONDS)
     joined = select(leases.c.query, leases.c.purpose).join_from(leases, queries)
-    return joined.where(queries.c.run == run, leases.c.annotator == annotator, gone).order_by(leases.c.id)
+    mine = and_(queries.c.run == run, queries.c.ready, leases.c.annotator == annotator)
+    return joined.where(mine, gone).order_by(leases.c.id)
 
 
 def leases_in(run: str, annotator: str) -> Select[Any]:
@@ -67,5 +68,6 @@ def repeats(run: str, annotator: str) -> Select[Any]:
     repeated = exists().where(
         again.c.query == leases.c.query, again.c.annotator == annotator, again.c.purpose == "repeat"
     )
-    joined = select(leases.c.query).join_from(leases, queries).where(mine, ~repeated, after >= _REPEAT_GAP)
+    often = and_(queries.c.ready, ~repeated, after >= _REPEAT_GAP)
+    joined = select(leases.c.query).join_from(leases, queries).where(mine, often)
     return joined.order_by(leases.c.id)

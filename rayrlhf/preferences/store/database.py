@@ -1,6 +1,7 @@
 """A database by URL: transactions that do not get in each other's way, the schema's version, a clock."""
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceEr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rayrlhf.errors import UserError, in_one_line
-from rayrlhf.preferences.store.tables import leases, metadata, versions
+from rayrlhf.preferences.store.tables import VERSION_1, identities, leases, metadata, versions
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +32,16 @@ class UnavailableError(UserError):
     """The database does not answer, or its disk is full. What was acknowledged is in it; the call may be made again."""
 
 
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: metadata.create_all}
+def _make_first(connection: Connection) -> None:
+    metadata.create_all(connection, tables=VERSION_1)
+
+
+def _draw_identity(connection: Connection) -> None:
+    identities.create(connection)
+    connection.execute(insert(identities).values(identity=secrets.token_hex(16)))
+
+
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _make_first, 2: _draw_identity}
 """By version: what makes a database of the version before into one of it. Each runs in a transaction of its own."""
 VERSION = max(MIGRATIONS)
 
@@ -96,6 +106,11 @@ class Database:
         # SQLite's own wait for a lock is a sleep of up to a tenth of a second, and the next one may come first
         with self._one_writer, _named_errors(self.url), engine.begin() as connection:
             yield connection
+
+    def identity(self) -> str:
+        """Drawn when the database was made: numbers of leases and answers mean nothing in one of another identity."""
+        with self.reading() as connection:
+            return str(connection.scalar(select(identities.c.identity)))
 
     def close(self) -> None:
         """Ends all connections."""

@@ -39,10 +39,11 @@ def clip_name(content: bytes) -> str:
 class RefusedError(UserError):
     """A call that cannot be carried out as things are; nothing was changed.
 
-    why: `unknown` (there is no such thing, or it is not the caller's), `conflict` (it was done otherwise), `late`
+    why: `unknown` (there is no such thing, or it is not the caller's), `conflict` (it was done otherwise), `late`,
+    `elsewhere` (it is another queue's)
     """
 
-    def __init__(self, why: Literal["unknown", "conflict", "late"], message: str) -> None:
+    def __init__(self, why: Literal["unknown", "conflict", "late", "elsewhere"], message: str) -> None:
         super().__init__(message)
         self.why = why
 

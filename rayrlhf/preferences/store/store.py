@@ -50,8 +50,8 @@ class PreferenceStore:
 
     # --- whoever asks ---
 
-    def register(self, run: Run) -> None:
-        """Makes the run known, or what is written of it new.
+    def register(self, run: Run, *, adopting: bool = False) -> None:
+        """Makes the run known, or what is written of it new; `adopting`, also one of its name that has no identity.
 
         Raises:
             RefusedError: another run asks under this name.
@@ -61,7 +61,9 @@ class PreferenceStore:
         row = {"name": run.name, "status": "{}", "created_at": self._clock.now(), "identity": run.identity, **said}
         with self._database.writing() as connection:
             whose = connection.scalar(select(runs.c.identity).where(runs.c.name == run.name))
-            if whose is not None and whose != run.identity:
+            if adopting and whose == "":
+                connection.execute(update(runs).where(runs.c.name == run.name).values(identity=run.identity))
+            elif whose is not None and whose != run.identity:
                 raise RefusedError("conflict", f"another run asks as {run.name!r} in this queue: choose another --name")
             statement = self._insert(runs).values(row)
             connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=said))
@@ -98,6 +100,21 @@ class PreferenceStore:
             for some in _chunks(asked):
                 found.update(connection.scalars(unready.where(queries.c.id.in_([question.id for question in some]))))
         return [question.id for question in asked if question.id in found]
+
+    def ask_only(self, run: str, query_ids: Collection[str]) -> None:
+        """Nobody is asked others of the run's questions any more, until they are among `query_ids` of another call.
+
+        What was said of them stays; those that were open are expired meanwhile.
+        """
+        mine, wanted = select(queries.c.id).where(queries.c.run == run), set(query_ids)
+        changes = [(False, "open", "expired"), (True, "expired", "open")]
+        with self._database.writing() as connection:
+            for ready, before, after in changes:
+                changed = connection.scalars(mine.where(queries.c.ready != ready)).all()
+                for some in _chunks([key for key in changed if (key in wanted) == ready]):
+                    these = queries.c.id.in_(some)
+                    connection.execute(update(queries).where(these).values(ready=ready))
+                    connection.execute(update(queries).where(these, queries.c.status == before).values(status=after))
 
     def clips_made(self, run: str, query_id: str, left: str, right: str) -> None:
         """The question's clips are there: it can be shown. Clips that it has already stay.

@@ -33,6 +33,12 @@ versions = Table(
     Column("applied_at", Float, nullable=False),
 )
 
+identities = Table(
+    "rayrlhf_identity",
+    metadata,
+    Column("identity", String(32), primary_key=True),  # one row: this database's and no other's
+)
+
 runs = Table(
     "runs",
     metadata,
@@ -130,3 +136,6 @@ annotators = Table(
     Column("disabled_at", Float),
     CheckConstraint("role IN ('annotator', 'trainer', 'admin')", name="annotator_role"),
 )
+
+VERSION_1 = (versions, runs, queries, leases, answers, annotators)
+"""What a database of the schema's first version has."""

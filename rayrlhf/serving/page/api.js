@@ -3,28 +3,38 @@
 const TIMEOUT = 20_000;
 const LONGEST_PAUSE = 8;
 
-/** A call that did not work. status: HTTP's, or 0 where the server could not be reached. */
+/**
+ * A call that did not work. status: HTTP's, or 0 where the server could not be reached
+ * why: the kind of refusal, as the queue names it; null where another spoke: Ray Serve says 404 while it starts or ends
+ */
 export class Problem extends Error {
-  constructor(status, detail, retryAfter = 0) {
+  constructor(status, detail, why = null, retryAfter = 0) {
     super(detail);
     this.status = status;
+    this.why = why;
     this.retryAfter = retryAfter;
   }
 
   /** Whether the same call may work later. */
   get passes() {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
+    return this.why === null || this.status === 429 || this.status >= 500;
+  }
+
+  /** Whether the page is at its end: its token is not valid (any more), or another queue is at this address now. */
+  get ends() {
+    return this.why === "token" || this.why === "elsewhere";
   }
 }
 
-/** Calls on the queue with an account's token. `refused` is told when the token is not valid (any more). */
+/** Calls on the queue with an account's token. `ended` is told of a problem that ends the page. */
 export class Api {
   #token;
-  #refused;
+  #ended;
 
-  constructor(token, refused) {
+  constructor(token, ended) {
     this.#token = token;
-    this.#refused = refused;
+    this.#ended = ended;
+    this.queue = null; // the one that all calls are meant for, once it is known
   }
 
   me = () => this.#json("GET", "v1/me");
@@ -64,6 +74,7 @@ export class Api {
 
   async #fetch(method, path, body, signal) {
     const headers = { Authorization: `Bearer ${this.#token}` };
+    if (this.queue) headers["Rayrlhf-Queue"] = this.queue;
     if (body !== undefined) headers["Content-Type"] = "application/json";
     let found;
     try {
@@ -72,9 +83,10 @@ export class Api {
       throw new Problem(0, "the server cannot be reached");
     }
     if (found.ok) return found;
-    const said = await found.json().catch(() => ({}));
-    if (found.status === 401) this.#refused();
-    throw new Problem(found.status, said.detail ?? `the server says ${found.status}`, retryAfter(found));
+    const { why = null, detail = `the server says ${found.status}` } = (await found.json().catch(() => null)) ?? {};
+    const problem = new Problem(found.status, detail, why, retryAfter(found));
+    if (problem.ends) this.#ended(problem);
+    throw problem;
   }
 }
 

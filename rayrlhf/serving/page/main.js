@@ -69,7 +69,7 @@ class Page {
   constructor(api, account) {
     this.#api = api;
     this.#account = account;
-    this.#outbox = new Outbox(api, account.name);
+    this.#outbox = new Outbox(api, account);
     this.#outbox.addEventListener("change", () => this.#showStatus());
   }
 
@@ -190,15 +190,18 @@ async function start() {
   releaseAfterClicks(document);
   if (!token) return askForToken();
   let page = null;
-  const api = new Api(token, () => {
+  const api = new Api(token, ({ why }) => {
     page?.close();
-    askForToken(ENDED);
+    if (why === "token") askForToken(ENDED);
+    else location.reload();
   });
   try {
-    page = new Page(api, await patiently(api.me));
+    const me = await patiently(api.me);
+    api.queue = me.queue;
+    page = new Page(api, me);
     await page.start();
   } catch (problem) {
-    if (problem.status !== 401) throw problem;
+    if (!problem.ends) throw problem;
   }
 }
 

@@ -28,7 +28,7 @@ export class News extends EventTarget {
         await sleep(0.5); // it ends by itself after some minutes
       } catch (problem) {
         if (!(problem instanceof Problem)) throw problem;
-        if (problem.status === 401 || this.#stop.signal.aborted) return;
+        if (problem.ends || this.#stop.signal.aborted) return;
         failures += 1;
         if (problem.status === 429) await this.#look();
         await sleep(pauseAfter(failures, problem));

@@ -7,7 +7,8 @@ import { kept } from "./dom.js";
 const FOLDER = "rayrlhf/outbox/";
 
 /**
- * The outbox of one account. Events, with what they are about as `detail`:
+ * The outbox of one account in one queue: the next one at this address may give its numbers to other questions.
+ * Events, with what they are about as `detail`:
  * `change`; `stored` {key}; `undone` {lease, shown}; `refused` {item, problem}, for what will never be accepted.
  */
 export class Outbox extends EventTarget {
@@ -17,10 +18,10 @@ export class Outbox extends EventTarget {
   #sending = false;
   #wake = () => {};
 
-  constructor(api, account) {
+  constructor(api, { name, queue }) {
     super();
     this.#api = api;
-    this.#folder = `${FOLDER}${account}/`;
+    this.#folder = `${FOLDER}${queue}/${name}/`;
     this.failures = 0; // since something was last sent
     addEventListener("online", () => this.#wake());
     addEventListener("storage", ({ key, newValue }) => this.#doneElsewhere(key, newValue));
@@ -75,7 +76,7 @@ export class Outbox extends EventTarget {
     }
   }
 
-  /** Sends one item. Seconds to wait before the next, or null where a valid token is wanted first. */
+  /** Sends one item. Seconds to wait before the next, or null where the page is at its end. */
   async #sendOne(item) {
     this.#write({ ...item, tried: true }); // from here on the server may have it
     try {
@@ -85,7 +86,7 @@ export class Outbox extends EventTarget {
       return 0;
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
-      if (problem.status === 401) return null;
+      if (problem.ends) return null;
       if (problem.passes) {
         this.failures += 1;
         this.#tell("change");
@@ -115,7 +116,7 @@ export class Outbox extends EventTarget {
     try {
       return (await this.#api.answer(answer)).answer;
     } catch (problem) {
-      if (!(problem instanceof Problem) || problem.passes || problem.status === 401) throw problem;
+      if (!(problem instanceof Problem) || problem.passes || problem.ends) throw problem;
       return null; // it was refused, or is taken back: there is nothing to take back
     }
   }

@@ -73,6 +73,25 @@ def test_the_newest_session_is_asked_first_and_old_ones_are_dropped(store: Prefe
     assert asked(store, "anna") == ["run/3/0", "run/3/1", "run/2/0", "run/2/1"]
 
 
+def test_only_what_is_named_is_asked(store: PreferenceStore, database: Database) -> None:
+    """Nobody sees anything else: not for its label, nor as a test, nor once more."""
+    fill(store, 8, gold_every=10, repeat_every=7, lease_seconds=60.0)
+    store.enqueue("run", [Question("known", 0, 0, gold="left")])
+    for _ in range(6):
+        say(store, "anna", "equal")
+    store.ask_only("run", [f"run/0/{i}" for i in range(1, 8)])
+    assert asked(store, "anna", 1) == ["run/0/6"], "not the first one once more"
+    say(store, "anna", "equal")
+    assert asked(store, "anna", 5) == ["run/0/7"]
+    store.ask_only("run", ["known"])
+    assert asked(store, "anna", 5) == [], "nor what somebody has in hand"
+    assert choices(store).keys() == {f"run/0/{i}" for i in range(7)}, "what was said stays"
+    store.ask_only("run", ["run/0/7", "run/0/0"])
+    assert asked(store, "anna", 5) == ["run/0/7"]
+    later(database, 61)
+    assert asked(store, "ben", 5) == ["run/0/7"]
+
+
 def test_an_answer_to_a_question_that_was_dropped_meanwhile_counts(store: PreferenceStore) -> None:
     fill(store, 1, 0, keep_sessions=1)
     [lease] = store.lease("run", "anna")
