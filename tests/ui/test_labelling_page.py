@@ -11,7 +11,7 @@ pytest.importorskip("playwright", reason="Playwright is not installed")
 
 from page_support import MIRRORED, SENTENCE, ask, clips, votes
 
-from rayrlhf.preferences.store import Question, Run, digest_of
+from rayrlhf.preferences.store import Database, Question, Reports, Run, digest_of
 from rayrlhf.preferences.wire import Doing
 
 pytestmark = pytest.mark.ui
@@ -508,6 +508,28 @@ def test_what_somebody_else_left_comes_by_itself(visit, trainer, server) -> None
     person = visit()
     person.said("The open questions are with other people just now")
     person.ready()
+
+
+AWAY = {
+    "elsewhere": "Object.defineProperty(document, 'hidden', { get: () => !window.back })",
+    "asleep": "((now) => { performance.now = () => now() + 301_000 })(performance.now.bind(performance))",
+}
+BACK = "window.back = true; document.dispatchEvent(new Event('visibilitychange'))"
+
+
+@pytest.mark.parametrize("how", AWAY)
+def test_a_page_with_nobody_there_takes_no_questions(visit, trainer, server, how: str) -> None:
+    trainer.register(Run("run", "point", SENTENCE))
+    person, reports = visit(), Reports(Database(server.settings.database))
+    person.said("You have answered everything there is.")
+    person.page.evaluate(f"{{ {AWAY[how]} }}")
+    ask(trainer, 2)
+    person.page.wait_for_timeout(7000)
+    assert reports.leased("run") == 0
+    person.said("There are questions, but you seem to be away")
+    person.page.evaluate(f"{{ {BACK} }}")
+    person.ready()
+    assert reports.leased("run") == 2
 
 
 def test_a_question_that_is_gone_is_left(visit, trainer) -> None:

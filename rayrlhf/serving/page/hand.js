@@ -5,7 +5,7 @@ import { Pair } from "./player.js";
 
 const WANTED = 3;
 const MOST_LEASES = 10; // that the server gives at once
-const NEAR = 60; // seconds for which whoever touched the page is taken to be there
+const NEAR = 300; // seconds for which whoever touched the page is taken to be there, while it is on the screen
 const IDLE = 5; // seconds after which an empty hand asks again: what others leave makes no news
 const INPUTS = ["pointermove", "pointerdown", "keydown"];
 
@@ -72,7 +72,9 @@ export class Hand extends EventTarget {
     this.questions = [];
     this.asked = false; // whether the server has said what there is
     this.away = false; // whether it did not answer when it was last asked
+    this.missed = false; // whether it was not asked, since nobody was there
     for (const name of INPUTS) addEventListener(name, this.#noteInput, { passive: true });
+    document.addEventListener("visibilitychange", this.#noteInput);
     this.#timer = setInterval(() => this.#renew(), 1000);
   }
 
@@ -125,10 +127,14 @@ export class Hand extends EventTarget {
     this.#open = false;
     clearInterval(this.#timer);
     for (const name of INPUTS) removeEventListener(name, this.#noteInput);
+    document.removeEventListener("visibilitychange", this.#noteInput);
     this.#keepOnly(() => false);
   }
 
+  /** Unless nobody is there: then questions are for others. */
   async #askOnce() {
+    this.missed = !this.#isSomeoneThere;
+    if (this.missed) return this.dispatchEvent(new Event("change"));
     try {
       await this.#ask();
     } catch (problem) {
@@ -171,15 +177,19 @@ export class Hand extends EventTarget {
     this.questions = this.questions.filter((question) => question.state !== "freed");
   }
 
+  get #isSomeoneThere() {
+    return !document.hidden && performance.now() - this.#lastInput < 1000 * NEAR;
+  }
+
   /** A lease that ran out is taken again while somebody is there; else the question is free for others. */
   #renew() {
-    const now = performance.now();
-    const someone = !document.hidden && now - this.#lastInput < 1000 * NEAR;
-    const wanted = this.first ? someone && this.first.isOver : now - this.#askedAt > 1000 * IDLE;
-    if (wanted && !this.#asking) this.fill();
+    const wanted = this.first ? this.first.isOver : performance.now() - this.#askedAt > 1000 * IDLE;
+    if (wanted && this.#isSomeoneThere && !this.#asking) this.fill();
   }
 
   #noteInput = () => {
+    if (document.hidden) return;
     this.#lastInput = performance.now();
+    if (this.missed) this.fill();
   };
 }
