@@ -9,15 +9,18 @@ const NEAR = 300; // seconds for which whoever touched the page is taken to be t
 const IDLE = 5; // seconds after which an empty hand asks again: what others leave makes no news
 const INPUTS = ["pointermove", "pointerdown", "keydown"];
 
-/** One question. state: "loading", "ready" or "broken", by its clips */
+/** One question. state: "loading", "ready" or "broken", by its clips. They are fetched once `before` is settled. */
 class Question {
-  constructor(api, shown) {
+  #stop = new AbortController();
+
+  constructor(api, shown, before) {
     this.lease = shown.lease;
     this.pair = new Pair();
     this.state = "loading";
     this.keepUntil(shown.seconds_left);
     this.clips = [shown.left_clip, shown.right_clip];
-    this.ready = this.#load(api, this.clips);
+    this.fetched = this.#fetch(api, this.clips, before);
+    this.ready = this.#load();
   }
 
   keepUntil(seconds) {
@@ -28,20 +31,26 @@ class Question {
     return performance.now() > this.endsAt;
   }
 
-  async #load(api, names) {
+  async #fetch(api, names, before) {
+    if (names.includes(null)) throw new Error("this question has no clips");
+    await Promise.allSettled([before]); // a browser has few connections, which answers want, too
+    const fetchOne = (name) => patiently(() => api.clip(name, this.#stop.signal), () => this.state === "loading");
+    return Promise.all(names.map(fetchOne));
+  }
+
+  async #load() {
     try {
-      if (names.includes(null)) throw new Error("this question has no clips");
-      const blobs = names.map((name) => patiently(() => api.clip(name), () => this.state === "loading"));
-      await this.pair.load(await Promise.all(blobs));
+      await this.pair.load(await this.fetched);
       if (this.state === "loading") this.state = "ready";
     } catch (error) {
-      this.state = "broken";
+      if (this.state === "loading") this.state = "broken";
       this.why = error.message;
     }
   }
 
   free() {
     this.state = "freed";
+    this.#stop.abort();
     this.pair.free();
     this.pair.element?.remove();
   }
@@ -158,7 +167,8 @@ export class Hand extends EventTarget {
       byLease.delete(question.lease);
     }
     for (const shown of byLease.values()) {
-      if (!this.#given.has(shown.lease)) this.questions.push(new Question(this.#api, shown));
+      if (this.#given.has(shown.lease)) continue;
+      this.questions.push(new Question(this.#api, shown, this.questions.at(-1)?.fetched));
     }
     this.asked = true;
     this.away = false;
