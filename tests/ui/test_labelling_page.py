@@ -1,20 +1,26 @@
 """The label view in a real browser, before a real queue with real clips."""
 
+import asyncio
 import random
 import statistics
 import time
+from pathlib import Path
 
 import httpx
 import pytest
+from app_server import AppServer
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
 
 from page_support import MIRRORED, SENTENCE, ask, clips, votes
 
-from rayrlhf.preferences.store import Question, Run, digest_of
+from rayrlhf.preferences.store import Database, Question, Reports, Run, digest_of
 from rayrlhf.preferences.wire import Doing
+from rayrlhf.serving import page
+from rayrlhf.serving.queue import build_app
 
 pytestmark = pytest.mark.ui
+PAGE = Path(page.__file__).parent / "page"
 KEYS = {"1": "left", "ArrowLeft": "left", "2": "right", "ArrowRight": "right"}
 KEYS |= {"0": "equal", "ArrowUp": "equal", "s": "skip", "ArrowDown": "skip"}
 
@@ -510,6 +516,28 @@ def test_what_somebody_else_left_comes_by_itself(visit, trainer, server) -> None
     person.ready()
 
 
+AWAY = {
+    "elsewhere": "Object.defineProperty(document, 'hidden', { get: () => !window.back })",
+    "asleep": "((now) => { performance.now = () => now() + 301_000 })(performance.now.bind(performance))",
+}
+BACK = "window.back = true; document.dispatchEvent(new Event('visibilitychange'))"
+
+
+@pytest.mark.parametrize("how", AWAY)
+def test_a_page_with_nobody_there_takes_no_questions(visit, trainer, server, how: str) -> None:
+    trainer.register(Run("run", "point", SENTENCE))
+    person, reports = visit(), Reports(Database(server.settings.database))
+    person.said("You have answered everything there is.")
+    person.page.evaluate(f"{{ {AWAY[how]} }}")
+    ask(trainer, 2)
+    person.page.wait_for_timeout(7000)
+    assert reports.leased("run") == 0
+    person.said("There are questions, but you seem to be away")
+    person.page.evaluate(f"{{ {BACK} }}")
+    person.ready()
+    assert reports.leased("run") == 2
+
+
 def test_a_question_that_is_gone_is_left(visit, trainer) -> None:
     """Training has gone on to questions of a newer session."""
     ask(trainer, 1, lease_seconds=1.5, keep_sessions=1)
@@ -530,6 +558,49 @@ def test_clips_that_are_not_there_can_be_skipped(visit, trainer) -> None:
     person.page.keyboard.press("s")
     person.saved()
     assert votes(trainer) == {"q": ["skip"]}
+
+
+def slowly(app, stalls: bool):
+    """`app` over a slow connection: a clip comes in ten pieces; if it `stalls`, the first time not even the second."""
+    begun = set()
+
+    async def run(scope, receive, send) -> None:
+        async def send_slowly(message) -> None:
+            body = message.get("body", b"")
+            if "/v1/clips/" not in scope["path"] or not body:
+                await send(message)
+                return
+            first = scope["path"] not in begun
+            begun.add(scope["path"])
+            size = -(-len(body) // 10)
+            for start in range(0, len(body), size):
+                await send({**message, "body": body[start : start + size], "more_body": True})
+                await asyncio.sleep(60 if stalls and first else 0.3)
+            await send({**message, "body": b""})
+
+        await app(scope, receive, send_slowly)
+
+    return run
+
+
+@pytest.mark.parametrize("stalls", [False, True])
+def test_clips_come_over_a_slow_connection(visit, trainer, server, stalls: bool) -> None:
+    """As long as something comes they take what they take; where nothing does they are asked for again."""
+    ask(trainer, 1)
+    server.stop()
+    slow = AppServer(slowly(build_app(server.settings), stalls), server.port)
+    person = visit(None)
+    calls = (PAGE / "api.js").read_text()
+    shorter = calls.replace("TIMEOUT = 20_000", "TIMEOUT = 1_500")
+    assert shorter != calls
+    person.page.route("**/page/api.js", lambda route: route.fulfill(body=shorter, content_type="text/javascript"))
+    person.open(server.tokens["annotator"])
+    person.ready()
+    fetched = [url for url in person.requests if url.endswith(".mp4")]
+    assert len(fetched) == (4 if stalls else 2)
+    person.press("1")
+    person.saved()
+    slow.stop()
 
 
 def test_another_run(visit, trainer) -> None:

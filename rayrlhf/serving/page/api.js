@@ -1,6 +1,6 @@
 // The queue's API: every call carries the token, and every failure is a Problem.
 
-const TIMEOUT = 20_000;
+const TIMEOUT = 20_000; // milliseconds: of a call, or without any news of what comes piece by piece
 const LONGEST_PAUSE = 8;
 
 /**
@@ -51,24 +51,40 @@ export class Api {
   renewToken = (name) => this.#json("POST", `v1/accounts/${encodeURIComponent(name)}/token`);
   disable = (name) => this.#json("DELETE", `v1/accounts/${encodeURIComponent(name)}`);
 
-  /** A clip's content. */
-  clip = (name) => this.#call("GET", `v1/clips/${encodeURIComponent(name)}`, undefined, (found) => found.blob());
-
-  /** The response of a run's stream of events, which `signal` ends. */
-  async events(run, signal) {
-    return this.#fetch("GET", `${ofRun(run)}/events`, undefined, signal);
+  /** A clip's content, unless `stop` comes first. However slowly, it is loaded as long as something comes. */
+  async clip(name, stop) {
+    const pieces = [];
+    const found = await this.#pieces(`v1/clips/${encodeURIComponent(name)}`, (piece) => pieces.push(piece), stop);
+    return new Blob(pieces, { type: found.headers.get("Content-Type") ?? "" });
   }
 
-  #json(method, path, body) {
-    return this.#call(method, path, body, (found) => (found.status === 204 ? null : found.json()));
-  }
+  /** A run's stream of events: `take` gets its bytes until it ends, or `stop` comes. */
+  events = (run, take, stop) => this.#pieces(`${ofRun(run)}/events`, take, stop);
 
-  async #call(method, path, body, read) {
+  async #json(method, path, body) {
     const found = await this.#fetch(method, path, body, AbortSignal.timeout(TIMEOUT));
+    if (found.status === 204) return null;
+    return found.json().catch(lost);
+  }
+
+  /** A response whose bytes `take` gets as they come. It is cut off where nothing comes for long. */
+  async #pieces(path, take, stop = null) {
+    const silent = new AbortController();
+    const wait = () => setTimeout(() => silent.abort(), TIMEOUT);
+    let timer = wait();
     try {
-      return await read(found);
-    } catch {
-      throw new Problem(0, "the connection was lost");
+      const signal = stop ? AbortSignal.any([stop, silent.signal]) : silent.signal;
+      const found = await this.#fetch("GET", path, undefined, signal);
+      const reader = found.body.getReader();
+      for (;;) {
+        const { done, value } = await reader.read().catch(lost);
+        if (done) return found;
+        clearTimeout(timer);
+        timer = wait();
+        take(value);
+      }
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -109,6 +125,10 @@ export async function patiently(call, wanted = () => true) {
       await sleep(pauseAfter(failures, problem));
     }
   }
+}
+
+function lost() {
+  throw new Problem(0, "the connection was lost");
 }
 
 const ofRun = (run) => `v1/runs/${encodeURIComponent(run)}`;

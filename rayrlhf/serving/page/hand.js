@@ -5,19 +5,22 @@ import { Pair } from "./player.js";
 
 const WANTED = 3;
 const MOST_LEASES = 10; // that the server gives at once
-const NEAR = 60; // seconds for which whoever touched the page is taken to be there
+const NEAR = 300; // seconds for which whoever touched the page is taken to be there, while it is on the screen
 const IDLE = 5; // seconds after which an empty hand asks again: what others leave makes no news
 const INPUTS = ["pointermove", "pointerdown", "keydown"];
 
-/** One question. state: "loading", "ready" or "broken", by its clips */
+/** One question. state: "loading", "ready" or "broken", by its clips. They are fetched once `before` is settled. */
 class Question {
-  constructor(api, shown) {
+  #stop = new AbortController();
+
+  constructor(api, shown, before) {
     this.lease = shown.lease;
     this.pair = new Pair();
     this.state = "loading";
     this.keepUntil(shown.seconds_left);
     this.clips = [shown.left_clip, shown.right_clip];
-    this.ready = this.#load(api, this.clips);
+    this.fetched = this.#fetch(api, this.clips, before);
+    this.ready = this.#load();
   }
 
   keepUntil(seconds) {
@@ -28,20 +31,26 @@ class Question {
     return performance.now() > this.endsAt;
   }
 
-  async #load(api, names) {
+  async #fetch(api, names, before) {
+    if (names.includes(null)) throw new Error("this question has no clips");
+    await Promise.allSettled([before]); // a browser has few connections, which answers want, too
+    const fetchOne = (name) => patiently(() => api.clip(name, this.#stop.signal), () => this.state === "loading");
+    return Promise.all(names.map(fetchOne));
+  }
+
+  async #load() {
     try {
-      if (names.includes(null)) throw new Error("this question has no clips");
-      const blobs = names.map((name) => patiently(() => api.clip(name), () => this.state === "loading"));
-      await this.pair.load(await Promise.all(blobs));
+      await this.pair.load(await this.fetched);
       if (this.state === "loading") this.state = "ready";
     } catch (error) {
-      this.state = "broken";
+      if (this.state === "loading") this.state = "broken";
       this.why = error.message;
     }
   }
 
   free() {
     this.state = "freed";
+    this.#stop.abort();
     this.pair.free();
     this.pair.element?.remove();
   }
@@ -72,7 +81,9 @@ export class Hand extends EventTarget {
     this.questions = [];
     this.asked = false; // whether the server has said what there is
     this.away = false; // whether it did not answer when it was last asked
+    this.missed = false; // whether it was not asked, since nobody was there
     for (const name of INPUTS) addEventListener(name, this.#noteInput, { passive: true });
+    document.addEventListener("visibilitychange", this.#noteInput);
     this.#timer = setInterval(() => this.#renew(), 1000);
   }
 
@@ -125,10 +136,14 @@ export class Hand extends EventTarget {
     this.#open = false;
     clearInterval(this.#timer);
     for (const name of INPUTS) removeEventListener(name, this.#noteInput);
+    document.removeEventListener("visibilitychange", this.#noteInput);
     this.#keepOnly(() => false);
   }
 
+  /** Unless nobody is there: then questions are for others. */
   async #askOnce() {
+    this.missed = !this.#isSomeoneThere;
+    if (this.missed) return this.dispatchEvent(new Event("change"));
     try {
       await this.#ask();
     } catch (problem) {
@@ -152,7 +167,8 @@ export class Hand extends EventTarget {
       byLease.delete(question.lease);
     }
     for (const shown of byLease.values()) {
-      if (!this.#given.has(shown.lease)) this.questions.push(new Question(this.#api, shown));
+      if (this.#given.has(shown.lease)) continue;
+      this.questions.push(new Question(this.#api, shown, this.questions.at(-1)?.fetched));
     }
     this.asked = true;
     this.away = false;
@@ -171,15 +187,19 @@ export class Hand extends EventTarget {
     this.questions = this.questions.filter((question) => question.state !== "freed");
   }
 
+  get #isSomeoneThere() {
+    return !document.hidden && performance.now() - this.#lastInput < 1000 * NEAR;
+  }
+
   /** A lease that ran out is taken again while somebody is there; else the question is free for others. */
   #renew() {
-    const now = performance.now();
-    const someone = !document.hidden && now - this.#lastInput < 1000 * NEAR;
-    const wanted = this.first ? someone && this.first.isOver : now - this.#askedAt > 1000 * IDLE;
-    if (wanted && !this.#asking) this.fill();
+    const wanted = this.first ? this.first.isOver : performance.now() - this.#askedAt > 1000 * IDLE;
+    if (wanted && this.#isSomeoneThere && !this.#asking) this.fill();
   }
 
   #noteInput = () => {
+    if (document.hidden) return;
     this.#lastInput = performance.now();
+    if (this.missed) this.fill();
   };
 }

@@ -254,6 +254,6 @@ export class Labelling {
   }
 
   #showWaiting() {
-    this.#waiting.show(this.#info, this.#unready);
+    this.#waiting.show(this.#info, this.#unready, this.#hand.missed);
   }
 }

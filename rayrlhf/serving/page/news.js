@@ -2,8 +2,6 @@
 
 import { Problem, pauseAfter, sleep } from "./api.js";
 
-const SILENCE = 20_000; // the server says something every second
-
 /** Listens to a run's events. Event: `news`, whose detail is {open, answers, mine, doing}. */
 export class News extends EventTarget {
   #api;
@@ -38,28 +36,15 @@ export class News extends EventTarget {
 
   /** One connection, until it ends. */
   async #stream(arrived) {
-    const silent = new AbortController();
-    const signal = AbortSignal.any([this.#stop.signal, silent.signal]);
-    const response = await this.#api.events(this.#run, signal);
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    const decoder = new TextDecoder();
     let rest = "";
-    let timer;
-    try {
-      for (;;) {
-        timer = setTimeout(() => silent.abort(), SILENCE);
-        const { done, value } = await reader.read();
-        clearTimeout(timer);
-        if (done) return;
-        arrived();
-        const lines = (rest + value).split("\n");
-        rest = lines.pop();
-        for (const line of lines) if (line.startsWith("data: ")) this.#tell(JSON.parse(line.slice(6)));
-      }
-    } catch {
-      throw new Problem(0, "the stream of events was cut off");
-    } finally {
-      clearTimeout(timer);
-    }
+    const take = (piece) => {
+      arrived();
+      const lines = (rest + decoder.decode(piece, { stream: true })).split("\n");
+      rest = lines.pop();
+      for (const line of lines) if (line.startsWith("data: ")) this.#tell(JSON.parse(line.slice(6)));
+    };
+    await this.#api.events(this.#run, take, this.#stop.signal); // the server says something every second
   }
 
   /** Where there are too many streams already: looks, instead of being told. */

@@ -2,16 +2,17 @@
 
 import { byId, counted, duration, number } from "./dom.js";
 
+const THERE = "There are questions, but you seem to be away: move the pointer or press a key.";
 const SHORTEST = 3; // seconds of looking before a pace is spoken of
 
 /** The view that waits. */
 export class Waiting {
   #first = null; // {at, steps} of the first news of the pace that is going on
 
-  /** Shows what a run's news say. unready: questions whose clips are being drawn */
-  show({ open, doing }, unready) {
+  /** Shows what a run's news say. unready: questions whose clips are being drawn; missed: nobody was there to take any */
+  show({ open, doing }, unready, missed) {
     const pace = this.#pace(doing.env_steps);
-    byId("waiting-why").textContent = why(open, unready);
+    byId("waiting-why").textContent = missed && open > 0 ? THERE : why(open, unready);
     byId("waiting-doing").textContent = doing.phase ? `Training is at work: ${doing.phase}.` : "";
     byId("waiting-next").textContent = next(doing, pace);
     const { env_steps: steps = 0, total_steps: total = 0 } = doing;
