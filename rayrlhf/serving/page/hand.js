@@ -33,7 +33,7 @@ class Question {
 
   async #fetch(api, names, before) {
     if (names.includes(null)) throw new Error("this question has no clips");
-    await Promise.allSettled([before]); // a browser has few connections, which answers want, too
+    await Promise.allSettled([before]); // a browser has six connections, and answers want one, too
     const fetchOne = (name) => patiently(() => api.clip(name, this.#stop.signal), () => this.state === "loading");
     return Promise.all(names.map(fetchOne));
   }
@@ -168,7 +168,7 @@ export class Hand extends EventTarget {
     }
     for (const shown of byLease.values()) {
       if (this.#given.has(shown.lease)) continue;
-      this.questions.push(new Question(this.#api, shown, this.questions.at(-1)?.fetched));
+      this.questions.push(new Question(this.#api, shown, this.questions.at(-2)?.fetched));
     }
     this.asked = true;
     this.away = false;
