@@ -77,7 +77,9 @@ def test_other_clips_of_the_same_name_are_other_questions(tmp_path: Path) -> Non
             frames = [np.full((16, 16, 3), shade + number, np.uint8)] * 4
             write_video(folder / f"{side}.mp4", frames, 5.0)
         pair = Pair("x", folder / "left.mp4", folder / "right.mp4")
-        asked.append(ask_pairs(place, "clips", [pair], QueueOptions(settle_seconds=0), sentence="s", guidelines=""))
+        asked.append(
+            ask_pairs(place, tmp_path, "clips", [pair], QueueOptions(settle_seconds=0), sentence="s", guidelines="")
+        )
     database = Database(place.database)
     store, reports = PreferenceStore(database), Reports(database)
     for lease in store.lease("clips", "anna", 1):

@@ -473,5 +473,5 @@ def test_another_run_of_the_same_name_is_refused(server) -> None:
 def test_a_token_for_this_machine_goes_to_no_proxy(server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with server.client(patience=0.5) as client:
+    with server.client(patience=10) as client:
         assert client.me().name == "the annotator"
