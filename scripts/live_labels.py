@@ -46,9 +46,8 @@ def answer(
     while training.poll() is None and given < most:
         page.wait_for_timeout(100)
         try:
-            page.mouse.move(
-                640 + time.monotonic() % 2, 360
-            )  # somebody sits there: a page with nobody takes no questions
+            # somebody sits there: a page with nobody takes no questions
+            page.mouse.move(640 + time.monotonic() % 2, 360)
             shown = page.evaluate(SHOWN)
             if shown is None or shown["lease"] in (None, last):
                 continue

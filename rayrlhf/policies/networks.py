@@ -15,17 +15,18 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int, *, layer_norm: bool = 
     layers: list[nn.Module] = []
     width = inputs
     for size in hidden:
-        layers.append(_orthogonal(nn.Linear(width, size)))
+        layers.append(orthogonal(nn.Linear(width, size)))
         if layer_norm:
             layers.append(nn.LayerNorm(size))
         layers.append(nn.ReLU())
         width = size
-    layers.append(_orthogonal(nn.Linear(width, outputs)))
+    layers.append(orthogonal(nn.Linear(width, outputs)))
     return nn.Sequential(*layers)
 
 
-def _orthogonal(layer: nn.Linear) -> nn.Linear:
-    nn.init.orthogonal_(layer.weight)
+def orthogonal(layer: nn.Linear, gain: float = 1.0) -> nn.Linear:
+    """The layer with orthogonal weights, times `gain`, and biases of zero."""
+    nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
 

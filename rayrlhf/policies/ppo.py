@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rayrlhf.config import PpoOptions
+from rayrlhf.policies.networks import orthogonal
 
 
 def advantages(
@@ -164,11 +165,5 @@ def _tanh_mlp(inputs: int, hidden: tuple[int, ...], outputs: int, *, gain: float
     """Linear layers with tanh between them, orthogonal, with biases of zero; `gain` is the last one's."""
     layers: list[nn.Module] = []
     for before, after in zip((inputs, *hidden[:-1]), hidden, strict=True):
-        layers += [_orthogonal(nn.Linear(before, after), math.sqrt(2)), nn.Tanh()]
-    return nn.Sequential(*layers, _orthogonal(nn.Linear(hidden[-1], outputs), gain))
-
-
-def _orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer
+        layers += [orthogonal(nn.Linear(before, after), math.sqrt(2)), nn.Tanh()]
+    return nn.Sequential(*layers, orthogonal(nn.Linear(hidden[-1], outputs), gain))

@@ -183,6 +183,10 @@ class SearchConfig(Options):
         return Path(self.storage) / self.name
 
 
+SAVED = "search.yaml"
+"""In a search's folder, what it was begun with."""
+
+
 def load_search(path: Path, *, name: str | None = None, storage: str | None = None) -> SearchConfig:
     """The search in the YAML file `path`, or in the folder of one that has begun.
 
@@ -190,7 +194,7 @@ def load_search(path: Path, *, name: str | None = None, storage: str | None = No
     """
     if path.is_dir():
         place = path.resolve()
-        name, storage, path = name or place.name, storage or str(place.parent), path / "search.yaml"
+        name, storage, path = name or place.name, storage or str(place.parent), path / SAVED
     content = _content(path)
     options = dict(content) | {key: value for key, value in (("name", name), ("storage", storage)) if value is not None}
     for key in options:

@@ -30,7 +30,7 @@ from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.files import write_atomically
 from rayrlhf.placement import Placement, placement_of
 from rayrlhf.tracking import RunDirectory, native_stderr_to, note_stop
-from rayrlhf.tuning.options import SearchConfig, load_search, save_search
+from rayrlhf.tuning.options import SAVED, SearchConfig, load_search, save_search
 from rayrlhf.tuning.results import FINISHED, OBJECTIVE, STEPS, Result, folder_name
 from rayrlhf.tuning.schedulers import domain, scheduler_of
 from rayrlhf.tuning.space import check_space, count, misfit, placements_of, run_of, runs_to_check, settings
@@ -77,7 +77,7 @@ def search(config: SearchConfig, *, resume: bool = False, say: Say = lambda line
     absolute = config.model_copy(update={"storage": str(config.folder.absolute().parent)})
     started = resume
     with folder.held(), native_stderr_to(folder.path / "ray.log"):
-        save_search(config, folder.path / "search.yaml")
+        save_search(config, folder.path / SAVED)
         try:
             with ray_session(os.cpu_count() or 1):
                 _require_room(config, say)
@@ -129,7 +129,7 @@ def begun(config: SearchConfig) -> bool:
 
 
 def _saved(config: SearchConfig) -> Path:
-    return config.folder / "search.yaml"
+    return config.folder / SAVED
 
 
 def _claim(config: SearchConfig, resume: bool) -> None:
