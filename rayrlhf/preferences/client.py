@@ -70,7 +70,8 @@ class QueueAddress:
 class QueueClient:
     """Calls on the queue at `url` with an account's `token`; use it in a `with` block, or `close` it.
 
-    A server that is away or busy is asked again for `patience` seconds; every call may be repeated without harm.
+    A server that is away or busy is asked again for `patience` seconds, and a call may take `timeout` seconds to be
+    answered; every call may be repeated without harm.
 
     Raises, from every call:
         UnavailableError: it stayed away.
@@ -83,7 +84,7 @@ class QueueClient:
         headers = {"Authorization": f"Bearer {token}"}
         # a proxy is for what lies beyond this machine, and is nobody's to give a token to
         trust_env = not is_loopback(_host(url))
-        self._http = httpx.Client(headers=headers, timeout=min(timeout, max(patience, 1.0)), trust_env=trust_env)
+        self._http = httpx.Client(headers=headers, timeout=timeout, trust_env=trust_env)
 
     def __enter__(self) -> "QueueClient":
         return self
