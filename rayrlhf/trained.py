@@ -13,7 +13,7 @@ from rayrlhf.algorithms.files import Arrays, Damaged, read_arrays
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import EnvSpec, check_env
 from rayrlhf.errors import UserError
-from rayrlhf.policies import Actor, DeployedPolicy
+from rayrlhf.policies import Actor, DeployedPolicy, make_actor
 from rayrlhf.rewards import RewardScorer, merge_members
 from rayrlhf.tracking import RunDirectory
 
@@ -80,7 +80,7 @@ class Trained:
         return {
             "task": env.task,
             "env": {**env.model_dump(mode="json", include=own), "horizon": self.spec.horizon},
-            "observation": {"width": self.spec.obs_dim, "layout": "the simulator's own, flattened; not normalised"},
+            "observation": {"width": self.spec.obs_dim, "layout": "the simulator's own, flattened; what is to be normalised the policy normalises"},
             "action": {
                 "width": self.spec.action_dim,
                 "low": low.tolist(),
@@ -178,7 +178,7 @@ def newest_run(storage: Path) -> RunDirectory:
 def _actor(place: Path, config: RunConfig, spec: EnvSpec) -> Actor:
     arrays = read_arrays(place / "learner.safetensors")
     weights = {name.removeprefix(ACTOR): torch.from_numpy(a) for name, a in arrays.items() if name.startswith(ACTOR)}
-    actor = Actor(spec.obs_dim, spec.action_dim, config.sac)
+    actor = make_actor(config, spec.obs_dim, spec.action_dim)
     actor.load_state_dict(weights)
     return actor.eval().requires_grad_(False)
 

@@ -21,7 +21,8 @@ from ray.exceptions import ObjectLostError, RayActorError
 from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged
-from rayrlhf.algorithms.pebble import Interrupted, Pebble
+from rayrlhf.algorithms.loop import Interrupted, PreferenceAlgorithm
+from rayrlhf.algorithms.make import algorithm_config
 from rayrlhf.cluster import (
     name_of_lost,
     note_cluster,
@@ -285,12 +286,12 @@ def _cpus(config: RunConfig) -> int:
 @contextmanager
 def _algorithm(
     config: RunConfig, folder: RunDirectory, queue: QueueAddress | None = None, mirror: InPlace | None = None
-) -> Iterator[Pebble]:
+) -> Iterator[PreferenceAlgorithm]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     feedback = FeedbackLoop if queue is None else partial(FeedbackLoop, queue=queue)
-    options = Pebble.get_default_config().of(config, feedback=feedback, folder=str(folder.path.absolute()))
+    options = algorithm_config(config).of(config, feedback=feedback, folder=str(folder.path.absolute()))
     try:
-        algorithm: Pebble = options.build_algo()
+        algorithm: PreferenceAlgorithm = options.build_algo()
     except Exception:
         gc.collect()  # ends the processes of what was built by half: Ray ends those that nobody knows any more
         raise
@@ -316,13 +317,13 @@ def _check_exploration(config: RunConfig) -> int:
     return 0
 
 
-def _start(algorithm: Pebble, config: RunConfig) -> int:
+def _start(algorithm: PreferenceAlgorithm, config: RunConfig) -> int:
     if config.explore.from_ is not None:
         algorithm.load_checkpoint(config.explore.from_, exploration_only=True)
     return algorithm.progress.env_steps
 
 
-def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory, line: Callable[[str], None]) -> int:
+def _restore(algorithm: PreferenceAlgorithm, config: RunConfig, folder: RunDirectory, line: Callable[[str], None]) -> int:
     """Goes back to the newest checkpoint that is whole; a run killed before its first one starts again.
 
     UserError where there are checkpoints and none is whole: they are left as they are.
@@ -354,11 +355,11 @@ def _restore(algorithm: Pebble, config: RunConfig, folder: RunDirectory, line: C
 
 
 class _Run:
-    """The loop around `Pebble.train`: metrics, evaluation, checkpoints, and the end."""
+    """The loop around `PreferenceAlgorithm.train`: metrics, evaluation, checkpoints, and the end."""
 
     def __init__(
         self,
-        algorithm: Pebble,
+        algorithm: PreferenceAlgorithm,
         config: RunConfig,
         folder: RunDirectory,
         tracker: Tracker,
@@ -545,7 +546,7 @@ def _next(env_steps: int, interval: int) -> int:
 
 
 @contextmanager
-def _interrupts(algorithm: Pebble) -> Iterator[None]:
+def _interrupts(algorithm: PreferenceAlgorithm) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM asks training to stop at the next round, the second stops at once.
 
     SIGTERM is how `kill`, batch systems, Kubernetes and `ray job stop` end a run. Ray handles it in its own way from

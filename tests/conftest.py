@@ -14,7 +14,7 @@ from postgres import Postgres, running
 from queue_server import Server
 from support import SMALL, Make, build, small
 
-from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.algorithms.loop import PreferenceAlgorithm
 from rayrlhf.bench.bucket import KEYS, Storage
 from rayrlhf.bench.bucket import running as storage_running
 from rayrlhf.cluster import start_ray
@@ -63,9 +63,9 @@ def toy_run(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> RunD
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """Builds algorithms with a folder each, and ends them."""
-    made: list[Pebble] = []
+    made: list[PreferenceAlgorithm] = []
 
-    def one_more(run: RunConfig, name: str = "run", **kwargs: Any) -> Pebble:
+    def one_more(run: RunConfig, name: str = "run", **kwargs: Any) -> PreferenceAlgorithm:
         made.append(build(run, tmp_path / name, **kwargs))
         return made[-1]
 

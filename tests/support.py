@@ -13,9 +13,11 @@ import ray
 from safetensors.numpy import load_file
 
 from rayrlhf.actors.feedback import FeedbackLoop
-from rayrlhf.algorithms.learner import PebbleLearner
-from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.algorithms.learner import PreferenceLearner
+from rayrlhf.algorithms.loop import PreferenceAlgorithm
+from rayrlhf.algorithms.make import algorithm_config
 from rayrlhf.algorithms.roles import FeedbackFactory
+from rayrlhf.algorithms.sac_learner import PebbleLearner
 from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.preferences.answers import Answer, Choice
@@ -23,7 +25,7 @@ from rayrlhf.preferences.segments import Queries
 from rayrlhf.teachers import Teacher
 from rayrlhf.tracking import RunDirectory
 
-Make = Callable[..., Pebble]
+Make = Callable[..., Any]
 """The fixture `make`: builds an algorithm from a run, in a folder of its own."""
 
 
@@ -43,6 +45,12 @@ SMALL = (
     "--tracking.tensorboard=false",
 )
 """Overrides that make a run of the toy take seconds."""
+PREFPPO: dict[str, Any] = {
+    "algorithm": "prefppo",
+    "ppo": {"hidden": [16, 16], "batch_size": 50, "epochs": 3, "explore_epochs": 3, "kl_coefficient": 0.2},
+    "rollout": {"fragment_length": 50},
+}
+"""What makes the small run one of PrefPPO."""
 APART = ("--rollout.actors=2", "--rollout.synchronous=true", "--resources.learners=1", "--resources.reward_actors=2")
 """Every role has processes of its own, in the synchronous mode."""
 CLOCKS = ("seconds", "per_second", "steps_s", "wall")
@@ -74,10 +82,10 @@ def small(folder: Path) -> RunConfig:
     return load_config("toy", [*SMALL, f"--storage_path={folder / 'runs'}"])
 
 
-def build(run: RunConfig, folder: Path, feedback: FeedbackFactory = FeedbackLoop) -> Pebble:
+def build(run: RunConfig, folder: Path, feedback: FeedbackFactory = FeedbackLoop) -> PreferenceAlgorithm:
     """The algorithm of `run`, its answer log in `folder`."""
-    options = Pebble.get_default_config().of(run, feedback=feedback, folder=str(folder))
-    algorithm: Pebble = options.build_algo()
+    options = algorithm_config(run).of(run, feedback=feedback, folder=str(folder))
+    algorithm: PreferenceAlgorithm = options.build_algo()
     return algorithm
 
 
@@ -89,7 +97,7 @@ def changed(run: RunConfig, **groups: Any) -> RunConfig:
     return RunConfig.model_validate(values)
 
 
-def advance(algorithm: Pebble, env_steps: int) -> dict[str, float]:
+def advance(algorithm: PreferenceAlgorithm, env_steps: int) -> dict[str, float]:
     """Trains until `env_steps`; the last row."""
     row: dict[str, float] = {}
     while algorithm.progress.env_steps < env_steps:
@@ -97,7 +105,7 @@ def advance(algorithm: Pebble, env_steps: int) -> dict[str, float]:
     return row
 
 
-def everything(algorithm: Pebble) -> dict[str, np.ndarray]:
+def everything(algorithm: PreferenceAlgorithm) -> dict[str, np.ndarray]:
     """All that learning has touched, flat: networks, optimisers, replay, rewards, ensemble; of every learner."""
     group = algorithm.learner_group
     if group.is_local:
@@ -112,12 +120,13 @@ def everything(algorithm: Pebble) -> dict[str, np.ndarray]:
     return arrays
 
 
-def everything_of(learner: PebbleLearner) -> dict[str, np.ndarray]:
-    """Copies of a learner's networks, optimisers, shard of the replay and generator."""
+def everything_of(learner: PreferenceLearner) -> dict[str, np.ndarray]:
+    """Copies of a learner's networks, optimisers, shard of the replay if it has one, and generator."""
     arrays = dict(learner.arrays())
-    size = learner.replay.size
-    arrays |= {f"replay/{name}": column[:size].numpy() for name, column in learner.replay.columns.items()}
-    arrays["replay/reward"] = learner.replay.reward[:size].numpy()
+    if isinstance(learner, PebbleLearner):
+        size = learner.replay.size
+        arrays |= {f"replay/{name}": column[:size].numpy() for name, column in learner.replay.columns.items()}
+        arrays["replay/reward"] = learner.replay.reward[:size].numpy()
     arrays["generator"] = learner.generator.get_state().numpy()
     return {name: np.array(array) for name, array in arrays.items()}
 

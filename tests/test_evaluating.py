@@ -10,7 +10,7 @@ from rayrlhf import evaluating
 from rayrlhf.config.load import load_config
 from rayrlhf.envs import make_env
 from rayrlhf.envs.gl import rendering_problem
-from rayrlhf.policies import Actor
+from rayrlhf.policies import SquashedActor
 
 PROBLEM = rendering_problem()
 
@@ -33,7 +33,7 @@ def test_a_film_shows_what_evaluation_saw_and_what_lies_between_two_decisions(pr
     )
     env = make_env(config.env, 1, seed=config.seed, indices=[0], stream="final")
     torch.manual_seed(0)
-    policy = Actor(env.spec.obs_dim, env.spec.action_dim, config.sac).eval()
+    policy = SquashedActor(env.spec.obs_dim, env.spec.action_dim, config.sac).eval()
     frames = list(evaluating._frames(policy, config, range(2)))
     length = 3 * 5 + evaluating.PAUSE_FRAMES
     assert len(frames) == 2 * length

@@ -30,6 +30,7 @@ SIDEWAYS = {
     ("files", "errors"),
     ("envs", "preferences"),
     ("evaluation", "policies"),
+    ("policies", "rewards"),
     ("evaluation", "rewards"),
     ("exploration", "rewards"),
     ("training", "actors"),

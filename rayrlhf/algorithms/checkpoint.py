@@ -42,17 +42,19 @@ from rayrlhf.rewards import merge_members
 
 if TYPE_CHECKING:
     from rayrlhf.algorithms.learner import RewardSource
-    from rayrlhf.algorithms.pebble import Pebble
+    from rayrlhf.algorithms.loop import PreferenceAlgorithm
 
 FORMAT = 2
 MANIFEST = "manifest.json"
 ROWS = "rows"
 NETWORKS = {"hidden", "layer_norm", "log_std_min", "log_std_max"}
 """Options without which the parameters of actor and critics mean something else."""
+PPO_NETWORKS = {"hidden", "normalize_observations"}
 EXPLORATION_FITS: dict[str, Any] = {
     "algorithm": True,
     "env": set(EnvOptions.model_fields) - {"threads"},
     "sac": NETWORKS,
+    "ppo": PPO_NETWORKS,
     "explore": {"neighbours"},
 }
 """Options that a run must share with the exploration that it starts from."""
@@ -69,7 +71,7 @@ STATE_FITS: dict[str, Any] = EXPLORATION_FITS | {
 """Options that a resume cannot change."""
 
 
-def save(algorithm: "Pebble", folder: Path, *, shared_rows: bool = False) -> None:
+def save(algorithm: "PreferenceAlgorithm", folder: Path, *, shared_rows: bool = False) -> None:
     """Writes a checkpoint to `folder`, which is whole or absent afterwards. UserError where the disk refuses.
 
     With `shared_rows` the replay's rows go to `rows/` beside `folder`, and those already there are not written again.
@@ -108,7 +110,7 @@ def _rows_of(folder: Path, manifest: dict[str, Any]) -> Path:
     return (folder.parent if manifest["shared_rows"] else folder) / ROWS
 
 
-def _write(algorithm: "Pebble", folder: Path, rows: Path, shared_rows: bool) -> None:
+def _write(algorithm: "PreferenceAlgorithm", folder: Path, rows: Path, shared_rows: bool) -> None:
     shards = _save_shards(algorithm, folder, rows)
     write_arrays(folder / "learner.safetensors", algorithm._on_learners("arrays")[0])
     if algorithm.feedback is not None:
@@ -136,7 +138,7 @@ def _write(algorithm: "Pebble", folder: Path, rows: Path, shared_rows: bool) -> 
     write_json(folder / MANIFEST, manifest | {"seal": seal(manifest)})
 
 
-def _save_shards(algorithm: "Pebble", folder: Path, rows: Path) -> list[ShardEntry]:
+def _save_shards(algorithm: "PreferenceAlgorithm", folder: Path, rows: Path) -> list[ShardEntry]:
     """Only the driver touches the run's folder: learners may be on machines that do not have it."""
     files: Files = OnDisk(folder)
     row_files: Files = OnDisk(rows)
@@ -152,7 +154,7 @@ def _save_shards(algorithm: "Pebble", folder: Path, rows: Path) -> list[ShardEnt
 
 
 def _load_shards(
-    algorithm: "Pebble", folder: Path, manifest: dict[str, Any], source: "RewardSource", same_run: bool
+    algorithm: "PreferenceAlgorithm", folder: Path, manifest: dict[str, Any], source: "RewardSource", same_run: bool
 ) -> None:
     rows, shards = _rows_of(folder, manifest), manifest["shards"]
     files: Files = OnDisk(folder)
@@ -240,7 +242,7 @@ def _refuse_mismatch(
 
 
 def load(
-    algorithm: "Pebble", folder: Path, *, exploration_only: bool = False, manifest: dict[str, Any] | None = None
+    algorithm: "PreferenceAlgorithm", folder: Path, *, exploration_only: bool = False, manifest: dict[str, Any] | None = None
 ) -> None:
     """Restores a checkpoint. With `exploration_only`, only what exploration produced: another run starts from it.
 
@@ -298,10 +300,11 @@ def explored_steps(folder: Path, run: RunConfig) -> int:
 def _require_usable_exploration(folder: Path, progress: Progress, run: RunConfig) -> None:
     if run.mode != "oracle" and not (folder / "feedback").is_dir():
         raise UserError(f"{folder} was saved in the mode 'oracle', which keeps no trajectories: questions need some")
-    steps, capacity = progress.env_steps, run.sac.replay_capacity
+    steps = progress.env_steps
     if not progress.exploring:
         raise UserError(f"{folder} was made after the exploration phase; explore.from wants what explore.save wrote")
-    if (needed := run.room_for_exploration(steps)) > capacity:
+    needed, capacity = run.room_for_exploration(steps), run.sac.replay_capacity
+    if run.algorithm == "pebble" and needed > capacity:
         raise UserError(f"{folder} holds {steps} steps: raise sac.replay_capacity={capacity} to at least {needed}")
     if steps >= run.total_steps:
         raise UserError(f"{folder} holds {steps} steps, no fewer than total_steps: raise total_steps")
@@ -313,7 +316,7 @@ def _source(run: RunConfig, progress: Progress) -> "RewardSource":
     return "true" if run.mode == "oracle" else "ensemble"
 
 
-def _restore_runners(algorithm: "Pebble", saved: dict[str, Any], *, at_boundary: bool) -> None:
+def _restore_runners(algorithm: "PreferenceAlgorithm", saved: dict[str, Any], *, at_boundary: bool) -> None:
     """Goes on counting fragments and episodes: their numbers are never used twice in what a run has stored.
 
     By worker and by environment: how many runners there are, and whether the driver is one, may have changed; from an

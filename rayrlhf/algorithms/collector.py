@@ -9,7 +9,7 @@ import torch
 from rayrlhf import seeding
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import make_env
-from rayrlhf.policies import Actor
+from rayrlhf.policies import GaussianActor, make_actor
 from rayrlhf.preferences.fragments import Bools, Floats, Fragment, Integers
 
 Mode = Literal["random", "policy"]
@@ -66,7 +66,7 @@ class Collector:
         count = run.rollout.envs_per_actor
         self.indices = range(worker * count, (worker + 1) * count)
         self.env = make_env(run.env, count, seed=run.seed, indices=self.indices)
-        self.policy = Actor(self.env.spec.obs_dim, self.env.spec.action_dim, run.sac).eval()
+        self.policy = make_actor(run, self.env.spec.obs_dim, self.env.spec.action_dim).eval()
         self._true_return = np.zeros(count)
         self._success = np.zeros(count, dtype=bool)
         self.episodes = np.zeros(count, dtype=np.int64)
@@ -96,11 +96,15 @@ class Collector:
         episode, step = (np.empty((steps, envs), np.int64) for _ in range(2))
         owner = np.array(self.indices, dtype=np.int64) << EPISODE_BITS
         moments: list[Floats] = []
+        raw: list[tuple[Floats, Floats]] = []
         finished: list[FinishedEpisode] = []
         for t in range(steps):
             if self._run.asks_people:
                 moments.append(self.env.moments())
-            if mode == "policy":
+            if mode == "policy" and isinstance(self.policy, GaussianActor):
+                raw.append(self._sample(self.policy, self._obs, action[t]))
+                np.clip(raw[-1][0], -1.0, 1.0, out=action[t])
+            elif mode == "policy":
                 action[t] = self._act(self._obs, action[t])
             obs[t], episode[t], step[t] = self._obs, owner | self.episodes, self._steps
             result = self.env.step(action[t])
@@ -112,7 +116,9 @@ class Collector:
             if ended.any():
                 finished += self._finish(np.flatnonzero(ended))
         moment = np.stack(moments) if moments else None
-        columns = Fragment(obs, action, next_obs, reward, terminated, truncated, success, episode, step, moment)
+        raw_action, log_prob = (np.stack(column) for column in zip(*raw, strict=True)) if raw else (None, None)
+        flags = terminated, truncated, success
+        columns = Fragment(obs, action, next_obs, reward, *flags, episode, step, moment, raw_action, log_prob)
         at_start = not self._steps.any()
         numbers = tuple(int(number) for number in self.episodes)
         return columns, CollectReport(version, columns.num_transitions, numbers, at_start, tuple(finished))
@@ -126,6 +132,12 @@ class Collector:
     def _act(self, obs: Floats, noise: Floats) -> Floats:
         with torch.inference_mode():
             return self.policy.act(torch.from_numpy(obs), torch.from_numpy(noise)).numpy()
+
+    @staticmethod
+    def _sample(policy: GaussianActor, obs: Floats, noise: Floats) -> tuple[Floats, Floats]:
+        with torch.inference_mode():
+            action, log_prob = policy.sample(torch.from_numpy(obs), torch.from_numpy(noise))
+        return action.numpy(), log_prob.numpy()
 
     def _count(self, reward: Floats, success: Bools) -> None:
         self._steps += 1

@@ -3,21 +3,24 @@
 from pathlib import Path
 from typing import Self
 
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rayrlhf.algorithms.env_runner import RolloutActor, spaces_of
-from rayrlhf.algorithms.learner import PebbleLearner
-from rayrlhf.algorithms.module import SacModule
+from rayrlhf.algorithms.module import PolicyModule
+from rayrlhf.algorithms.ppo_learner import PrefPpoLearner
 from rayrlhf.algorithms.roles import FeedbackFactory
+from rayrlhf.algorithms.sac_learner import PebbleLearner
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.errors import UserError
 from rayrlhf.placement import placement_of
 
 
-class PebbleConfig(SACConfig):
-    """`Pebble.get_default_config().of(run)` turns a run's options into RLlib's."""
+class RunAlgorithmConfig(AlgorithmConfig):
+    """`get_default_config().of(run)` of an algorithm here turns a run's options into RLlib's."""
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class)
@@ -56,15 +59,15 @@ class PebbleConfig(SACConfig):
             custom_resources_per_learner=placement.marks_of("learner"),
         )
         self.resources(num_cpus_for_main_process=resources.driver_cpus)
-        self.rl_module(rl_module_spec=self._module_spec(run))
-        self.training(gamma=run.sac.gamma, train_batch_size_per_learner=run.sac.batch_size, n_step=1)
+        self.rl_module(rl_module_spec=PolicyModule.spec_of(run))
+        self._train_as(run)
         # one call of train() is one round: RLlib's part of it costs 2 ms
         self.reporting(min_sample_timesteps_per_iteration=0, min_time_s_per_iteration=0)
         self.fault_tolerance(
             restart_failed_env_runners=True,
             delay_between_env_runner_restarts_s=1.0,
         )
-        self.debugging(log_level="ERROR")  # its warnings are about the stock SAC, which this is not
+        self.debugging(log_level="ERROR")  # its warnings are about the stock algorithm, which this is not
         self.update_from_dict({"_dont_auto_sync_env_runner_states": True})
         return self
 
@@ -72,18 +75,41 @@ class PebbleConfig(SACConfig):
         """RLlib's checks, and one of ours: what would be ignored is refused."""
         super().validate()
         if self.torch_skip_nan_gradients:
-            raise UserError("torch_skip_nan_gradients is not for Pebble: an update that is not finite ends the run")
+            raise UserError("torch_skip_nan_gradients is not for these algorithms: an update that is not finite ends the run")
 
-    def _module_spec(self, run: RunConfig) -> RLModuleSpec:
-        return RLModuleSpec(
-            module_class=SacModule,
-            model_config={"sac": run.sac.model_dump(mode="json"), "seed": run.seed},
-        )
+    def _train_as(self, run: RunConfig) -> None:
+        """What RLlib's own checks look at; the learners read `run`."""
+        raise NotImplementedError
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Ours: no encoders."""
+        return PolicyModule.spec_of(self.run)
+
+
+class PebbleConfig(RunAlgorithmConfig, SACConfig):
+    """PEBBLE's."""
+
+    def _train_as(self, run: RunConfig) -> None:
+        self.training(gamma=run.sac.gamma, train_batch_size_per_learner=run.sac.batch_size, n_step=1)
 
     def get_default_learner_class(self) -> type:
         """Ours, with the replay inside."""
         return PebbleLearner
 
-    def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """Ours: concatenated inputs, ReLU, no encoders."""
-        return self._module_spec(self.run)
+
+class PrefPpoConfig(RunAlgorithmConfig, PPOConfig):
+    """PrefPPO's."""
+
+    def _train_as(self, run: RunConfig) -> None:
+        ppo, learners = run.ppo, max(1, run.resources.learners)
+        self.training(
+            gamma=ppo.gamma,
+            lambda_=ppo.gae_lambda,
+            train_batch_size_per_learner=run.rollout.round_steps // learners,
+            minibatch_size=ppo.batch_size // learners,
+            num_epochs=ppo.epochs,
+        )
+
+    def get_default_learner_class(self) -> type:
+        """Ours, with advantages inside."""
+        return PrefPpoLearner

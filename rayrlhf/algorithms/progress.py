@@ -14,7 +14,7 @@ class Progress:
     """Counters of a run.
 
     env_steps: transitions inserted   borrowed: those of them that another run explored
-    updates: SAC updates, without those right after the critic's reset
+    updates: of the networks, without those right after the critic's reset
     learner_calls: also the version of the policy's weights   sessions: begun and finished
     labels: answers that became labels   answers: with skips   exploring: until the first session or its equivalent
     """
@@ -42,7 +42,7 @@ class Plan:
 
     def phase(self, at: Progress) -> Phase:
         """Random actions, then state entropy, then the reward."""
-        if at.env_steps < self._run.explore.seed_steps:
+        if at.env_steps < self._run.random_steps:
             return "random"
         return "explore" if at.exploring else "learn"
 
@@ -54,9 +54,15 @@ class Plan:
         """Updates that the environment steps so far are owed and have not had."""
         return max(0, int(self.learnable(at) * self._run.sac.updates_per_step) - at.updates)
 
+    def clip(self, at: Progress) -> float:
+        """How far PPO's ratio of probabilities may be from 1 (B-Pref: falling linearly to 0 at the last step)."""
+        ppo = self._run.ppo
+        left = max(0.0, 1.0 - at.env_steps / self._run.total_steps)
+        return ppo.clip * left if ppo.clip_decay else ppo.clip
+
     def learnable(self, at: Progress) -> int:
         """Environment steps that this run owes updates for."""
-        return at.env_steps - max(self._run.explore.seed_steps, at.borrowed)
+        return at.env_steps - max(self._run.random_steps, at.borrowed)
 
     def _since_exploration(self, at: Progress) -> int:
         return at.env_steps - max(self._run.exploration_steps, at.borrowed)

@@ -38,9 +38,10 @@ LOCAL = 0
 
 @dataclass(frozen=True)
 class Arrival:
-    """One fragment, by reference, and the facts about it."""
+    """One fragment, by reference, and the facts about it. number: how many its runner has been asked for, with it."""
 
     runner: int
+    number: int
     fragment: Ref
     report: CollectReport
 
@@ -166,7 +167,7 @@ class Rollouts:
         self._losses = 0
         self.episodes[runner] = list(report.episodes)
         self.at_start[runner] = report.at_start
-        return Arrival(runner, fragment, report)
+        return Arrival(runner, self.numbers[runner], fragment, report)
 
     def forget(self, runners: Iterable[int]) -> None:
         """Drops what was asked of runners that died: RLlib has dropped it too, and answers that had come with it."""

@@ -12,7 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayrlhf.algorithms.collector import Collector
 from rayrlhf.algorithms.env_runner import spaces_of
-from rayrlhf.algorithms.learner import PebbleLearner
+from rayrlhf.algorithms.sac_learner import PebbleLearner
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.bench.reference_sac import TensorReplay
 from rayrlhf.cluster import start_ray

@@ -21,7 +21,7 @@ from rayrlhf.bench.report import BenchOptions, Count, Report, options_from
 from rayrlhf.bench.timing import Rates, Side, alternate, torch_threads
 from rayrlhf.config import EnvOptions, ExploreOptions, RolloutOptions, RunConfig, SacOptions
 from rayrlhf.envs import make_env
-from rayrlhf.policies import Actor
+from rayrlhf.policies import make_actor
 
 UNIT = "transitions/s"
 
@@ -58,7 +58,7 @@ def _measure(report: Report, options: RolloutBench, stack: ExitStack) -> None:
             pooled = _run(options, actors=1, backend="envpool", threads=threads)
             programs[name] = stack.enter_context(program(pooled))
     env = make_env(programs["one"].run.env, options.envs, seed=0)
-    policy = Actor(env.spec.obs_dim, env.spec.action_dim, programs["one"].run.sac).eval()
+    policy = make_actor(programs["one"].run, env.spec.obs_dim, env.spec.action_dim).eval()
     steps = options.fragments * options.fragment_length
     bare = BareLoop(env, policy)
     sides: dict[str, Side] = {"bare": lambda: bare.steps(steps)}

@@ -11,6 +11,7 @@ Few = Annotated[int, Field(gt=0, le=1000)]
 ACCOUNT_PATTERN = r"^\w[\w .@+-]{0,99}$"
 AccountName = Annotated[str, Field(pattern=ACCOUNT_PATTERN)]
 Rate = Annotated[float, Field(gt=0.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 

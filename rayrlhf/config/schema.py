@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from rayrlhf.config.options import Decay, Fraction, Gpus, NonNegative, Options, Positive, Rate
+from rayrlhf.config.options import Decay, Fraction, Gpus, NonNegative, NonNegativeFloat, Options, Positive, Rate
 from rayrlhf.config.people import PeopleOptions, QueueOptions
 from rayrlhf.errors import nearest
 
@@ -33,7 +33,7 @@ class EnvOptions(Options):
 
 
 class SacOptions(Options):
-    """Soft actor-critic as PEBBLE uses it (B-Pref's settings for MetaWorld)."""
+    """Soft actor-critic as PEBBLE uses it (B-Pref's settings for MetaWorld); PrefPPO has none of it."""
 
     hidden: tuple[Positive, ...] = (256, 256, 256)
     """Widths of the hidden layers of actor and critics."""
@@ -72,17 +72,37 @@ class SacOptions(Options):
 
 
 class PpoOptions(Options):
-    """Proximal policy optimisation as PrefPPO uses it (B-Pref's settings for MetaWorld)."""
+    """Proximal policy optimisation as PrefPPO uses it (B-Pref's settings for MetaWorld); PEBBLE has none of it."""
 
     hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] = (256, 256, 256)
     """Widths of the hidden layers of actor and critic."""
+    normalize_observations: bool = True
+    """Standardise observations by running statistics of all that were seen; the policy takes them with it."""
+    batch_size: Positive = 128
+    """Steps per minibatch, over all learners."""
+    epochs: Positive = 20
+    """Passes over each iteration's steps, of which there are `rollout.fragment_length` in each environment."""
+    explore_epochs: Positive = 50
+    """The same during the unsupervised phase."""
+    gamma: Fraction = 0.99
+    """Discount per step of the agent."""
+    gae_lambda: Fraction = 0.92
+    """Bias against variance of the advantages (Schulman et al. 2016, arXiv 1506.02438)."""
+    clip: Rate = 0.4
+    """How far from 1 the ratio of probabilities may move with a gain, at the start."""
+    clip_decay: bool = True
+    """Whether it falls linearly, to 0 at the last step."""
+    kl_coefficient: NonNegativeFloat = 0.0
+    """Weight of a penalty on the divergence from the policy that collected, at the start; 0: none."""
+    kl_target: Rate = 0.01
+    """Divergence, in nats, that the weight adapts to."""
     lr: Rate = 3e-4
     """Adam's learning rate."""
     initial_log_std: float = 0.0
     """Logarithm of the policy's standard deviation at the start."""
     value_coefficient: Rate = 0.5
     """Weight of the critic's loss."""
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: NonNegativeFloat = 0.0
     """Weight of the policy's entropy."""
     max_grad_norm: Rate = 0.5
     """Longer gradients are shortened to this."""
@@ -94,13 +114,13 @@ class ExploreOptions(Options):
     """What happens before the first question: random steps, then state-entropy exploration (PEBBLE, section 4.1)."""
 
     seed_steps: NonNegative = 1000
-    """Steps with uniformly random actions and without updates."""
+    """PEBBLE only: steps with uniformly random actions and without updates."""
     unsupervised_steps: NonNegative = 9000
     """Steps rewarded by state entropy after those."""
     neighbours: Positive = 5
     """The state entropy of a state follows from the distance to its so many-th nearest neighbour."""
     critic_reset_updates: NonNegative = 100
-    """Updates on the freshly reset critic after the first labels."""
+    """PEBBLE only: updates on the freshly reset critic after the first labels."""
     save: str | None = None
     """Folder to write the state after the unsupervised phase to."""
     from_: str | None = Field(default=None, alias="from")
@@ -309,14 +329,15 @@ class RunConfig(Options):
     """Where storage_path is a URL: folder of this machine in which each run has the folder that it works in."""
     seed: NonNegative = 0
     """All random streams of the run follow from it."""
-    algorithm: Literal["pebble"] = "pebble"
-    """What learns: PEBBLE, on soft actor-critic."""
+    algorithm: Literal["pebble", "prefppo"] = "pebble"
+    """What learns: PEBBLE, on soft actor-critic, or PrefPPO, on proximal policy optimisation."""
     mode: Literal["preferences", "oracle"] = "preferences"
     """`oracle` trains on the environment's true reward: the upper bound."""
     total_steps: Positive = 1_000_000
     """Environment steps of the agent, over all environments, exploration included."""
     env: EnvOptions = EnvOptions()
     sac: SacOptions = SacOptions()
+    ppo: PpoOptions = PpoOptions()
     explore: ExploreOptions = ExploreOptions()
     reward: RewardOptions = RewardOptions()
     queries: QueryOptions = QueryOptions()
@@ -335,9 +356,14 @@ class RunConfig(Options):
         return self.mode == "preferences" and self.teacher.name == "human"
 
     @property
+    def random_steps(self) -> int:
+        """Environment steps with random actions, at the start; PrefPPO learns from none."""
+        return self.explore.seed_steps if self.algorithm == "pebble" else 0
+
+    @property
     def exploration_steps(self) -> int:
         """Environment steps before the first session."""
-        return self.explore.seed_steps + self.explore.unsupervised_steps
+        return self.random_steps + self.explore.unsupervised_steps
 
     def room_for_exploration(self, steps: int) -> int:
         """Rows the replay must hold for one of `steps`: what ends it may come some rounds late."""
@@ -345,28 +371,46 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
-        needed = self.room_for_exploration(self.exploration_steps)
-        if self.sac.replay_capacity < needed:
-            raise ValueError(
-                f"sac.replay_capacity ({self.sac.replay_capacity}) is too small for exploration: at least {needed} rows"
-            )
-        learners = max(1, self.resources.learners)
-        if self.sac.batch_size % learners:
-            raise ValueError(
-                f"sac.batch_size ({self.sac.batch_size}) cannot be divided among {learners} learners: choose a multiple"
-            )
+        if self.algorithm == "pebble":
+            self._consistent_sac()
+        else:
+            self._consistent_ppo()
         if self.env.horizon is not None and self.queries.segment_length > self.env.horizon:
             raise ValueError(
                 f"queries.segment_length ({self.queries.segment_length}) is longer than "
                 f"env.horizon ({self.env.horizon}): no segment would fit an episode"
             )
-        if self.sac.log_std_min >= self.sac.log_std_max:
-            raise ValueError(
-                f"sac.log_std_min ({self.sac.log_std_min:g}) must lie below sac.log_std_max ({self.sac.log_std_max:g})"
-            )
         if self.total_steps <= self.exploration_steps:
+            phases = "explore.seed_steps + explore.unsupervised_steps"
             raise ValueError(
-                f"total_steps ({self.total_steps}) leaves nothing after explore.seed_steps + "
-                f"explore.unsupervised_steps ({self.exploration_steps})"
+                f"total_steps ({self.total_steps}) leaves nothing after "
+                f"{phases if self.random_steps else 'explore.unsupervised_steps'} ({self.exploration_steps})"
             )
         return self
+
+    def _consistent_sac(self) -> None:
+        sac = self.sac
+        needed = self.room_for_exploration(self.exploration_steps)
+        if sac.replay_capacity < needed:
+            raise ValueError(
+                f"sac.replay_capacity ({sac.replay_capacity}) is too small for exploration: at least {needed} rows"
+            )
+        self._divisible("sac.batch_size", sac.batch_size)
+        if sac.log_std_min >= sac.log_std_max:
+            raise ValueError(f"sac.log_std_min ({sac.log_std_min:g}) must lie below sac.log_std_max ({sac.log_std_max:g})")
+
+    def _consistent_ppo(self) -> None:
+        self._divisible("ppo.batch_size", self.ppo.batch_size)
+        if self.rollout.actors:
+            self._divisible("rollout.actors", self.rollout.actors)
+        if self.ppo.batch_size > self.rollout.round_steps:
+            raise ValueError(
+                f"ppo.batch_size ({self.ppo.batch_size}) is more than the {self.rollout.round_steps} steps of an "
+                "iteration, rollout.fragment_length in each environment: lower it, or raise rollout.fragment_length, "
+                "rollout.envs_per_actor or rollout.actors"
+            )
+
+    def _divisible(self, name: str, value: int) -> None:
+        learners = max(1, self.resources.learners)
+        if value % learners:
+            raise ValueError(f"{name} ({value}) cannot be divided among {learners} learners: choose a multiple")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rayrlhf.envs.interface import scaling
-from rayrlhf.policies.networks import Actor
+from rayrlhf.policies.make import Actor
 from rayrlhf.preferences.fragments import Floats
 
 

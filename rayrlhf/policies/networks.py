@@ -31,7 +31,7 @@ def orthogonal(layer: nn.Linear, gain: float = 1.0) -> nn.Linear:
     return layer
 
 
-class Actor(nn.Module):
+class SquashedActor(nn.Module):
     """A Gaussian over pre-squash actions; `tanh` brings them into [-1, 1] (Haarnoja et al. 2018, appendix C)."""
 
     def __init__(self, obs_dim: int, action_dim: int, options: SacOptions) -> None:
@@ -82,7 +82,7 @@ class SacNetworks(nn.Module):
         super().__init__()
         self.obs_dim, self.action_dim = obs_dim, action_dim
         self._options = options
-        self.actor = Actor(obs_dim, action_dim, options)
+        self.actor = SquashedActor(obs_dim, action_dim, options)
         self.critic = TwinCritic(obs_dim, action_dim, options)
         self.target = TwinCritic(obs_dim, action_dim, options)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(options.initial_temperature)))

@@ -13,6 +13,12 @@ from torch import Tensor, nn
 
 from rayrlhf.config import PpoOptions
 from rayrlhf.policies.networks import orthogonal
+from rayrlhf.rewards.running import RunningMoments
+
+LEAST_STD = 1e-4
+"""Numbers of an observation that vary less are divided by this."""
+FARTHEST = 10.0
+"""Normalised observations are clamped to so many standard deviations."""
 
 
 def advantages(
@@ -33,33 +39,43 @@ def advantages(
 
 
 class GaussianActor(nn.Module):
-    """A Gaussian whose standard deviation is the same in every state; actions are clamped to [-1, 1] (section 6.1)."""
+    """A Gaussian whose standard deviation is the same in every state; actions are clamped to [-1, 1] (section 6.1).
+
+    moments: of the observations that training has seen, which all networks standardise by; none: they see them as
+             they are
+    """
 
     def __init__(self, obs_dim: int, action_dim: int, options: PpoOptions) -> None:
         super().__init__()
         self.trunk = _tanh_mlp(obs_dim, options.hidden, action_dim, gain=0.01)
         self.log_std = nn.Parameter(torch.full((action_dim,), options.initial_log_std))
+        self.moments = RunningMoments((obs_dim,)) if options.normalize_observations else None
+
+    def standardise(self, obs: Tensor) -> Tensor:
+        """Observations `[..., O]` as the networks see them."""
+        if self.moments is None:
+            return obs
+        moments = self.moments
+        standard: Tensor = (obs - moments.mean) / moments.std.clamp(min=LEAST_STD)
+        return standard.clamp(-FARTHEST, FARTHEST)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean `[B, A]` and log standard deviation `[A]` for observations `[B, O]`."""
-        return self.trunk(obs), self.log_std
-
-    def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """Unclamped actions `[B, A]` for standard normal `noise` `[B, A]`: what log-probabilities are of."""
-        mean, log_std = self(obs)
-        sampled: Tensor = mean + noise * log_std.exp()
-        return sampled
+        return self.trunk(self.standardise(obs)), self.log_std
 
     def act(self, obs: Tensor, noise: Tensor | None) -> Tensor:
         """Actions `[B, A]` in [-1, 1]; without `noise` the deterministic ones."""
-        return (self(obs)[0] if noise is None else self.sample(obs, noise)).clamp(-1.0, 1.0)
-
-    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Of unclamped actions `[B, A]`, summed over their numbers: `[B]`."""
         mean, log_std = self(obs)
-        deviation = (action - mean) * (-log_std).exp()
-        density: Tensor = -0.5 * deviation.square() - log_std - 0.5 * math.log(2 * math.pi)
-        return density.sum(dim=-1)
+        return (mean if noise is None else mean + noise * log_std.exp()).clamp(-1.0, 1.0)
+
+    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Unclamped actions `[B, A]` and their log-probabilities `[B]`, for standard normal `noise` `[B, A]`."""
+        mean, log_std = self(obs)
+        return mean + noise * log_std.exp(), _log_density(noise, log_std)
+
+    def log_prob(self, seen: Tensor, action: Tensor) -> Tensor:
+        """Of unclamped actions `[B, A]` in the standardised observations `seen` `[B, O]`: `[B]`."""
+        return _log_density((action - self.trunk(seen)) * (-self.log_std).exp(), self.log_std)
 
     def entropy(self) -> Tensor:
         """In nats, the same in every state."""
@@ -75,22 +91,29 @@ class PpoNetworks(nn.Module):
         self.actor = GaussianActor(obs_dim, action_dim, options)
         self.critic = _tanh_mlp(obs_dim, options.hidden, 1, gain=1.0)
 
-    def value(self, obs: Tensor) -> Tensor:
-        """`[B]` of observations `[B, O]`."""
-        value: Tensor = self.critic(obs)
+    def value(self, seen: Tensor) -> Tensor:
+        """`[...]` of standardised observations `[..., O]`."""
+        value: Tensor = self.critic(seen)
         return value.squeeze(-1)
+
+    def reset_critic(self) -> None:
+        """A new critic, drawn from torch's generator."""
+        for layer in self.critic:
+            if isinstance(layer, nn.Linear):
+                orthogonal(layer, 1.0 if layer is self.critic[-1] else math.sqrt(2))
 
 
 @dataclass(frozen=True)
 class Rows:
-    """`B` steps that were collected: obs `[B, O]`, unclamped action `[B, A]`, and `[B]` each of the rest.
+    """`B` steps that were collected: unclamped action `[B, A]`, and `[B]` each of the rest.
 
+    seen:       `[B, O]` standardised observations
     log_prob:   of the action, by the policy that collected
     advantage:  an estimate
     goal:       the discounted return that the critic is to give, advantage and former value together
     """
 
-    obs: Tensor
+    seen: Tensor
     action: Tensor
     log_prob: Tensor
     advantage: Tensor
@@ -100,9 +123,17 @@ class Rows:
         """The rows at `index`."""
         return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
 
+    def copy_(self, other: "Rows") -> None:
+        """Takes the values of as many `other` rows, in place."""
+        for field in fields(self):
+            getattr(self, field.name).copy_(getattr(other, field.name))
+
 
 class PpoUpdate:
-    """Holds the optimiser and performs steps on `networks` in place."""
+    """Holds the optimiser and performs steps on `networks` in place.
+
+    kl_coefficient: weight of the penalty on KL(old, new), a scalar tensor; `adapt` moves it (section 4)
+    """
 
     MEASURES = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
     """What a step returns: `kl` estimates KL(old, new) by mean(r - 1 - log r), `clipped` is a share of rows."""
@@ -112,53 +143,89 @@ class PpoUpdate:
         networks: PpoNetworks,
         options: PpoOptions,
         *,
-        reduce_gradients: Callable[[list[Tensor]], None] | None = None,
+        average: Callable[[list[Tensor]], None] | None = None,
+        learners: int = 1,
     ) -> None:
+        """`average` replaces tensors by their means over the `learners` that learn together, each from its own rows."""
         self.networks = networks
         self._options = options
-        self._reduce = reduce_gradients
+        self._average, self._learners = average, learners
         self._parameters: list[Tensor] = list(networks.parameters())
-        self.optimizer = torch.optim.Adam(
-            self._parameters, lr=options.lr, eps=1e-5, fused=True, capturable=self._parameters[0].is_cuda
-        )
+        device = self._parameters[0].device
+        adam = torch.optim.Adam(self._parameters, options.lr, eps=1e-5, fused=True, capturable=device.type == "cuda")
+        self.optimizers = {"all": adam}
+        self.kl_coefficient = torch.tensor(options.kl_coefficient, device=device)
 
-    def __call__(self, rows: Rows, *, clip: float, parts: int = 1) -> dict[str, Tensor]:
+    def __call__(self, rows: Rows, *, clip: Tensor, parts: int = 1) -> dict[str, Tensor]:
         """One step on a minibatch; the means of `MEASURES` over its rows, on the device.
 
-        clip:   how far the ratio of probabilities may be from 1
+        clip:   how far the ratio of probabilities may be from 1, a scalar
         parts:  in so many equal parts, one after the other, whose gradients add up to the whole's
         """
         count = len(rows.advantage)
         if count % parts:
             raise ValueError(f"{count} rows are no {parts} equal parts")
-        advantage = rows.advantage
-        if self._options.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        self.optimizer.zero_grad(set_to_none=self._reduce is None)
+        advantage = self._normalised(rows.advantage) if self._options.normalize_advantage else rows.advantage
+        self.optimizers["all"].zero_grad(set_to_none=self._average is None)
         sums: list[Tensor] = []
         for index in torch.arange(count, device=advantage.device).chunk(parts):
             loss, found = self._loss(rows.take(index), advantage[index], clip)
             (loss / parts).backward()  # type: ignore[no-untyped-call]
             sums.append(torch.stack([found[name] for name in self.MEASURES]))
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        if self._reduce is not None:
-            self._reduce(gradients)
+        if self._average is not None:
+            self._average(gradients)
         torch.nn.utils.clip_grad_norm_(self._parameters, self._options.max_grad_norm)
-        self.optimizer.step()
+        self.optimizers["all"].step()
         return dict(zip(self.MEASURES, torch.stack(sums).mean(0), strict=True))
 
-    def _loss(self, rows: Rows, advantage: Tensor, clip: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Equations 7 and 9."""
-        log_ratio = self.networks.actor.log_prob(rows.obs, rows.action) - rows.log_prob
+    def _normalised(self, advantage: Tensor) -> Tensor:
+        """With mean 0 and standard deviation 1 over the rows of all learners."""
+        mean = advantage.mean()
+        square = (advantage - mean).square().mean()
+        if self._average is not None:
+            whole = torch.stack([mean, square + mean.square()])
+            self._average([whole])
+            mean, square = whole[0], whole[1] - whole[0].square()
+        count = self._learners * len(advantage)
+        return (advantage - mean) / ((square * count / max(1, count - 1)).clamp(min=0.0).sqrt() + 1e-8)
+
+    def _loss(self, rows: Rows, advantage: Tensor, clip: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Equations 7 and 9, with the penalty of equation 8 where it has a weight."""
+        options = self._options
+        log_ratio = self.networks.actor.log_prob(rows.seen, rows.action) - rows.log_prob
         ratio = log_ratio.exp()
         policy_loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
-        value_loss = (self.networks.value(rows.obs) - rows.goal).square().mean()
-        entropy = self.networks.actor.entropy()
-        loss = policy_loss + self._options.value_coefficient * value_loss - self._options.entropy_coefficient * entropy
-        with torch.no_grad():
-            kl, clipped = (ratio - 1 - log_ratio).mean(), ((ratio - 1).abs() > clip).float().mean()
-        found = {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach()}
-        return loss, found | {"kl": kl, "clipped": clipped}
+        value_loss = (self.networks.value(rows.seen) - rows.goal).square().mean()
+        entropy, kl = self.networks.actor.entropy(), (ratio - 1 - log_ratio).mean()
+        loss = policy_loss + options.value_coefficient * value_loss - options.entropy_coefficient * entropy
+        if options.kl_coefficient:
+            loss = loss + self.kl_coefficient * kl
+        found = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "kl": kl}
+        clipped = ((ratio - 1).abs() > clip).float().mean()
+        return loss, {name: value.detach() for name, value in (found | {"clipped": clipped}).items()}
+
+    def adapt(self, kl: float) -> None:
+        """After an iteration whose mean was `kl`: doubles the penalty's weight, or halves it, to come near the target.
+
+        Section 4: where it was more than 1.5 times too large or too small.
+        """
+        target = self._options.kl_target
+        if kl > 1.5 * target:
+            self.kl_coefficient *= 2.0
+        elif kl < target / 1.5:
+            self.kl_coefficient *= 0.5
+
+    def reset_critic(self) -> None:
+        """A fresh critic, and nothing remembered of its gradients; the actor stays."""
+        self.networks.reset_critic()
+        for parameter in self.networks.critic.parameters():
+            self.optimizers["all"].state.pop(parameter, None)
+
+
+def _log_density(noise: Tensor, log_std: Tensor) -> Tensor:
+    """`[B]`: of Gaussians at `noise` `[B, A]` standard deviations from their means."""
+    return (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(dim=-1)
 
 
 def _tanh_mlp(inputs: int, hidden: tuple[int, ...], outputs: int, *, gain: float) -> nn.Sequential:

@@ -24,6 +24,8 @@ class Fragment:
     episode:    `[T, N]` id of the episode, unique over the run
     step:       `[T, N]` index of the transition within its episode
     moment:     `[T, N, M]` what it takes to draw the environment as it was before the step; where people answer
+    raw_action: `[T, N, A]` the policy's action before it was clamped, and
+    log_prob:   `[T, N]` its log-probability; where a policy learns from its own steps only
     """
 
     obs: Floats
@@ -36,6 +38,8 @@ class Fragment:
     episode: Integers
     step: Integers
     moment: Floats | None = None
+    raw_action: Floats | None = None
+    log_prob: Floats | None = None
 
     def __post_init__(self) -> None:
         steps, envs = self.reward.shape
@@ -43,7 +47,7 @@ class Fragment:
             column = getattr(self, field.name)
             if column is None:
                 continue
-            wide = field.name in ("obs", "action", "next_obs", "moment")
+            wide = field.name in ("obs", "action", "next_obs", "moment", "raw_action")
             if column.ndim != (3 if wide else 2) or column.shape[:2] != (steps, envs):
                 raise ValueError(f"fragment column {field.name!r} has shape {column.shape}, not [{steps}, {envs}, ...]")
 

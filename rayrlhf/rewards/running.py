@@ -3,21 +3,25 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-class RunningMoments:
+class RunningMoments(nn.Module):
     """Mean and population variance over every row seen so far, whatever the batches were.
 
     The update is Chan, Golub and LeVeque's (1979): `mean += delta * n / total`. Accumulates in float64, without
     reading anything back from the device. Before the first row `mean` is 0 and `std` 1, so that standardising by
-    them changes nothing.
+    them changes nothing. Inside a module they are part of its state.
     """
 
+    _count: Tensor
+    _mean: Tensor
+    _square: Tensor  # sum of squared deviations
+
     def __init__(self, shape: Sequence[int] = (), *, device: torch.device | str = "cpu") -> None:
-        self._count = torch.zeros((), dtype=torch.float64, device=device)
-        self._mean = torch.zeros(tuple(shape), dtype=torch.float64, device=device)
-        self._square = torch.zeros(tuple(shape), dtype=torch.float64, device=device)  # sum of squared deviations
+        super().__init__()
+        for name, size in {"_count": (), "_mean": tuple(shape), "_square": tuple(shape)}.items():
+            self.register_buffer(name, torch.zeros(size, dtype=torch.float64, device=device))
 
     def update(self, x: Tensor) -> None:
         """Takes in the rows of `x` `[B, ...]`; no rows change nothing. Raises ValueError on another row shape."""
@@ -27,10 +31,14 @@ class RunningMoments:
         if rows == 0:
             return
         x = x.detach().to(self._mean.device, torch.float64)
-        batch_mean = x.mean(0)
-        delta = batch_mean - self._mean
+        mean = x.mean(0)
+        self.merge(rows, mean, (x - mean).square().sum(0))
+
+    def merge(self, rows: float | Tensor, mean: Tensor, square: Tensor) -> None:
+        """Takes in `rows` rows, at least one, of this `mean` and sum of squared deviations from it, in float64."""
+        delta = mean - self._mean
         total = self._count + rows
-        self._square += (x - batch_mean).square().sum(0) + delta.square() * (self._count * rows / total)
+        self._square += square + delta.square() * (self._count * rows / total)
         self._mean += delta * (rows / total)
         self._count.copy_(total)
 

@@ -28,7 +28,7 @@ import rayrlhf.actors.feedback as feedback_module
 from rayrlhf.actors.feedback import FeedbackLoop
 from rayrlhf.algorithms.collector import Collector
 from rayrlhf.algorithms.files import read_json
-from rayrlhf.algorithms.pebble import Interrupted
+from rayrlhf.algorithms.loop import Interrupted
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.preferences.answers import Answer, Choice, Labels, labels_from
 from rayrlhf.preferences.dataset import PreferenceDataset

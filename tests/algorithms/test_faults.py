@@ -17,7 +17,8 @@ from support import Make, advance, build, changed, small, synchronous
 
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged, read_json, write_json
-from rayrlhf.algorithms.pebble import Interrupted, Pebble
+from rayrlhf.algorithms.loop import Interrupted
+from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.envs import EnvironmentBroken
 from rayrlhf.errors import HeldUpError, UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rayrlhf.algorithms.learner import PebbleLearner
+from rayrlhf.algorithms.sac_learner import PebbleLearner
 from rayrlhf.bench.data import learner_of, random_fragment, ray_session
 from rayrlhf.config import ExploreOptions, RunConfig, SacOptions
 

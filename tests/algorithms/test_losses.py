@@ -15,7 +15,8 @@ import torch
 from support import Make, advance, build, changed, small, synchronous
 
 from rayrlhf.algorithms.files import read_arrays
-from rayrlhf.algorithms.pebble import Interrupted, Pebble
+from rayrlhf.algorithms.loop import Interrupted
+from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.bench.faulty import processes_titled
 from rayrlhf.cli.guard import one_line
 from rayrlhf.config.schema import RunConfig

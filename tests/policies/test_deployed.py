@@ -6,14 +6,14 @@ import torch
 from rayrlhf.config import EnvOptions, SacOptions
 from rayrlhf.envs import EnvSpec, make_env
 from rayrlhf.envs.loop import LoopEnv
-from rayrlhf.policies import Actor, DeployedPolicy
+from rayrlhf.policies import SquashedActor, DeployedPolicy
 
 
 def test_a_deployed_action_is_what_the_simulator_gets_in_training() -> None:
     env = make_env(EnvOptions(suite="gymnasium", task="Pendulum-v1", horizon=10), 1, seed=0)
     assert isinstance(env, LoopEnv)
     torch.manual_seed(0)
-    actor = Actor(3, 1, SacOptions(hidden=(8,)))
+    actor = SquashedActor(3, 1, SacOptions(hidden=(8,)))
     deployed = DeployedPolicy(actor, *env.spec.bounds())
     obs = torch.from_numpy(env.reset([0]))
     with torch.inference_mode():
@@ -40,8 +40,8 @@ def test_no_action_leaves_the_bounds() -> None:
         np.testing.assert_array_equal(action, high if sign > 0 else low)
 
 
-def _saturated() -> Actor:
-    actor = Actor(4, 3, SacOptions(hidden=()))
+def _saturated() -> SquashedActor:
+    actor = SquashedActor(4, 3, SacOptions(hidden=()))
     for parameter in actor.parameters():
         torch.nn.init.constant_(parameter, 0.0)
     last = actor.trunk[-1]

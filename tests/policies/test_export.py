@@ -11,7 +11,7 @@ import torch
 
 from rayrlhf.config import SacOptions
 from rayrlhf.errors import UserError
-from rayrlhf.policies import Actor, DeployedPolicy
+from rayrlhf.policies import SquashedActor, DeployedPolicy
 from rayrlhf.policies.export import WRITERS
 
 LOW, HIGH = np.float32([-0.2, -3.0, 2.0]), np.float32([0.1, 1.0, 2.0])
@@ -58,7 +58,7 @@ def run_alone(file: Path, obs: np.ndarray) -> tuple[list[np.ndarray], dict[str, 
 @pytest.mark.parametrize(("format_", "ending"), [("onnx", ".onnx"), ("torchscript", ".pt")])
 def test_what_is_written_acts_alike_elsewhere(format_: str, ending: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    policy = DeployedPolicy(Actor(5, 3, SacOptions(hidden=(32, 32))), LOW, HIGH).eval()
+    policy = DeployedPolicy(SquashedActor(5, 3, SacOptions(hidden=(32, 32))), LOW, HIGH).eval()
     rng = np.random.default_rng(0)
     obs = np.concatenate([rng.normal(size=(20, 5)), 1e5 * rng.normal(size=(20, 5))]).astype(np.float32)
     with torch.inference_mode():
@@ -78,6 +78,6 @@ def test_what_is_written_acts_alike_elsewhere(format_: str, ending: str, tmp_pat
 
 def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    policy = DeployedPolicy(Actor(5, 3, SacOptions(hidden=(8,))), LOW, HIGH)
+    policy = DeployedPolicy(SquashedActor(5, 3, SacOptions(hidden=(8,))), LOW, HIGH)
     with pytest.raises(UserError, match=r"pip install rayrlhf\[onnx\]"):
         WRITERS["onnx"](policy, 5, CARD)

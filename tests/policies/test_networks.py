@@ -5,14 +5,14 @@ import torch
 from scipy import stats
 
 from rayrlhf.config import SacOptions
-from rayrlhf.policies import Actor, SacNetworks
+from rayrlhf.policies import SquashedActor, SacNetworks
 
 OPTIONS = SacOptions(hidden=(16, 16))
 
 
-def _actor() -> Actor:
+def _actor() -> SquashedActor:
     torch.manual_seed(0)
-    return Actor(5, 2, OPTIONS)
+    return SquashedActor(5, 2, OPTIONS)
 
 
 def test_log_probability_is_that_of_a_squashed_gaussian() -> None:
@@ -29,7 +29,7 @@ def test_log_probability_is_that_of_a_squashed_gaussian() -> None:
 
 def test_density_integrates_to_one() -> None:
     """A Riemann sum over the action space of a one-dimensional actor."""
-    actor = Actor(3, 1, OPTIONS)
+    actor = SquashedActor(3, 1, OPTIONS)
     obs = torch.randn(1, 3)
     mean, log_std = actor(obs)
     unsquashed = torch.linspace(-12, 12, 20_001)

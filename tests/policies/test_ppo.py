@@ -14,7 +14,8 @@ from rayrlhf.config import PpoOptions
 from rayrlhf.policies.ppo import GaussianActor, PpoNetworks, PpoUpdate, Rows, advantages
 
 GAMMA, LAMBDA = 0.97, 0.9
-OPTIONS = PpoOptions(hidden=(16, 16), lr=1e-3, entropy_coefficient=0.01)
+OPTIONS = PpoOptions(hidden=(16, 16), lr=1e-3, entropy_coefficient=0.01, kl_coefficient=0.25)
+CLIP = torch.tensor(0.25)  # exact in float32, too
 
 
 def _steps(count: int, envs: int, seed: int) -> dict[str, Tensor]:
@@ -74,7 +75,9 @@ def test_log_probabilities_are_torchs_own() -> None:
     torch.testing.assert_close(actor.log_prob(obs, action), normal.log_prob(action).sum(-1))
     torch.testing.assert_close(actor.entropy(), normal.entropy().sum(-1)[0])
     noise = torch.randn(7, 3)
-    torch.testing.assert_close(actor.sample(obs, noise), mean + noise * log_std.exp())
+    sampled, log_prob = actor.sample(obs, noise)
+    torch.testing.assert_close(sampled, mean + noise * log_std.exp())
+    torch.testing.assert_close(log_prob, normal.log_prob(sampled).sum(-1), rtol=1e-4, atol=1e-4)
     assert actor.act(obs, 100 * noise).abs().max() == 1.0
     torch.testing.assert_close(actor.act(obs, None), mean.clamp(-1, 1))
 
@@ -96,17 +99,18 @@ def _rows(networks: PpoNetworks, count: int) -> Rows:
 def test_one_step_is_the_papers() -> None:
     networks = _networks()
     slow, rows = copy.deepcopy(networks), _rows(networks, 64)
-    found = PpoUpdate(networks, OPTIONS)(rows, clip=0.2)
+    found = PpoUpdate(networks, OPTIONS)(rows, clip=CLIP)
 
     advantage = (rows.advantage - rows.advantage.mean()) / (rows.advantage.std() + 1e-8)
-    mean, log_std = slow.actor(rows.obs)
+    mean, log_std = slow.actor(rows.seen)
     normal = torch.distributions.Normal(mean, log_std.exp())
     ratio = torch.exp(normal.log_prob(rows.action).sum(-1) - rows.log_prob)
-    clipped = torch.where(ratio > 1.2, 1.2, torch.where(ratio < 0.8, 0.8, ratio))
+    clipped = torch.where(ratio > 1.25, 1.25, torch.where(ratio < 0.75, 0.75, ratio))
     policy_loss = -torch.min(ratio * advantage, clipped * advantage).mean()
-    value_loss = ((slow.critic(rows.obs)[:, 0] - rows.goal) ** 2).mean()
+    value_loss = ((slow.critic(rows.seen)[:, 0] - rows.goal) ** 2).mean()
     entropy = normal.entropy().sum(-1).mean()
-    loss = policy_loss + 0.5 * value_loss - 0.01 * entropy
+    kl = (ratio - 1 - ratio.log()).mean()
+    loss = policy_loss + 0.5 * value_loss - 0.01 * entropy + 0.25 * kl
     parameters = list(slow.parameters())
     gradients = torch.autograd.grad(loss, parameters)
     norm = torch.sqrt(sum((gradient**2).sum() for gradient in gradients))
@@ -115,9 +119,9 @@ def test_one_step_is_the_papers() -> None:
         parameter.data -= 1e-3 * scaled / (scaled.abs() + 1e-5)  # Adam's first step
     for name, parameter in networks.named_parameters():
         torch.testing.assert_close(parameter, slow.get_parameter(name), rtol=1e-4, atol=1e-7, msg=name)
-    assert 0 < found["clipped"] < 1 and found["clipped"] == ((ratio - 1).abs() > 0.2).double().mean()
+    assert 0 < found["clipped"] < 1 and found["clipped"] == ((ratio - 1).abs() > 0.25).double().mean()
     torch.testing.assert_close(found["policy_loss"], policy_loss.detach())
-    torch.testing.assert_close(found["kl"], (ratio - 1 - ratio.log()).mean().detach())
+    torch.testing.assert_close(found["kl"], kl.detach())
     assert norm > 0.5, "or clipping was not tested"
 
 
@@ -126,10 +130,52 @@ def test_parts_add_up_to_the_whole_batch() -> None:
     rows = _rows(whole, 60)
     one, other = PpoUpdate(whole, OPTIONS), PpoUpdate(parted, OPTIONS)
     for _ in range(5):
-        found, again = one(rows, clip=0.2), other(rows, clip=0.2, parts=4)
+        found, again = one(rows, clip=CLIP), other(rows, clip=CLIP, parts=4)
     for name, parameter in whole.named_parameters():
         torch.testing.assert_close(parameter, parted.get_parameter(name), rtol=1e-7, atol=1e-10, msg=name)
     for name in PpoUpdate.MEASURES:
         torch.testing.assert_close(found[name], again[name])
     with pytest.raises(ValueError, match="no 7 equal parts"):
-        other(rows, clip=0.2, parts=7)
+        other(rows, clip=CLIP, parts=7)
+
+
+def test_networks_see_standardised_observations() -> None:
+    torch.manual_seed(0)
+    networks = PpoNetworks(3, 2, OPTIONS)
+    moments = networks.actor.moments
+    assert moments is not None
+    obs = torch.tensor([[1.0, 5.0, 0.0], [3.0, 5.0, 0.0]])
+    assert torch.equal(networks.actor.standardise(obs), obs)
+    moments.update(torch.randn(10_000, 3) * torch.tensor([2.0, 0.1, 0.0]) + torch.tensor([1.0, 5.0, 0.0]))
+    seen = networks.actor.standardise(obs)
+    torch.testing.assert_close(seen, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]), rtol=0, atol=0.06)
+    assert networks.actor.standardise(torch.tensor([[1e6, -1e6, 1.0]])).tolist() == [[10.0, -10.0, 10.0]]
+    torch.testing.assert_close(networks.actor(obs)[0], networks.actor.trunk(seen))
+    other = PpoNetworks(3, 2, OPTIONS)
+    other.load_state_dict(networks.state_dict())
+    torch.testing.assert_close(other.actor.act(obs, None), networks.actor.act(obs, None), rtol=0, atol=0)
+    assert PpoNetworks(3, 2, PpoOptions(normalize_observations=False)).actor.standardise(obs) is obs
+
+
+@pytest.mark.parametrize(("kl", "factor"), [(0.02, 2.0), (0.014, 1.0), (0.01, 1.0), (0.007, 1.0), (0.006, 0.5)])
+def test_the_penalty_comes_near_its_target(kl: float, factor: float) -> None:
+    update = PpoUpdate(_networks(), OPTIONS)
+    update.adapt(kl)
+    assert update.kl_coefficient.item() == factor * OPTIONS.kl_coefficient
+
+
+def test_a_fresh_critic_remembers_nothing() -> None:
+    networks = _networks()
+    update, rows = PpoUpdate(networks, OPTIONS), _rows(networks, 60)
+    update(rows, clip=CLIP)
+    before, actor = copy.deepcopy(networks.critic.state_dict()), copy.deepcopy(networks.actor.state_dict())
+    update.reset_critic()
+    weights = [name for name in before if name.endswith("weight")]
+    assert all(not torch.equal(before[name], networks.critic.state_dict()[name]) for name in weights)
+    for name, value in networks.actor.state_dict().items():
+        assert torch.equal(value, actor[name])
+    known = update.optimizers["all"].state
+    assert all(parameter not in known for parameter in networks.critic.parameters())
+    assert all(parameter in known for parameter in networks.actor.parameters())
+    update(rows, clip=CLIP)
+    assert all(known[parameter]["step"] == 1 for parameter in networks.critic.parameters())

@@ -1,0 +1,176 @@
+"""PrefPPO's learner: each iteration's fragments are rewarded, turned into advantages and learnt from, then forgotten."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rayrlhf.algorithms.files import Arrays, Files
+from rayrlhf.algorithms.graphs import GraphedUpdate
+from rayrlhf.algorithms.learner import PreferenceLearner
+from rayrlhf.algorithms.shards import ShardEntry
+from rayrlhf.policies import PpoNetworks, PpoUpdate
+from rayrlhf.policies.ppo import Rows, advantages
+from rayrlhf.preferences.fragments import Fragment
+
+KL_COEFFICIENT = "kl_coefficient"
+"""Its name among a checkpoint's arrays."""
+
+
+class PrefPpoLearner(PreferenceLearner):
+    """The networks, and the fragments of the iteration that is to be learnt from."""
+
+    update_step: PpoUpdate
+
+    def build(self) -> None:
+        """Builds networks and optimiser."""
+        super().build()
+        self.batch_size = self.run.ppo.batch_size // self.learners
+        self._fragments: list[Fragment] = []
+        self._graphs: GraphedUpdate | None = None
+        # what a step reads and adds to stays in place: a graph holds the addresses
+        self._rows: Rows | None = None
+        self._index = torch.zeros(self.batch_size, dtype=torch.int64, device=self._device)
+        self._clip = torch.zeros((), device=self._device)
+        self._sums = torch.zeros(len(PpoUpdate.MEASURES), dtype=torch.float64, device=self._device)
+
+    def _make_update(self, networks: PpoNetworks, average: Any) -> PpoUpdate:
+        return PpoUpdate(networks, self.run.ppo, average=average, learners=max(1, self.run.resources.learners))
+
+    # --- what the driver asks for ---
+
+    def _insert(self, fragment: Fragment) -> None:
+        self._fragments.append(fragment)
+
+    def learn(self, epochs: int, batches: int, clip: float) -> dict[str, float]:
+        """One iteration: `epochs` passes of `batches` minibatches each, in another order every time.
+
+        All learners are told the same number of minibatches; what a pass leaves out the next may take. The statistics
+        of observations move afterwards: the policy that collected had the former.
+        """
+        seen, rows = self._take_rows()
+        self._hold(rows)
+        self._clip.fill_(clip)
+        self._sums.zero_()
+        for _ in range(epochs):
+            order = torch.randperm(len(rows.advantage), generator=self.generator, device=self._device)
+            for start in range(0, batches * self.batch_size, self.batch_size):
+                self._index.copy_(order[start : start + self.batch_size])
+                self._one_step()
+        steps = epochs * batches
+        self.updates += steps
+        sums = self._sums / steps
+        if self.learners > 1:
+            self._average([sums])
+        means = dict(zip(PpoUpdate.MEASURES, sums.tolist(), strict=True))
+        self._finite(means, self.updates)
+        if self.run.ppo.kl_coefficient:
+            self.update_step.adapt(means["kl"])
+            means[KL_COEFFICIENT] = float(self.update_step.kl_coefficient)
+        self._observe(seen)
+        return means | {"learned_reward": float(self._mean_reward)}
+
+    def _one_step(self) -> None:
+        if self._device.type != "cuda" or self.learners > 1:
+            self._step()
+            return
+        if self._graphs is None:
+            self._graphs = GraphedUpdate(lambda _: self._step(), self.generator)
+        self._graphs(False)
+
+    def _step(self) -> None:
+        assert self._rows is not None
+        found = self.update_step(self._rows.take(self._index), clip=self._clip)
+        self._sums += torch.stack([found[name] for name in PpoUpdate.MEASURES])
+
+    def _hold(self, rows: Rows) -> None:
+        if self._rows is None or len(self._rows.advantage) != len(rows.advantage):
+            self._rows, self._graphs = rows, None
+        else:
+            self._rows.copy_(rows)
+
+    @torch.no_grad()
+    def _take_rows(self) -> tuple[Tensor, Rows]:
+        """The observations `[T, N, O]` of what was inserted, and its rows; nothing is left."""
+        fragments, self._fragments = self._fragments, []
+
+        def column(name: str) -> Tensor:
+            joined = np.concatenate([getattr(fragment, name) for fragment in fragments], axis=1)
+            return torch.from_numpy(joined.astype(np.float32, copy=False)).to(self._device)
+
+        obs, next_obs, terminated = column("obs"), column("next_obs"), column("terminated")
+        reward = self._rewards(obs, column("action"), column("reward"))
+        self._mean_reward = reward.mean()
+        networks: PpoNetworks = self.networks
+        seen = networks.actor.standardise(obs)
+        value = networks.value(seen)
+        done = torch.maximum(terminated, column("truncated"))
+        last = done.bool()
+        last[-1] = True
+        next_value = torch.empty_like(value)
+        next_value[:-1] = value[1:]
+        next_value[last] = networks.value(networks.actor.standardise(next_obs[last]))
+        ppo = self.run.ppo
+        advantage = advantages(
+            reward, value, next_value, terminated, done, gamma=ppo.gamma, lam=ppo.gae_lambda
+        )
+        parts = seen, column("raw_action"), column("log_prob"), advantage, advantage + value
+        return obs, Rows(*(part.flatten(0, 1) for part in parts))
+
+    def _rewards(self, obs: Tensor, action: Tensor, true: Tensor) -> Tensor:
+        """`[T, N]` of transitions `[T, N, ...]`: actions are those that the environments executed."""
+        if self.source == "true":
+            return true
+        flat = obs.flatten(0, 1)
+        if self.source == "ensemble":
+            return self._learned_reward(flat, action.flatten(0, 1)).view_as(true)
+        if self.entropy is None:
+            return torch.zeros_like(true)
+        before = len(self.entropy)
+        self.entropy.add(flat)
+        return self.entropy.reward(torch.arange(before, len(self.entropy), device=self._device)).view_as(true)
+
+    def _observe(self, obs: Tensor) -> None:
+        """Takes observations `[..., O]` into the statistics, and those of the other learners."""
+        moments = self.networks.actor.moments
+        if moments is None:
+            return
+        rows = obs.flatten(0, -2).double()
+        mean = rows.mean(0)
+        whole = torch.stack([torch.full_like(mean, len(rows)), mean, (rows - mean).square().sum(0)])
+        shares = [whole]
+        if self.learners > 1:
+            shares = [torch.empty_like(whole) for _ in range(self.learners)]
+            torch.distributed.all_gather(shares, whole)
+        for count, mean, square in shares:  # in one order, so that they stay equal to the last digit
+            moments.merge(count[0], mean, square)
+
+    def reset_critic(self) -> None:
+        """Forgets the critic, not the actor."""
+        super().reset_critic()
+        self._graphs = None
+
+    # --- checkpoints ---
+
+    def arrays(self) -> Arrays:
+        """Networks with the statistics of observations, the optimiser, the weight of the penalty."""
+        return super().arrays() | {KL_COEFFICIENT: self.update_step.kl_coefficient.cpu().numpy()}
+
+    def load_arrays(self, flat: Arrays) -> None:
+        """The reverse of `arrays`."""
+        super().load_arrays(flat)
+        self.update_step.kl_coefficient.fill_(float(flat[KL_COEFFICIENT]))
+        self._graphs = None
+
+    def _save_rows(self, rows: Files) -> tuple[ShardEntry, Arrays]:
+        """None: a checkpoint is made between two iterations."""
+        return ShardEntry(index=self._learner_index, first=0, inserted=0, chunks=[]), {}
+
+    def _load_rows(self, rows: Files, entries: list[ShardEntry], states: list[Arrays], share: slice) -> None:
+        self._fragments = []
+
+    def _entropy_anew(self, states: list[NDArray[np.float32]], share: slice) -> None:
+        if self.entropy is not None and states:
+            self.entropy.add(torch.from_numpy(np.concatenate(states)[share]))

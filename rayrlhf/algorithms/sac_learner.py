@@ -1,0 +1,123 @@
+"""PEBBLE's learner: SAC updates on a replay of its own, relabelled by the reward ensemble's weights.
+
+Rows are inserted, relabelled, drawn and learnt from without leaving this process.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rayrlhf.algorithms.files import Arrays, Files
+from rayrlhf.algorithms.graphs import GraphedUpdate
+from rayrlhf.algorithms.learner import PreferenceLearner, RewardSource
+from rayrlhf.algorithms.replay import Replay, Rows
+from rayrlhf.algorithms.roles import Ref
+from rayrlhf.algorithms.shards import ShardEntry, load_rows, reward_column, save_rows
+from rayrlhf.policies import SacNetworks, SacUpdate
+from rayrlhf.preferences.fragments import Fragment
+
+
+class PebbleLearner(PreferenceLearner):
+    """One shard of the replay and the networks that learn from it."""
+
+    update_step: SacUpdate
+
+    def build(self) -> None:
+        """Builds networks and optimisers, then the replay."""
+        super().build()
+        sac = self.run.sac
+        capacity = min(-(-sac.replay_capacity // self.learners), self.most_rows)
+        self.replay = Replay(capacity, self.networks.obs_dim, self.networks.action_dim, self._device)
+        self.batch_size = sac.batch_size // self.learners
+        self._graphs: GraphedUpdate | None = None
+        # what an update reads and adds to stays in place: a graph holds the addresses
+        self._size = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._sums = torch.zeros(len(SacUpdate.MEASURES), dtype=torch.float64, device=self._device)
+
+    def _make_update(self, networks: SacNetworks, average: Any) -> SacUpdate:
+        return SacUpdate(networks, self.run.sac, reduce_gradients=average)
+
+    # --- what the driver asks for ---
+
+    def _insert(self, fragment: Fragment) -> None:
+        """Writes it to the replay, scored by the newest reward."""
+        rows = Rows.from_fragment(fragment).to(self._device)
+        if self.entropy is not None:
+            self.entropy.add(rows.obs)
+        self.replay.insert(rows, self._score(rows))
+
+    def _score(self, rows: Rows) -> Tensor:
+        if self.source == "true":
+            return rows.true_reward
+        if self.source == "ensemble":
+            return self._learned_reward(rows.obs, rows.action)
+        return torch.zeros(len(rows.obs), device=self._device)
+
+    def reward_with(self, source: RewardSource, weights: Arrays | Ref | None = None, version: int = 0) -> None:
+        """Makes `source` the reward and recomputes the whole column."""
+        super().reward_with(source, weights, version)
+        if source == "true":
+            self.replay.use_true_reward()
+        if source == "ensemble":
+            self.replay.relabel(self._learned_reward)
+
+    def learn(self, updates: int) -> dict[str, float]:
+        """Runs `updates` SAC updates; the means of losses, values, entropy and temperature over them."""
+        if not updates or not self.replay.size:
+            return {}
+        self._size.fill_(float(self.replay.size))
+        self._sums.zero_()
+        for _ in range(updates):
+            self.updates += 1
+            self._one_update(self.updates % self.run.sac.target_update_interval == 0)
+        means = dict(zip(SacUpdate.MEASURES, (self._sums / updates).tolist(), strict=True))
+        return self._finite(means, self.updates)
+
+    def _one_update(self, move_target: bool) -> None:
+        if self._device.type != "cuda" or self.config.num_learners > 1:
+            self._draw_and_update(move_target)
+            return
+        layout = self.entropy.layout if self.entropy is not None else None
+        if self._graphs is None or self._graphs.layout != layout:
+            self._graphs = GraphedUpdate(self._draw_and_update, self.generator, layout)
+        self._graphs(move_target)
+
+    def _draw_and_update(self, move_target: bool) -> None:
+        uniform = torch.rand(self.batch_size, dtype=torch.float64, generator=self.generator, device=self._device)
+        index = (uniform * self._size).long()
+        noise = torch.randn(
+            (2, self.batch_size, self.networks.action_dim), generator=self.generator, device=self._device
+        )
+        intrinsic = self.entropy.reward(index) if self.source == "entropy" and self.entropy is not None else None
+        batch = self.replay.gather(index, intrinsic)
+        found = self.update_step(batch, noise[0], noise[1], move_target=move_target)
+        self._sums += torch.stack([found[name] for name in SacUpdate.MEASURES])
+
+    def reset_critic(self) -> None:
+        """Forgets the critic, not the actor."""
+        super().reset_critic()
+        self._graphs = None
+
+    def replay_size(self) -> int:
+        """Transitions in this shard that can be drawn."""
+        return self.replay.size
+
+    # --- checkpoints ---
+
+    def load_arrays(self, flat: Arrays) -> None:
+        """The reverse of `arrays`."""
+        super().load_arrays(flat)
+        self._graphs = None
+
+    def _save_rows(self, rows: Files) -> tuple[ShardEntry, Arrays]:
+        return save_rows(self.replay, rows, self._learner_index), {"reward": reward_column(self.replay)}
+
+    def _load_rows(self, rows: Files, entries: list[ShardEntry], states: list[Arrays], share: slice) -> None:
+        load_rows(self.replay, rows, entries, [state["reward"] for state in states], share)
+
+    def _entropy_anew(self, states: list[NDArray[np.float32]], share: slice) -> None:
+        if self.entropy is not None and self.replay.size:
+            self.entropy.add(self.replay.columns["obs"][: self.replay.size])

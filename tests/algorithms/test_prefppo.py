@@ -1,0 +1,147 @@
+"""PrefPPO's loop on the toy, through real Ray actors and RLlib's learner group."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from support import PREFPPO, Make, advance, assert_identical, changed, everything, synchronous
+from torch import Tensor
+
+from rayrlhf.algorithms.prefppo import PrefPPO
+from rayrlhf.config.schema import RunConfig
+from rayrlhf.policies.ppo import advantages
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+ACTORS: dict[str, Any] = {**PREFPPO, "rollout": {**PREFPPO["rollout"], "actors": 2, "envs_per_actor": 2}}
+LEARNERS: dict[str, Any] = {**ACTORS, "resources": {"learners": 2}}
+
+
+@pytest.mark.parametrize("groups", [ACTORS, LEARNERS])
+def test_two_synchronous_runs_of_one_seed_are_identical(small_run: RunConfig, make: Make, groups: Any) -> None:
+    run = synchronous(small_run, **groups)
+    first, second = make(run, "a/run"), make(run, "b/run")
+    rows = [advance(algorithm, 1000) for algorithm in (first, second)]
+    assert rows[0]["labels"] == 12
+    assert rows[0]["updates"] == 1000 // 200 * 3 * 4
+    assert_identical(everything(first), everything(second))
+
+
+@pytest.mark.parametrize(("cut_at", "groups"), [(200, {**PREFPPO}), (400, ACTORS), (600, LEARNERS)])
+def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
+    small_run: RunConfig, make: Make, tmp_path: Path, cut_at: int, groups: Any
+) -> None:
+    """Statistics of observations and the weight of the penalty with it, cut while exploring and while learning."""
+    run = synchronous(small_run, **groups)
+    whole = make(run, "run")
+    advance(whole, cut_at)
+    assert whole.can_checkpoint()
+    whole.save_checkpoint(str(tmp_path / "cut"))
+    advance(whole, 1000)
+    resumed = make(run, "run")
+    resumed.load_checkpoint(str(tmp_path / "cut"))
+    assert resumed.progress.env_steps == cut_at
+    advance(resumed, 1000)
+    assert resumed.progress.labels == whole.progress.labels == 12
+    assert_identical(everything(whole), everything(resumed))
+    assert everything(whole)["kl_coefficient"] != run.ppo.kl_coefficient
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 0), (0, 2)])
+def test_a_run_goes_on_with_another_number_of_learners(
+    small_run: RunConfig, make: Make, tmp_path: Path, before: int, after: int
+) -> None:
+    run = synchronous(small_run, **ACTORS)
+    first = make(changed(run, resources={"learners": before}), "run")
+    advance(first, 200)
+    first.save_checkpoint(str(tmp_path / "cut"))
+    second = make(changed(run, resources={"learners": after}), "run")
+    second.load_checkpoint(str(tmp_path / "cut"))
+    row = advance(second, 1000)
+    assert row["labels"] == 12
+    assert everything(second)["networks/actor.moments._count"] == 1000
+
+
+def test_learners_stay_equal_and_see_every_step(small_run: RunConfig, make: Make) -> None:
+    """Networks and statistics to the last digit, though each learns from other environments."""
+    algorithm = make(synchronous(small_run, **LEARNERS))
+    advance(algorithm, 1000)
+    arrays = everything(algorithm)
+    held = {name: array for name, array in arrays.items() if name.startswith(("networks/", "optimizer/", "kl"))}
+    for name, array in held.items():
+        np.testing.assert_array_equal(array, arrays[f"learner1/{name}"], err_msg=name)
+    assert not np.array_equal(arrays["generator"], arrays["learner1/generator"])
+    assert arrays["networks/actor.moments._count"] == 1000
+
+
+@pytest.mark.parametrize("source", ["entropy", "true", "ensemble"])
+def test_rows_are_what_the_policy_did(small_run: RunConfig, make: Make, source: str) -> None:
+    """Log-probabilities are those of the networks, rewards those of the source, advantages the papers'."""
+    run = synchronous(small_run, **{**ACTORS, "resources": {"learners": 0}})
+    algorithm: PrefPPO = make(run)
+    advance(algorithm, 600 if source == "ensemble" else 200)
+    learner = algorithm.learner_group._learner
+    if source == "true":
+        learner.reward_with("true")
+    arrivals = algorithm.gather()
+    algorithm.insert(arrivals)
+    fragments = [ray.get(arrival.fragment) for arrival in arrivals]
+    entropy = None if learner.entropy is None else len(learner.entropy)
+    obs, rows = learner._take_rows()
+    assert obs.shape == (50, 4, 4) and rows.seen.shape == (200, 4)
+
+    def joined(name: str) -> Tensor:
+        return torch.from_numpy(np.concatenate([getattr(one, name) for one in fragments], axis=1)).float()
+
+    networks, ppo = learner.networks, run.ppo
+    with torch.no_grad():
+        log_prob = networks.actor.log_prob(rows.seen, rows.action)
+        torch.testing.assert_close(rows.log_prob, log_prob, rtol=1e-4, atol=1e-4)
+        value = networks.value(networks.actor.standardise(joined("obs")))
+        next_value = networks.value(networks.actor.standardise(joined("next_obs")))
+    assert torch.equal(joined("raw_action").clamp(-1, 1), joined("action"))
+    reward = joined("reward")
+    if source == "entropy":
+        assert entropy is not None
+        reward = learner.entropy.distance(torch.arange(entropy, entropy + 200)).view(50, 4)
+        reward = reward / learner.entropy._moments.std
+    if source == "ensemble":
+        weights = {name: array.copy() for name, array in ray.get(algorithm.feedback.weights()).items()}
+        learner.scorer.load(weights)
+        reward = learner.scorer.score(joined("obs").flatten(0, 1), joined("action").flatten(0, 1)).view(50, 4)
+        assert reward.std() > 0
+    done = torch.maximum(joined("terminated"), joined("truncated"))
+    assert done.sum() == 4, "an episode has 50 steps"
+    wanted = advantages(reward, value, next_value, joined("terminated"), done, gamma=ppo.gamma, lam=ppo.gae_lambda)
+    torch.testing.assert_close(rows.advantage, wanted.flatten(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(rows.goal, (wanted + value).flatten(), rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_and_penalty_do_not_drift(small_run: RunConfig, make: Make) -> None:
+    """After a thousand updates the statistics are those of all observations, computed at once."""
+    algorithm: PrefPPO = make(synchronous(changed(small_run, total_steps=20_000), **ACTORS))
+    seen = []
+    learner = algorithm.learner_group._learner
+    take = learner._take_rows
+
+    def watched() -> tuple[Tensor, Any]:
+        obs, rows = take()
+        seen.append(obs.flatten(0, 1))
+        return obs, rows
+
+    learner._take_rows = watched
+    advance(algorithm, 17_000)
+    assert algorithm.progress.updates >= 1000
+    every, moments = torch.cat(seen).double(), learner.networks.actor.moments
+    torch.testing.assert_close(moments.mean, every.mean(0).float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(moments.std, every.std(0, correction=0).float(), rtol=1e-6, atol=1e-6)
+
+
+def test_asynchronous_steps_are_no_older_than_one_iteration(small_run: RunConfig, make: Make) -> None:
+    algorithm: PrefPPO = make(changed(small_run, **ACTORS))
+    row = advance(algorithm, 1000)
+    assert row["max_staleness"] <= 1
+    assert row["labels"] > 0
