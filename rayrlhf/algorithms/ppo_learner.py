@@ -37,7 +37,9 @@ class PrefPpoLearner(PreferenceLearner):
         self._sums = torch.zeros(len(PpoUpdate.MEASURES), dtype=torch.float64, device=self._device)
 
     def _make_update(self, networks: PpoNetworks, average: Any) -> PpoUpdate:
-        return PpoUpdate(networks, self.run.ppo, average=average, learners=max(1, self.run.resources.learners))
+        resources = self.run.resources
+        learners = max(1, resources.learners)
+        return PpoUpdate(networks, self.run.ppo, average=average, learners=learners, parts=resources.gradient_parts)
 
     # --- what the driver asks for ---
 

@@ -38,7 +38,7 @@ class PebbleLearner(PreferenceLearner):
         self._sums = torch.zeros(len(SacUpdate.MEASURES), dtype=torch.float64, device=self._device)
 
     def _make_update(self, networks: SacNetworks, average: Any) -> SacUpdate:
-        return SacUpdate(networks, self.run.sac, reduce_gradients=average)
+        return SacUpdate(networks, self.run.sac, average=average, parts=self.run.resources.gradient_parts)
 
     # --- what the driver asks for ---
 

@@ -260,6 +260,9 @@ class ResourceOptions(Options):
     """GPUs, or a share of one, for each of them."""
     renderer_cpus: Annotated[float, Field(ge=0.0)] = 0.1
     """CPUs declared for the process that draws clips, where people answer."""
+    gradient_parts: Positive = 1
+    """Parts of a learner's batch that are computed one after another, their gradients added up: a batch that a GPU's
+    memory does not hold."""
     rollout_on: str | None = None
     """A resource of the cluster's own that marks the nodes for rollout actors, such as spot nodes; none: any node."""
     durable_on: str | None = None
@@ -411,6 +414,11 @@ class RunConfig(Options):
             )
 
     def _divisible(self, name: str, value: int) -> None:
-        learners = max(1, self.resources.learners)
+        learners, parts = max(1, self.resources.learners), self.resources.gradient_parts
         if value % learners:
             raise ValueError(f"{name} ({value}) cannot be divided among {learners} learners: choose a multiple")
+        if name.endswith("batch_size") and value // learners % parts:
+            raise ValueError(
+                f"{name} ({value}), of which each learner computes {value // learners}, is no "
+                f"resources.gradient_parts ({parts}) equal parts"
+            )

@@ -119,7 +119,7 @@ class Rows:
     advantage: Tensor
     goal: Tensor
 
-    def take(self, index: Tensor) -> "Rows":
+    def take(self, index: Tensor | slice) -> "Rows":
         """The rows at `index`."""
         return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
 
@@ -145,31 +145,36 @@ class PpoUpdate:
         *,
         average: Callable[[list[Tensor]], None] | None = None,
         learners: int = 1,
+        parts: int = 1,
     ) -> None:
-        """`average` replaces tensors by their means over the `learners` that learn together, each from its own rows."""
+        """Makes the optimiser.
+
+        average: replaces tensors by their means over the `learners` that learn together, each from its own rows
+        parts:   each minibatch is computed in so many equal parts, one after the other, whose gradients add up
+        """
         self.networks = networks
         self._options = options
-        self._average, self._learners = average, learners
+        self._average, self._learners, self._parts = average, learners, parts
         self._parameters: list[Tensor] = list(networks.parameters())
         device = self._parameters[0].device
         adam = torch.optim.Adam(self._parameters, options.lr, eps=1e-5, fused=True, capturable=device.type == "cuda")
         self.optimizers = {"all": adam}
         self.kl_coefficient = torch.tensor(options.kl_coefficient, device=device)
 
-    def __call__(self, rows: Rows, *, clip: Tensor, parts: int = 1) -> dict[str, Tensor]:
+    def __call__(self, rows: Rows, *, clip: Tensor) -> dict[str, Tensor]:
         """One step on a minibatch; the means of `MEASURES` over its rows, on the device.
 
-        clip:   how far the ratio of probabilities may be from 1, a scalar
-        parts:  in so many equal parts, one after the other, whose gradients add up to the whole's
+        clip: how far the ratio of probabilities may be from 1, a scalar
         """
-        count = len(rows.advantage)
+        count, parts = len(rows.advantage), self._parts
         if count % parts:
             raise ValueError(f"{count} rows are no {parts} equal parts")
         advantage = self._normalised(rows.advantage) if self._options.normalize_advantage else rows.advantage
         self.optimizers["all"].zero_grad(set_to_none=self._average is None)
         sums: list[Tensor] = []
-        for index in torch.arange(count, device=advantage.device).chunk(parts):
-            loss, found = self._loss(rows.take(index), advantage[index], clip)
+        for start in range(0, count, count // parts):
+            part = slice(start, start + count // parts)
+            loss, found = self._loss(rows.take(part), advantage[part], clip)
             (loss / parts).backward()  # type: ignore[no-untyped-call]
             sums.append(torch.stack([found[name] for name in self.MEASURES]))
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]

@@ -4,8 +4,8 @@ Plain torch: the loop, the replay and RLlib are elsewhere. The noise is an argum
 its inputs and two learners can be compared bit for bit.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -25,6 +25,13 @@ class Batch:
     next_obs: Tensor
     terminated: Tensor
 
+    def split(self, parts: int) -> "Iterator[Batch]":
+        """So many equal parts, in order."""
+        if len(self.obs) % parts:
+            raise ValueError(f"{len(self.obs)} rows are no {parts} equal parts")
+        columns = [getattr(self, field.name).chunk(parts) for field in fields(self)]
+        return (Batch(*row) for row in zip(*columns, strict=True))
+
 
 class SacUpdate:
     """Holds the optimisers and performs updates on `networks` in place."""
@@ -37,11 +44,17 @@ class SacUpdate:
         networks: SacNetworks,
         options: SacOptions,
         *,
-        reduce_gradients: Callable[[list[Tensor]], None] | None = None,
+        average: Callable[[list[Tensor]], None] | None = None,
+        parts: int = 1,
     ) -> None:
+        """Makes the optimisers.
+
+        average: replaces tensors by their means over all learners, where several learn together
+        parts:   each batch is computed in so many equal parts, one after the other, whose gradients add up
+        """
         self.networks = networks
         self._options = options
-        self._reduce = reduce_gradients
+        self._average, self._parts = average, parts
         wanted = options.target_entropy
         self._target_entropy = -float(networks.action_dim) if wanted is None else wanted
         self.optimizers = {
@@ -65,7 +78,7 @@ class SacUpdate:
     def __call__(self, batch: Batch, next_noise: Tensor, noise: Tensor, *, move_target: bool) -> dict[str, Tensor]:
         """One update with standard normal `noise` and `next_noise` `[B, A]`; returns `MEASURES`, on the device."""
         critic_loss, value = self._update_critic(batch, next_noise)
-        actor_loss, entropy = self._update_actor(batch.obs, noise)
+        actor_loss, entropy = self._update_actor(batch, noise)
         if move_target:
             with torch.no_grad():
                 torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self._options.tau)
@@ -82,6 +95,17 @@ class SacUpdate:
         return torch.autocast(self.networks.log_alpha.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _update_critic(self, batch: Batch, next_noise: Tensor) -> tuple[Tensor, Tensor]:
+        self._begin("critic")
+        found = []
+        for rows, noise in self._split(batch, next_noise):
+            loss, goal = self._critic_loss(rows, noise)
+            self._add(loss)
+            found.append((loss.detach(), goal.mean()))
+        self._step("critic")
+        return self._means(found)
+
+    def _critic_loss(self, batch: Batch, next_noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and the values `[B]` that it wants."""
         nets = self.networks
         with self._autocast():
             with torch.no_grad():
@@ -89,34 +113,54 @@ class SacUpdate:
                 next_value = torch.minimum(*nets.target(batch.next_obs, next_action)) - nets.log_alpha.exp() * log_prob
                 goal = batch.reward + (1 - batch.terminated) * self._options.gamma * next_value
             first, second = nets.critic(batch.obs, batch.action)
-            loss = functional.mse_loss(first, goal) + functional.mse_loss(second, goal)
-        self._step("critic", loss)
-        return loss.detach(), goal.mean()
+            return functional.mse_loss(first, goal) + functional.mse_loss(second, goal), goal
 
-    def _update_actor(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def _update_actor(self, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
         nets = self.networks
         # the critic only carries the gradient to the action here: without its own, a third of the work is saved
         self._require_critic_gradients(False)
-        with self._autocast():
-            action, log_prob = nets.actor.sample(obs, noise)
-            alpha = nets.log_alpha.exp()
-            loss = (alpha.detach() * log_prob - torch.minimum(*nets.critic(obs, action))).mean()
-        self._step("actor", loss)
+        self._begin("actor")
+        found = []
+        for rows, part in self._split(batch, noise):
+            with self._autocast():
+                action, log_prob = nets.actor.sample(rows.obs, part)
+                alpha = nets.log_alpha.detach().exp()
+                loss = (alpha * log_prob - torch.minimum(*nets.critic(rows.obs, action))).mean()
+            self._add(loss)
+            found.append((loss.detach(), -log_prob.detach().mean()))
+        self._step("actor")
         self._require_critic_gradients(True)
-        entropy = -log_prob.detach().mean()
-        self._step("alpha", alpha * (entropy - self._target_entropy))
-        return loss.detach(), entropy
+        loss, entropy = self._means(found)
+        self._begin("alpha")
+        (nets.log_alpha.exp() * (entropy - self._target_entropy)).backward()  # type: ignore[no-untyped-call]
+        self._step("alpha")
+        return loss, entropy
 
     def _require_critic_gradients(self, wanted: bool) -> None:
         for parameter in self._critic_parameters:  # the module's own method walks all modules first
             parameter.requires_grad_(wanted)
 
-    def _step(self, name: str, loss: Tensor) -> None:
+    def _split(self, batch: Batch, noise: Tensor) -> Iterable[tuple[Batch, Tensor]]:
+        if self._parts == 1:
+            return [(batch, noise)]
+        return zip(batch.split(self._parts), noise.chunk(self._parts), strict=True)
+
+    def _means(self, found: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        if self._parts == 1:
+            return found[0]
+        first, second = (torch.stack(values).mean() for values in zip(*found, strict=True))
+        return first, second
+
+    def _begin(self, name: str) -> None:
+        self.optimizers[name].zero_grad(set_to_none=self._average is None)
+
+    def _add(self, loss: Tensor) -> None:
+        (loss if self._parts == 1 else loss / self._parts).backward()  # type: ignore[no-untyped-call]
+
+    def _step(self, name: str) -> None:
         optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=self._reduce is None)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self._reduce is not None:
-            self._reduce([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+        if self._average is not None:
+            self._average([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
         optimizer.step()
 
     def reset_critic(self) -> None:

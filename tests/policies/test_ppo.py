@@ -128,15 +128,15 @@ def test_one_step_is_the_papers() -> None:
 def test_parts_add_up_to_the_whole_batch() -> None:
     whole, parted = _networks(), _networks()
     rows = _rows(whole, 60)
-    one, other = PpoUpdate(whole, OPTIONS), PpoUpdate(parted, OPTIONS)
+    one, other = PpoUpdate(whole, OPTIONS), PpoUpdate(parted, OPTIONS, parts=4)
     for _ in range(5):
-        found, again = one(rows, clip=CLIP), other(rows, clip=CLIP, parts=4)
+        found, again = one(rows, clip=CLIP), other(rows, clip=CLIP)
     for name, parameter in whole.named_parameters():
         torch.testing.assert_close(parameter, parted.get_parameter(name), rtol=1e-7, atol=1e-10, msg=name)
     for name in PpoUpdate.MEASURES:
         torch.testing.assert_close(found[name], again[name])
     with pytest.raises(ValueError, match="no 7 equal parts"):
-        other(rows, clip=CLIP, parts=7)
+        PpoUpdate(whole, OPTIONS, parts=7)(rows, clip=CLIP)
 
 
 def test_networks_see_standardised_observations() -> None:

@@ -102,3 +102,22 @@ def test_critics_require_gradients_again_after_an_update() -> None:
     SacUpdate(nets, options)(_batch(16), torch.randn(16, 3), torch.randn(16, 3), move_target=True)
     assert all(parameter.requires_grad for parameter in nets.critic.parameters())
     assert not any(parameter.requires_grad for parameter in nets.target.parameters())
+
+
+def test_parts_add_up_to_the_whole_batch() -> None:
+    options = SacOptions(hidden=(32, 32), actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3)
+    torch.manual_seed(0)
+    whole = SacNetworks(6, 3, options).double()
+    parted = copy.deepcopy(whole)
+    one, other = SacUpdate(whole, options), SacUpdate(parted, options, parts=4)
+    rows = _batch(32)
+    batch = Batch(**{name: column.double() for name, column in vars(rows).items()})
+    noise = torch.randn(5, 2, 32, 3).double()
+    for step in range(5):
+        found, again = (update(batch, *noise[step], move_target=True) for update in (one, other))
+    for name, parameter in whole.named_parameters():
+        torch.testing.assert_close(parameter, parted.get_parameter(name), rtol=1e-7, atol=1e-9, msg=name)
+    for name in SacUpdate.MEASURES:
+        torch.testing.assert_close(found[name], again[name])
+    with pytest.raises(ValueError, match="no 5 equal parts"):
+        SacUpdate(whole, options, parts=5)(batch, *noise[0], move_target=True)
