@@ -72,6 +72,7 @@ class FeedbackLoop:
         self._abandoned = threading.Event()
         self._fitting = threading.Lock()
         self._weights: Ref | None = None
+        self._policy: Ref | None = None
         self._handed_over: list[Ref] = []
         self._open: dict[str, int] = {}
         self._newest: Queries | None = None
@@ -105,8 +106,9 @@ class FeedbackLoop:
         done, self._handed_over = ray.wait(self._handed_over, num_returns=len(self._handed_over), timeout=0)
         ray.get(done)
 
-    def begin_session(self, session: int, count: int) -> None:
+    def begin_session(self, session: int, count: int, policy: Ref | None = None) -> None:
         """Starts a session for up to `count` labels; returns at once."""
+        self._policy = policy
         self.weights()  # what is published while the fit changes the members is the state before it
         self._running, self._abandoned = Future(), threading.Event()
         # a daemon, unlike a pool's threads: the process can end while a teacher keeps it waiting
@@ -326,6 +328,8 @@ class FeedbackLoop:
     def _fit_to(self, parts: list[Labels]) -> dict[str, float]:
         for labels in parts:
             self._give(labels)
+        if self._policy is not None:
+            ray.get([role("standardise_by", self._policy) for role in self._ensemble])
         report = self._fit()
         metrics = {"reward_epochs": float(report.epochs)}
         for name, by_member in (("reward_loss", report.loss), ("reward_accuracy", report.accuracy)):

@@ -12,6 +12,7 @@ from rayrlhf import seeding
 from rayrlhf.algorithms.collector import environment_of
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import SessionError
+from rayrlhf.policies.ppo import moments_in
 from rayrlhf.preferences.answers import Choice, Labels
 from rayrlhf.preferences.fragments import Floats, Fragment, Integers
 from rayrlhf.preferences.segments import Queries, Segments, query_id
@@ -164,6 +165,10 @@ class EnsembleRole:
     def pair_logits(self, pairs: Pairs) -> NDArray[np.float32]:
         """Each member's logit of P(right preferred), `[E_g, N]`."""
         return self._ensemble.pair_logits(*pairs).cpu().numpy()
+
+    def standardise_by(self, policy: Arrays) -> None:
+        """Takes the statistics of observations from a policy's weights."""
+        self._ensemble.standardise_by(moments_in(policy))
 
     def fit(self) -> FitReport:
         """Fits to all labels; for a role that holds every member."""

@@ -164,7 +164,7 @@ class PreferenceAlgorithm(Algorithm):
         late = self.plan.late_session_due(self.progress) if feedback.unlearnt else None
         session = self.progress.sessions if questions else late
         if session is not None:
-            feedback.begin_session(session, questions)
+            feedback.begin_session(session, questions, self._standardising_policy())
             self._session_running = True
             what = f"{questions} questions" if questions else "answers that came late"
             _log.info(
@@ -173,6 +173,10 @@ class PreferenceAlgorithm(Algorithm):
                 what,
                 extra=self._event("session", session=session, questions=questions),
             )
+
+    def _standardising_policy(self) -> Ref | None:
+        """The policy whose statistics of observations the reward model is to share, if it keeps any."""
+        return None
 
     def _finish_session(self, *, wait: bool) -> None:
         """Applies the running session's outcome if it is there, or once it is."""

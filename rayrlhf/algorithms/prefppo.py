@@ -4,6 +4,7 @@ from ray.rllib.algorithms.ppo import PPO
 
 from rayrlhf.algorithms.config import PrefPpoConfig
 from rayrlhf.algorithms.loop import PreferenceAlgorithm
+from rayrlhf.algorithms.roles import Ref
 from rayrlhf.algorithms.rollouts import Arrival
 
 
@@ -45,6 +46,10 @@ class PrefPPO(PreferenceAlgorithm, PPO):
             self.request_fragments()
             arrivals += self.collect()
         return arrivals
+
+    def _standardising_policy(self) -> Ref | None:
+        shared = self.run.ppo.normalize_observations and self.run.reward.normalize_inputs
+        return self._policy if shared else None
 
     def _rows(self, arrivals: list[Arrival]) -> list[int]:
         """Steps for each learner."""

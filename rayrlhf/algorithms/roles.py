@@ -52,8 +52,10 @@ class Feedback(Protocol):
         """Hands fragments to the trajectory store; returns at once."""
         ...
 
-    def begin_session(self, session: int, count: int) -> None:
+    def begin_session(self, session: int, count: int, policy: Ref | None = None) -> None:
         """Starts selecting, asking, collecting and fitting for up to `count` labels; returns at once.
+
+        The reward model standardises observations as `policy`, an actor's weights, does, if it does.
 
         With a `count` of 0 nothing is asked: the fit takes in what was answered since the last one.
         """

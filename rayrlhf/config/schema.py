@@ -149,7 +149,8 @@ class RewardOptions(Options):
     target_accuracy: Fraction = 0.97
     """A fit ends early once the members' mean accuracy on the labels is above this."""
     normalize_inputs: bool = False
-    """Standardise observations by running statistics of the labelled segments."""
+    """Standardise observations by running statistics of the labelled segments, or by the policy's, if it keeps some
+    (PrefPPO)."""
     normalize_rewards: bool = False
     """Scale the ensemble's mean to unit standard deviation over the labelled segments."""
 

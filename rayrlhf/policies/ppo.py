@@ -5,10 +5,12 @@ function of its inputs.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rayrlhf.config import PpoOptions
@@ -80,6 +82,16 @@ class GaussianActor(nn.Module):
     def entropy(self) -> Tensor:
         """In nats, the same in every state."""
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+
+
+def moments_in(weights: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """`RunningMoments.state` in the state of an actor, as arrays; nothing where it keeps no moments."""
+    prefix = "moments._"
+    return {
+        name.removeprefix(prefix): torch.from_numpy(value.copy())
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
 
 
 class PpoNetworks(nn.Module):

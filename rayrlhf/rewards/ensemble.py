@@ -74,6 +74,11 @@ class RewardEnsemble:
         sums = [self._members.rewards(side.obs, side.action).sum(-1) for side in (left, right)]
         return sums[1] - sums[0]
 
+    def standardise_by(self, moments: Mapping[str, Tensor]) -> None:
+        """Takes the policy's moments of observations (`RunningMoments.state`) for inputs, with `normalize_inputs`."""
+        if self._options.normalize_inputs:
+            self._table.standardise_by(moments)
+
     def fit(self, labels: Labels) -> FitReport:
         """Fits to `labels`, ALL labels so far with new ones last, until accurate or out of epochs.
 

@@ -1,5 +1,7 @@
 """Labels as tensors on the members' device, converted once and appended to."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,6 +33,7 @@ class LabelTable:
         self.moments = RunningMoments((members.obs_dim,), device=members.device)
         self.seen = 0
         """Labels that have entered the moments."""
+        self._given = False
         self._rows = 0
         self._marks: Floats | None = None
         self._inputs = torch.empty(0, 2, 0, members.obs_dim + members.action_dim, device=members.device)
@@ -74,6 +77,13 @@ class LabelTable:
         self.target.copy_(as_tensor(labels.target, self._members.device))
         self._marks = _marks(labels, len(labels))
 
+    def standardise_by(self, moments: Mapping[str, Tensor]) -> None:
+        """Takes others' moments (`RunningMoments.state`) for those of the labelled observations, from now on."""
+        self.moments.load_state(dict(moments))
+        self._given = True
+        self._members.set_input_moments(self.moments.mean, self.moments.std)
+        self.forget_inputs()
+
     def forget_inputs(self) -> None:
         """Drops the converted labels, not the moments: the next update converts all again."""
         self._rows, self._marks = 0, None
@@ -88,7 +98,7 @@ class LabelTable:
 
     def _see(self, labels: Labels) -> None:
         """Takes the observations of labels that were not seen before into the moments."""
-        if not self._members.options.normalize_inputs or len(labels) <= self.seen:
+        if not self._members.options.normalize_inputs or self._given or len(labels) <= self.seen:
             return
         for segments in (labels.left, labels.right):
             obs = as_tensor(segments.obs[self.seen :], self._members.device)

@@ -145,3 +145,18 @@ def test_asynchronous_steps_are_no_older_than_one_iteration(small_run: RunConfig
     row = advance(algorithm, 1000)
     assert row["max_staleness"] <= 1
     assert row["labels"] > 0
+
+
+@pytest.mark.parametrize("reward_actors", [1, 2])
+def test_the_reward_model_standardises_as_the_policy_did(small_run: RunConfig, make: Make, reward_actors: int) -> None:
+    """By the statistics at the time of the fit, also where the members are in several processes."""
+    groups = {**ACTORS, "reward": {"normalize_inputs": True}, "resources": {"reward_actors": reward_actors}}
+    algorithm: PrefPPO = make(synchronous(small_run, **groups))
+    advance(algorithm, 400)
+    moments = algorithm.learner_group._learner.networks.actor.moments
+    mean, std = moments.mean.numpy().copy(), moments.std.numpy().copy()
+    algorithm.train()
+    weights = ray.get(algorithm.feedback.weights())
+    assert algorithm.progress.sessions == 2
+    np.testing.assert_array_equal(weights["inputs/mean"], mean)
+    np.testing.assert_array_equal(weights["inputs/std"], std)
