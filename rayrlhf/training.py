@@ -198,9 +198,13 @@ def check_first_session(config: RunConfig, horizon: int, explored: int = 0) -> N
     """
     queries = config.queries
     count = session_sizes(queries.budget, queries.per_session, queries.schedule)[0]
-    late = (1 + max(1, config.resources.learners)) * config.rollout.round_steps  # it waits until all learners have rows
+    begin, one_round = max(config.exploration_steps, explored), config.rollout.round_steps
+    if config.algorithm == "prefppo":  # between two iterations
+        begin += -(begin - explored) % one_round
+    else:  # it waits until all learners have rows
+        begin += (1 + max(1, config.resources.learners)) * one_round
     episodes = queries.recent_episodes + config.rollout.envs
-    stored = min(max(config.exploration_steps, explored) + late, episodes * horizon)
+    stored = min(begin, episodes * horizon)
     # an episode of n steps holds n - segment_length + 1: of no length a larger share of n than of a whole episode
     per_episode = horizon - queries.segment_length + 1
     segments = min(stored * per_episode // horizon, episodes * per_episode)
