@@ -80,7 +80,10 @@ class Trained:
         return {
             "task": env.task,
             "env": {**env.model_dump(mode="json", include=own), "horizon": self.spec.horizon},
-            "observation": {"width": self.spec.obs_dim, "layout": "the simulator's own, flattened; what is to be normalised the policy normalises"},
+            "observation": {
+                "width": self.spec.obs_dim,
+                "layout": "the simulator's own, flattened; what is to be normalised the policy normalises",
+            },
             "action": {
                 "width": self.spec.action_dim,
                 "low": low.tolist(),

@@ -327,7 +327,9 @@ def _start(algorithm: PreferenceAlgorithm, config: RunConfig) -> int:
     return algorithm.progress.env_steps
 
 
-def _restore(algorithm: PreferenceAlgorithm, config: RunConfig, folder: RunDirectory, line: Callable[[str], None]) -> int:
+def _restore(
+    algorithm: PreferenceAlgorithm, config: RunConfig, folder: RunDirectory, line: Callable[[str], None]
+) -> int:
     """Goes back to the newest checkpoint that is whole; a run killed before its first one starts again.
 
     UserError where there are checkpoints and none is whole: they are left as they are.

@@ -476,6 +476,9 @@ def test_where_ray_does_not_start_the_name_stays_free(monkeypatch: pytest.Monkey
     assert not (tmp_path / "run").exists()
 
 
+PREFPPO_220 = ["--queries.segment_length=1", "--algorithm=prefppo", "--explore.unsupervised_steps=220"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "explored", "segments"),
     [
@@ -488,6 +491,9 @@ def test_where_ray_does_not_start_the_name_stays_free(monkeypatch: pytest.Monkey
         # 380 steps are seven whole episodes and 30 steps: a whole episode is one segment, a half 25 of its 50 steps
         (["--queries.segment_length=50"], 0, 7),
         (["--queries.segment_length=26"], 0, 190),
+        # between two iterations of 40 steps: after 200 or 240 of them; and without any there is nothing to show
+        (["--queries.segment_length=1", "--algorithm=prefppo", "--ppo.batch_size=10"], 0, 200),
+        ([*PREFPPO_220, "--ppo.batch_size=10"], 0, 240),
     ],
 )
 def test_more_labels_than_segments_can_give_are_refused_and_no_fewer(

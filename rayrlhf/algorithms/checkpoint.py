@@ -242,7 +242,11 @@ def _refuse_mismatch(
 
 
 def load(
-    algorithm: "PreferenceAlgorithm", folder: Path, *, exploration_only: bool = False, manifest: dict[str, Any] | None = None
+    algorithm: "PreferenceAlgorithm",
+    folder: Path,
+    *,
+    exploration_only: bool = False,
+    manifest: dict[str, Any] | None = None,
 ) -> None:
     """Restores a checkpoint. With `exploration_only`, only what exploration produced: another run starts from it.
 

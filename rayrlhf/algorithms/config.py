@@ -75,7 +75,9 @@ class RunAlgorithmConfig(AlgorithmConfig):
         """RLlib's checks, and one of ours: what would be ignored is refused."""
         super().validate()
         if self.torch_skip_nan_gradients:
-            raise UserError("torch_skip_nan_gradients is not for these algorithms: an update that is not finite ends the run")
+            raise UserError(
+                "torch_skip_nan_gradients is not for these algorithms: an update that is not finite ends the run"
+            )
 
     def _train_as(self, run: RunConfig) -> None:
         """What RLlib's own checks look at; the learners read `run`."""

@@ -60,9 +60,7 @@ class PreferenceLearner(TorchLearner):
         # memory is taken as states come
         self.entropy: StateEntropy | None = None
         if run.explore.unsupervised_steps:
-            self.entropy = StateEntropy(
-                widths[0], run.explore.neighbours, capacity=self.most_rows, device=self._device
-            )
+            self.entropy = StateEntropy(widths[0], run.explore.neighbours, capacity=self.most_rows, device=self._device)
 
     @property
     def networks(self) -> Any:

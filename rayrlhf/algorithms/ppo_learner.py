@@ -1,4 +1,4 @@
-"""PrefPPO's learner: each iteration's fragments are rewarded, turned into advantages and learnt from, then forgotten."""
+"""PrefPPO's learner: an iteration's fragments are rewarded, turned into advantages, learnt from, and forgotten."""
 
 from typing import Any
 
@@ -115,9 +115,7 @@ class PrefPpoLearner(PreferenceLearner):
         next_value[:-1] = value[1:]
         next_value[last] = networks.value(networks.actor.standardise(next_obs[last]))
         ppo = self.run.ppo
-        advantage = advantages(
-            reward, value, next_value, terminated, done, gamma=ppo.gamma, lam=ppo.gae_lambda
-        )
+        advantage = advantages(reward, value, next_value, terminated, done, gamma=ppo.gamma, lam=ppo.gae_lambda)
         parts = seen, column("raw_action"), column("log_prob"), advantage, advantage + value
         return obs, Rows(*(part.flatten(0, 1) for part in parts))
 

@@ -1,4 +1,4 @@
-"""PrefPPO (Christiano et al. 2017, arXiv 1706.03741; B-Pref, 2111.03026): each iteration learns from fresh steps only."""
+"""PrefPPO (Christiano et al. 2017, arXiv 1706.03741; B-Pref, 2111.03026): it learns from fresh steps only."""
 
 from ray.rllib.algorithms.ppo import PPO
 
@@ -19,7 +19,7 @@ class PrefPPO(PreferenceAlgorithm, PPO):
         return PrefPpoConfig(cls)
 
     def training_step(self) -> None:
-        """One iteration; in the asynchronous mode the next one's steps are collected while this one's are learnt from."""
+        """One iteration; in the asynchronous mode the next one's steps are collected while it learns from its own."""
         self._stop_if_interrupted()
         if self.plan.exploration_over(self.progress):
             self.end_exploration()

@@ -12,8 +12,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayrlhf.algorithms.collector import Collector
 from rayrlhf.algorithms.env_runner import spaces_of
-from rayrlhf.algorithms.sac_learner import PebbleLearner
-from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.algorithms.learner import PreferenceLearner
+from rayrlhf.algorithms.make import algorithm_config
 from rayrlhf.bench.reference_sac import TensorReplay
 from rayrlhf.cluster import start_ray
 from rayrlhf.config import RunConfig
@@ -81,14 +81,14 @@ def store_of(fragment: Fragment) -> TrajectoryStore:
     return store
 
 
-def learner_of(run: RunConfig, *, device: str = "cpu") -> PebbleLearner:
+def learner_of(run: RunConfig, *, device: str = "cpu") -> Any:
     """The run's learner as the algorithm builds it, in this process."""
     gpus = 1.0 if device == "cuda" else 0.0
     run = run.model_copy(update={"resources": run.resources.model_copy(update={"gpus_per_learner": gpus})})
-    config = Pebble.get_default_config().of(run)
+    config = algorithm_config(run).of(run)
     config.debugging(log_level="ERROR")
     group = config.build_learner_group(spaces={DEFAULT_MODULE_ID: spaces_of(OBS_DIM, ACTION_DIM)})
-    learner: PebbleLearner = next(iter(group.foreach_learner(lambda learner: learner))).get()
+    learner: PreferenceLearner = next(iter(group.foreach_learner(lambda learner: learner))).get()
     return learner
 
 

@@ -1,18 +1,34 @@
-"""`bench learner`: updates per second of the run's learner.
+"""`bench learner`: how fast the learners of PEBBLE and PrefPPO are.
 
-Ours is `PebbleLearner.learn` as RLlib builds it: drawing, gathering, critics, actor, temperature, targets, means of the
-losses; on a GPU replayed from CUDA graphs. The reference of the first two cases is `reference_sac.PlainLoop`, eager on
-the same device with the same rows.
+Of SAC, ours is `PebbleLearner.learn` as RLlib builds it: drawing, gathering, critics, actor, temperature, targets,
+means of the losses; on a GPU replayed from CUDA graphs. The reference of the first two cases is
+`reference_sac.PlainLoop`, eager on the same device with the same rows.
+
+Of PPO, ours is an iteration of `PrefPpoLearner`: fragments to rows with rewards and advantages, passes of minibatches,
+statistics of observations. The reference is `reference_ppo.PlainPpo`, which has tensors to begin with and normalises
+no observations. Counted are steps learnt from: an iteration's, times its passes.
 """
 
 from typing import Any, Literal, get_args
 
+import numpy as np
+import torch
+
 from rayrlhf.bench.data import ACTION_DIM, OBS_DIM, as_replay, learner_of, random_fragment, ray_session
+from rayrlhf.bench.reference_ppo import PlainPpo, TensorSteps
 from rayrlhf.bench.reference_sac import PlainLoop, PlainSac
 from rayrlhf.bench.report import Count, DeviceOptions, Report, options_from
-from rayrlhf.bench.stock_rllib import StockSac
+from rayrlhf.bench.stock_rllib import StockPpo, StockSac
 from rayrlhf.bench.timing import Side, alternate, torch_threads
-from rayrlhf.config import ExploreOptions, ResourceOptions, RunConfig, SacOptions
+from rayrlhf.config import (
+    ExploreOptions,
+    PpoOptions,
+    ResourceOptions,
+    RolloutOptions,
+    RunConfig,
+    SacOptions,
+)
+from rayrlhf.preferences.fragments import Fragment
 
 Size = Literal["2x256_b256", "3x256_b512"]
 SIZES: dict[Size, tuple[tuple[int, ...], int]] = {"2x256_b256": ((256, 256), 256), "3x256_b512": ((256, 256, 256), 512)}
@@ -27,6 +43,12 @@ STEP = "its training step without environment: sample episodes, connector, updat
 UPDATE = "its learner's update alone on a batch that is ready"
 
 
+PPO_ENVS, PPO_STEPS = 16, 250
+"""An iteration of B-Pref's PrefPPO: environments, and steps of each."""
+PPO_SIZES: dict[str, tuple[tuple[int, ...], int]] = {"2x64_b100": ((64, 64), 100), "3x256_b125": ((256, 256, 256), 125)}
+STOCK_PPO = "RLlib's own PPO with these networks: advantages of episodes, connector, minibatches, updates"
+
+
 class LearnerBench(DeviceOptions):
     """Options of `bench learner`."""
 
@@ -35,8 +57,13 @@ class LearnerBench(DeviceOptions):
     rows: Count = 100_000
     """In the replay."""
     stock: bool = True
-    """Measure RLlib's own SAC too."""
+    """Measure RLlib's own SAC and PPO too."""
     sizes: tuple[Size, ...] = get_args(Size)
+    """Of SAC."""
+    ppo: bool = True
+    """Measure PPO too."""
+    epochs: Count = 2
+    """Of PPO: passes per iteration."""
 
 
 def run(**given: Any) -> dict[str, Any]:
@@ -46,6 +73,8 @@ def run(**given: Any) -> dict[str, Any]:
     with torch_threads(options.threads), ray_session():
         for size in options.sizes:
             _measure(report, size, options)
+        for name, (hidden, batch_size) in PPO_SIZES.items() if options.ppo else ():
+            _measure_ppo(report, f"ppo_{name}", PpoOptions(hidden=hidden, batch_size=batch_size), options)
         return report.as_dict()
 
 
@@ -106,3 +135,74 @@ def _counted(work: Any, portion: int) -> Side:
         return float(portion)
 
     return side
+
+
+def _measure_ppo(report: Report, name: str, ppo: PpoOptions, options: LearnerBench) -> None:
+    device, rows, epochs = report.device, PPO_ENVS * PPO_STEPS, options.epochs
+    run = RunConfig(
+        algorithm="prefppo",
+        mode="oracle",
+        ppo=ppo,
+        explore=ExploreOptions(unsupervised_steps=0),
+        rollout=RolloutOptions(actors=1, envs_per_actor=PPO_ENVS, fragment_length=PPO_STEPS),
+        resources=ResourceOptions(threads=options.threads),
+    )
+    learner = learner_of(run, device=device)
+    learner.reward_with("true")
+    fragment = _acted(random_fragment(rows))
+    plain, tuned = (PlainPpo(OBS_DIM, ACTION_DIM, ppo, device=device, tuned=fused) for fused in (False, True))
+    steps = as_steps(fragment).to(device)
+
+    def ours() -> float:
+        learner.insert([fragment])
+        learner.learn(epochs, rows // ppo.batch_size, ppo.clip)
+        return float(rows * epochs)
+
+    def reference(loop: PlainPpo) -> Side:
+        def side() -> float:
+            loop.learn(steps, epochs, ppo.clip)
+            return float(rows * epochs)
+
+        return side
+
+    sides: dict[str, Side] = {"ours": ours, "plain": reference(plain), "tuned": reference(tuned)}
+    stock = StockPpo(ppo, rows, envs=PPO_ENVS, device=device) if options.stock else None
+    before = {}
+    if stock is not None:
+        before["stock"] = stock.collect
+        sides["stock"] = _learnt(stock, rows, epochs)
+    rates = alternate(sides, rounds=options.rounds, clock=options.clock, before=before)
+    unit = "steps learnt from/s"
+    report.add(name, rates, "ours", "plain", unit=unit, against="a plain PyTorch loop of PPO, eager")
+    report.add(f"{name}_tuned", rates, "ours", "tuned", unit=unit, against="the plain loop with a fused Adam")
+    if stock is not None:
+        report.add(f"{name}_stock", rates, "ours", "stock", unit=unit, against=STOCK_PPO)
+        stock.stop()
+
+
+def _learnt(stock: StockPpo, rows: int, epochs: int) -> Side:
+    def side() -> float:
+        stock.learn(epochs)
+        return float(rows * epochs)
+
+    return side
+
+
+def _acted(fragment: Fragment) -> Fragment:
+    """`[T, N, ...]` of `PPO_ENVS` environments, as a policy of zeros with unit deviation would have acted."""
+
+    def dealt(column: Any) -> Any:
+        return column.reshape(PPO_ENVS, PPO_STEPS, *column.shape[2:]).swapaxes(0, 1).copy()
+
+    columns = {name: dealt(column) for name, column in vars(fragment).items() if column is not None}
+    noise = np.random.default_rng(1).standard_normal(columns["action"].shape, dtype=np.float32)
+    log_prob = (-0.5 * noise**2 - 0.5 * np.log(2 * np.pi)).sum(-1, dtype=np.float32)
+    return Fragment(**columns | {"action": noise.clip(-1, 1), "raw_action": noise, "log_prob": log_prob})
+
+
+def as_steps(fragment: Fragment) -> TensorSteps:
+    """The fragment's steps for the plain loop."""
+    assert fragment.raw_action is not None and fragment.log_prob is not None
+    done = (fragment.terminated | fragment.truncated).astype(np.float32)
+    columns = fragment.obs, fragment.raw_action, fragment.log_prob, fragment.reward, done, fragment.next_obs[-1]
+    return TensorSteps(*(torch.from_numpy(column.copy()) for column in columns))

@@ -1,4 +1,4 @@
-"""RLlib's own SAC, as it comes, on an environment that costs nothing.
+"""RLlib's own SAC and PPO, as they come, on an environment that costs nothing.
 
 Where its options leave a choice it is the faster one: uniform replay without priorities, and a small one. Its networks
 are what `fcnet_hiddens` makes of the wanted layers and its defaults: its critics are an encoder for observations, one
@@ -10,12 +10,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.algorithms.sac import SAC, SACConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from rayrlhf.bench.data import ACTION_DIM, OBS_DIM
+from rayrlhf.config import PpoOptions
 
 Observation = NDArray[np.float32]
 
@@ -126,6 +128,67 @@ class StockSac:
         """`count` updates on a batch that is ready."""
         for _ in range(count):
             self._algorithm.learner_group.update(batch=self._batch, timesteps=self._timesteps())
+
+    def stop(self) -> None:
+        """Ends the algorithm."""
+        self._algorithm.stop()
+
+
+class StockPpo:
+    """Its training step without the environment: advantages of episodes, minibatches, updates.
+
+    Actor and critic have the layers of `options` each, and the standard deviation does not depend on the state. The
+    penalty on the divergence and the clipping of the critic's loss are off.
+    """
+
+    def __init__(self, options: PpoOptions, rows: int, *, envs: int, device: str = "cpu") -> None:
+        model = DefaultModelConfig(
+            fcnet_hiddens=list(options.hidden),
+            fcnet_activation="tanh",
+            vf_share_layers=False,
+            free_log_std=True,
+        )
+        config = (
+            PPOConfig()
+            .environment(FreeEnv)
+            .env_runners(num_env_runners=0, num_envs_per_env_runner=envs)
+            .learners(num_learners=0, num_gpus_per_learner=1 if device == "cuda" else 0)
+            .rl_module(model_config=model)
+            .training(
+                gamma=options.gamma,
+                lambda_=options.gae_lambda,
+                lr=options.lr,
+                train_batch_size_per_learner=rows,
+                minibatch_size=options.batch_size,
+                num_epochs=1,
+                use_kl_loss=False,
+                clip_param=options.clip,
+                vf_clip_param=float("inf"),
+                vf_loss_coeff=options.value_coefficient,
+                entropy_coeff=options.entropy_coefficient,
+                grad_clip=options.max_grad_norm,
+                grad_clip_by="global_norm",
+            )
+            .debugging(log_level="ERROR")
+        )
+        self._rows, self._batch_size = rows, options.batch_size
+        self._algorithm: PPO = config.build_algo()
+        self._episodes: Any = None
+
+    def collect(self) -> None:
+        """Fresh episodes for the next `learn`, which uses them up."""
+        self._episodes = self._algorithm.env_runner_group.local_env_runner.sample(num_timesteps=self._rows)
+
+    def learn(self, epochs: int) -> None:
+        """An iteration on what was collected."""
+        steps = {"num_env_steps_sampled_lifetime": self._rows, "num_agent_steps_sampled_lifetime": self._rows}
+        self._algorithm.learner_group.update(
+            episodes=self._episodes,
+            timesteps=steps,
+            num_epochs=epochs,
+            minibatch_size=self._batch_size,
+            shuffle_batch_per_epoch=True,
+        )
 
     def stop(self) -> None:
         """Ends the algorithm."""

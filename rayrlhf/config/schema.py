@@ -401,7 +401,9 @@ class RunConfig(Options):
             )
         self._divisible("sac.batch_size", sac.batch_size)
         if sac.log_std_min >= sac.log_std_max:
-            raise ValueError(f"sac.log_std_min ({sac.log_std_min:g}) must lie below sac.log_std_max ({sac.log_std_max:g})")
+            raise ValueError(
+                f"sac.log_std_min ({sac.log_std_min:g}) must lie below sac.log_std_max ({sac.log_std_max:g})"
+            )
 
     def _consistent_ppo(self) -> None:
         self._divisible("ppo.batch_size", self.ppo.batch_size)

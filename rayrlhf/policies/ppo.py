@@ -68,7 +68,8 @@ class GaussianActor(nn.Module):
     def act(self, obs: Tensor, noise: Tensor | None) -> Tensor:
         """Actions `[B, A]` in [-1, 1]; without `noise` the deterministic ones."""
         mean, log_std = self(obs)
-        return (mean if noise is None else mean + noise * log_std.exp()).clamp(-1.0, 1.0)
+        action: Tensor = mean if noise is None else mean + noise * log_std.exp()
+        return action.clamp(-1.0, 1.0)
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Unclamped actions `[B, A]` and their log-probabilities `[B]`, for standard normal `noise` `[B, A]`."""

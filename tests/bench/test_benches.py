@@ -31,8 +31,9 @@ def check(result: dict[str, Any], name: str, cases: set[str]) -> None:
 
 
 def test_learner() -> None:
-    result = run("learner", rounds=1, updates=2, rows=600, stock=False, device="cpu")
-    check(result, "learner", {"2x256_b256", "2x256_b256_tuned", "3x256_b512", "3x256_b512_tuned"})
+    result = run("learner", rounds=1, updates=2, rows=600, stock=False, epochs=1, device="cpu")
+    sac, ppo = ("2x256_b256", "3x256_b512"), ("ppo_2x64_b100", "ppo_3x256_b125")
+    check(result, "learner", {*sac, *ppo, *(f"{name}_tuned" for name in sac + ppo)})
     assert {case["unit"] for case in result["cases"].values()} == {"updates/s"}
 
 
@@ -61,7 +62,7 @@ def test_reward() -> None:
 
 @pytest.mark.slow
 def test_learner_against_stock_rllib() -> None:
-    result = run("learner", rounds=1, updates=8, rows=600, sizes=["2x256_b256"], device="cpu")
+    result = run("learner", rounds=1, updates=8, rows=600, sizes=["2x256_b256"], ppo=False, device="cpu")
     stock = {f"2x256_b256_{which}_{part}" for which in ("stock", "smallest") for part in ("step", "learner")}
     check(result, "learner", {"2x256_b256", "2x256_b256_tuned"} | stock)
 

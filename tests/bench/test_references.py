@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from rayrlhf.bench.reference_loop import RunningStd, SeriesSession, kth_neighbour
+from rayrlhf.bench.reference_ppo import PlainPpo, TensorSteps
 from rayrlhf.bench.reference_queries import k_center_anew
 from rayrlhf.bench.reference_reward import bare_forward, member_networks
 from rayrlhf.bench.reference_sac import PlainLoop, PlainSac, TensorReplay
 from rayrlhf.bench.reward import fits, made_up_labels
-from rayrlhf.config import RewardOptions, SacOptions
+from rayrlhf.config import PpoOptions, RewardOptions, SacOptions
 from rayrlhf.exploration import StateEntropy
-from rayrlhf.policies import Batch, SacNetworks, SacUpdate
+from rayrlhf.policies import Batch, PpoNetworks, PpoUpdate, SacNetworks, SacUpdate
+from rayrlhf.policies.ppo import Rows, advantages
 from rayrlhf.queries import k_center
 from rayrlhf.rewards import RewardEnsemble, RewardScorer
 
@@ -54,6 +56,34 @@ def test_the_plain_loop_makes_the_same_updates_as_ours(tuned: bool) -> None:
     torch.testing.assert_close(flat(plain.targets), flat([networks.target]), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(plain.log_alpha, networks.log_alpha)
     assert not torch.allclose(plain.log_alpha, torch.tensor(np.log(SAC.initial_temperature), dtype=torch.float32))
+
+
+def test_the_plain_loop_of_ppo_makes_the_same_updates_as_ours() -> None:
+    options = PpoOptions(hidden=(16, 16), batch_size=20, normalize_observations=False)
+    torch.manual_seed(0)
+    networks = PpoNetworks(OBS, ACTION, options)
+    ours, plain = PpoUpdate(networks, options), PlainPpo(OBS, ACTION, options)
+    plain.actor.load_state_dict(networks.actor.trunk.state_dict())
+    plain.critic.load_state_dict(networks.critic.state_dict())
+    obs, last = torch.randn(30, 4, OBS), torch.randn(4, OBS)
+    with torch.no_grad():
+        action, log_prob = networks.actor.sample(obs.flatten(0, 1), torch.randn(120, ACTION))
+        log_prob = log_prob + 0.3 * torch.randn(120)
+        value, done = networks.value(obs), (torch.rand(30, 4) < 0.1).float()
+        following = torch.cat([value[1:], networks.value(last)[None]])
+    reward = torch.randn(30, 4)
+    found = advantages(reward, value, following, done, done, gamma=options.gamma, lam=options.gae_lambda)
+    steps = TensorSteps(obs, action.view(30, 4, ACTION), log_prob.view(30, 4), reward, done, last)
+    for one, other in zip(plain.advantages(steps), (found, found + value), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    rows = Rows(obs.flatten(0, 1), action, log_prob, found.flatten(), (found + value).flatten())
+    for start in range(0, 120, 20):
+        batch = rows.take(slice(start, start + 20))
+        ours(batch, clip=torch.tensor(0.2))
+        plain.update(batch.seen, batch.action, batch.log_prob, batch.advantage, batch.goal, 0.2)
+    torch.testing.assert_close(flat([plain.actor]), flat([networks.actor.trunk]), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(flat([plain.critic]), flat([networks.critic]), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(plain.log_std, networks.actor.log_std)
 
 
 def test_the_plain_loop_fits_a_value() -> None:

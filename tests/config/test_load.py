@@ -95,7 +95,8 @@ def test_the_last_override_wins() -> None:
 
 def test_unknown_keys_offer_the_nearest() -> None:
     assert complaint("toy", "--queries.budgte", "5") == "unknown key 'queries.budgte'; did you mean 'queries.budget'?"
-    assert "'sac.batch_size' or 'reward.batch_size'" in complaint("toy", "batch_size=3")
+    for group in ("sac", "ppo", "reward"):
+        assert f"'{group}.batch_size'" in complaint("toy", "batch_size=3")
     assert "'explore.from'" in complaint("toy", "explore.form=x")
     assert "see rayrlhf train --help" in complaint("toy", "zzzzqqq=1")
     assert "group of options" in complaint("toy", "sac=1")
@@ -140,6 +141,11 @@ def test_options_that_contradict_each_other() -> None:
     assert "choose a multiple" in complaint("toy", "resources.learners=3", "sac.batch_size=64")
     assert "log_std_min" in complaint("toy", "sac.log_std_min=2")
     assert "too small for exploration" in complaint("toy", "sac.replay_capacity=100")
+    assert "equal parts" in complaint("toy", "resources.gradient_parts=3")
+    for learners, wrong in ((3, "ppo.batch_size=99"), (2, "rollout.actors=3"), (2, "ppo.batch_size=99")):
+        assert "choose a multiple" in complaint("toy_ppo", f"resources.learners={learners}", wrong)
+    assert "ppo.batch_size (500) is more than the 400 steps" in complaint("toy_ppo", "ppo.batch_size=500")
+    assert "leaves nothing after explore.unsupervised_steps (2000)" in complaint("toy_ppo", "total_steps=900")
 
 
 def test_overrides_without_a_value() -> None:

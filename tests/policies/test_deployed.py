@@ -6,7 +6,7 @@ import torch
 from rayrlhf.config import EnvOptions, SacOptions
 from rayrlhf.envs import EnvSpec, make_env
 from rayrlhf.envs.loop import LoopEnv
-from rayrlhf.policies import SquashedActor, DeployedPolicy
+from rayrlhf.policies import DeployedPolicy, SquashedActor
 
 
 def test_a_deployed_action_is_what_the_simulator_gets_in_training() -> None:

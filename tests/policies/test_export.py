@@ -11,7 +11,7 @@ import torch
 
 from rayrlhf.config import SacOptions
 from rayrlhf.errors import UserError
-from rayrlhf.policies import SquashedActor, DeployedPolicy
+from rayrlhf.policies import DeployedPolicy, SquashedActor
 from rayrlhf.policies.export import WRITERS
 
 LOW, HIGH = np.float32([-0.2, -3.0, 2.0]), np.float32([0.1, 1.0, 2.0])

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from rayrlhf.config import SacOptions
-from rayrlhf.policies import SquashedActor, SacNetworks
+from rayrlhf.policies import SacNetworks, SquashedActor
 
 OPTIONS = SacOptions(hidden=(16, 16))
 
