@@ -328,6 +328,8 @@ class FeedbackLoop:
     def _fit_to(self, parts: list[Labels]) -> dict[str, float]:
         for labels in parts:
             self._give(labels)
+        if not self._run.reward.warm_start:
+            ray.get([role("restart") for role in self._ensemble])
         if self._policy is not None:
             ray.get([role("standardise_by", self._policy) for role in self._ensemble])
         report = self._fit()

@@ -170,6 +170,10 @@ class EnsembleRole:
         """Takes the statistics of observations from a policy's weights."""
         self._ensemble.standardise_by(moments_in(policy))
 
+    def restart(self) -> None:
+        """Forgets what fits have taught."""
+        self._ensemble.restart()
+
     def fit(self) -> FitReport:
         """Fits to all labels; for a role that holds every member."""
         return self._ensemble.fit(self._parts[0])

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 MANIFEST = "manifest.json"
 ROWS = "rows"
-NETWORKS = {"hidden", "layer_norm", "log_std_min", "log_std_max"}
+NETWORKS = {"hidden", "layer_norm", "critic_hidden", "critic_blocks", "log_std_min", "log_std_max"}
 """Options without which the parameters of actor and critics mean something else."""
 PPO_NETWORKS = {"hidden", "normalize_observations"}
 EXPLORATION_FITS: dict[str, Any] = {
@@ -62,7 +62,7 @@ STATE_FITS: dict[str, Any] = EXPLORATION_FITS | {
     "mode": True,
     "seed": True,
     # a new pace would owe, or have had, all its updates so far at once
-    "sac": NETWORKS | {"updates_per_step"},
+    "sac": NETWORKS | {"updates_per_step", "n_step"},
     "explore": {"neighbours", "seed_steps"},
     "reward": {"members", "network", "hidden", "output", "normalize_inputs", "normalize_rewards"},
     "queries": {"segment_length"},

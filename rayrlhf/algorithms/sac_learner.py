@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rayrlhf import seeding
 from rayrlhf.algorithms.files import Arrays, Files
 from rayrlhf.algorithms.graphs import GraphedUpdate
 from rayrlhf.algorithms.learner import PreferenceLearner, RewardSource
@@ -30,7 +31,8 @@ class PebbleLearner(PreferenceLearner):
         super().build()
         sac = self.run.sac
         capacity = min(-(-sac.replay_capacity // self.learners), self.most_rows)
-        self.replay = Replay(capacity, self.networks.obs_dim, self.networks.action_dim, self._device)
+        widths, steps = (self.networks.obs_dim, self.networks.action_dim), sac.n_step
+        self.replay = Replay(capacity, *widths, self._device, n_step=steps, gamma=sac.gamma)
         self.batch_size = sac.batch_size // self.learners
         self._graphs: GraphedUpdate | None = None
         # what an update reads and adds to stays in place: a graph holds the addresses
@@ -44,7 +46,7 @@ class PebbleLearner(PreferenceLearner):
 
     def _insert(self, fragment: Fragment) -> None:
         """Writes it to the replay, scored by the newest reward."""
-        rows = Rows.from_fragment(fragment).to(self._device)
+        rows = Rows.from_fragment(fragment, places=self.run.sac.n_step > 1).to(self._device)
         if self.entropy is not None:
             self.entropy.add(rows.obs)
         self.replay.insert(rows, self._score(rows))
@@ -71,6 +73,8 @@ class PebbleLearner(PreferenceLearner):
         self._size.fill_(float(self.replay.size))
         self._sums.zero_()
         for _ in range(updates):
+            if (every := self.run.sac.reset_interval) and self.updates and self.updates % every == 0:
+                self._reset_networks()
             self.updates += 1
             self._one_update(self.updates % self.run.sac.target_update_interval == 0)
         means = dict(zip(SacUpdate.MEASURES, (self._sums / updates).tolist(), strict=True))
@@ -95,6 +99,13 @@ class PebbleLearner(PreferenceLearner):
         batch = self.replay.gather(index, intrinsic)
         found = self.update_step(batch, noise[0], noise[1], move_target=move_target)
         self._sums += torch.stack([found[name] for name in SacUpdate.MEASURES])
+
+    def _reset_networks(self) -> None:
+        """Forgets all that was learnt but the replay (Nikishin et al. 2022, arXiv 2205.07802)."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeding.integer_seed(self.run.seed, "reset", self.updates))
+            self.update_step.reset()
+        self._graphs = None
 
     def reset_critic(self) -> None:
         """Forgets the critic, not the actor."""

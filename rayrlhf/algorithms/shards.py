@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rayrlhf.algorithms.files import Arrays, Digest, Files
-from rayrlhf.algorithms.replay import COLUMNS, Replay, Rows
+from rayrlhf.algorithms.replay import Replay, Rows
 
 CHUNK = 65_536
 """Rows per chunk: about 22 MB of MetaWorld."""
@@ -60,7 +60,7 @@ def save_rows(replay: Replay, rows: Files, index: int) -> ShardEntry:
 def _write(replay: Replay, rows: Files, index: int, begin: int, end: int) -> ChunkEntry:
     name = f"shard{index:03d}-{begin:012d}-{end:012d}-{secrets.token_hex(4)}.safetensors"
     slots = torch.arange(begin, end, device=replay.device) % replay.capacity
-    columns: Arrays = {key: replay.columns[key].index_select(0, slots).cpu().numpy() for key in COLUMNS}
+    columns: Arrays = {key: replay.columns[key].index_select(0, slots).cpu().numpy() for key in replay.columns}
     return ChunkEntry(name=name, begin=begin, end=end, digest=rows.write(name, columns))
 
 
@@ -95,7 +95,7 @@ def load_rows(
             kept = np.arange(count)[(-taken + (share.start or 0)) % (share.step or 1) :: share.step or 1]
             taken += count
             offset = chunk["begin"] + skip - entry["first"]
-            chosen = {key: torch.from_numpy(columns[key][skip : skip + count][kept]) for key in COLUMNS}
+            chosen = {key: torch.from_numpy(columns[key][skip : skip + count][kept]) for key in replay.columns}
             _insert(replay, Rows(**chosen), torch.from_numpy(reward[offset : offset + count][kept]))
             if in_place:
                 replay.saved[str(rows.folder), chunk["begin"] // CHUNK] = chunk
@@ -105,4 +105,4 @@ def _insert(replay: Replay, rows: Rows, reward: torch.Tensor) -> None:
     """Inserts piece by piece: a replay smaller than a chunk keeps the newest rows."""
     for begin in range(0, len(reward), replay.capacity):
         piece = slice(begin, begin + replay.capacity)
-        replay.insert(Rows(**{name: getattr(rows, name)[piece] for name in COLUMNS}), reward[piece])
+        replay.insert(Rows(**{name: getattr(rows, name)[piece] for name in replay.columns}), reward[piece])

@@ -39,6 +39,14 @@ class SacOptions(Options):
     """Widths of the hidden layers of actor and critics."""
     layer_norm: bool = False
     """Layer normalisation in the critics (BRO, arXiv 2405.16158; not in the paper's PEBBLE)."""
+    critic_hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    """Widths of the critics' hidden layers, where they are others than the actor's."""
+    critic_blocks: NonNegative = 0
+    """Critics of so many residual blocks, each of two normalised layers (BRO), of the first width; 0: an MLP."""
+    n_step: Positive = 1
+    """Rewards summed up before the target critic's value (arXiv 1710.02298, section 3); more spread faster."""
+    reset_interval: Positive | None = None
+    """Updates after which actor and critics start anew, the replay stays (arXiv 2205.07802); none: never."""
     batch_size: Positive = 512
     """Transitions per update, over all learners."""
     gamma: Fraction = 0.99
@@ -151,6 +159,10 @@ class RewardOptions(Options):
     normalize_inputs: bool = False
     """Standardise observations by running statistics of the labelled segments, or by the policy's, if it keeps some
     (PrefPPO)."""
+    label_smoothing: Fraction = 0.0
+    """Moves labels so far from certainty towards equal: against teachers who err (arXiv 1512.00567, section 7)."""
+    warm_start: bool = True
+    """A fit goes on from the one before it (B-Pref); else the members start anew each time."""
     normalize_rewards: bool = False
     """Scale the ensemble's mean to unit standard deviation over the labelled segments."""
 

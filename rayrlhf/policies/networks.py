@@ -60,14 +60,38 @@ class SquashedActor(nn.Module):
         return torch.tanh(mean if noise is None else mean + noise * log_std.exp())
 
 
+class ResidualBlock(nn.Module):
+    """BRO's block (Nauman et al. 2024, arXiv 2405.16158, section 3): two layers, each normalised, around a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        first, second = (orthogonal(nn.Linear(width, width)) for _ in range(2))
+        self.layers = nn.Sequential(first, nn.LayerNorm(width), nn.ReLU(), second, nn.LayerNorm(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., W]` for `[..., W]`."""
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+def _value_network(inputs: int, options: SacOptions) -> nn.Sequential:
+    """One value of `inputs` numbers: an MLP, or with `critic_blocks` residual blocks of one width."""
+    hidden = options.critic_hidden or options.hidden
+    if not options.critic_blocks:
+        return mlp(inputs, hidden, 1, layer_norm=options.layer_norm)
+    width = hidden[0]
+    blocks = [ResidualBlock(width) for _ in range(options.critic_blocks)]
+    stem = [orthogonal(nn.Linear(inputs, width)), nn.LayerNorm(width), nn.ReLU()]
+    return nn.Sequential(*stem, *blocks, orthogonal(nn.Linear(width, 1)))
+
+
 class TwinCritic(nn.Module):
     """Two independent action values on concatenated observation and action."""
 
     def __init__(self, obs_dim: int, action_dim: int, options: SacOptions) -> None:
         super().__init__()
         width = obs_dim + action_dim
-        self.first = mlp(width, options.hidden, 1, layer_norm=options.layer_norm)
-        self.second = mlp(width, options.hidden, 1, layer_norm=options.layer_norm)
+        self.first, self.second = (_value_network(width, options) for _ in range(2))
 
     def forward(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Both values `[B]` of `action` `[B, A]` in `obs` `[B, O]`."""
@@ -88,6 +112,11 @@ class SacNetworks(nn.Module):
         self.log_alpha = nn.Parameter(torch.tensor(math.log(options.initial_temperature)))
         self.target.requires_grad_(False)
         self.target.load_state_dict(self.critic.state_dict())
+
+    def reset(self) -> None:
+        """All of it new."""
+        fresh = SacNetworks(self.obs_dim, self.action_dim, self._options).to(self.log_alpha.device)
+        self.load_state_dict(fresh.state_dict())
 
     def reset_critic(self) -> None:
         """A new critic, and a target equal to it: what PEBBLE does when the reward first means something."""

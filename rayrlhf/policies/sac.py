@@ -17,20 +17,25 @@ from rayrlhf.policies.networks import SacNetworks
 
 @dataclass(frozen=True)
 class Batch:
-    """`B` transitions: obs `[B, O]`, action `[B, A]`, reward `[B]`, next_obs `[B, O]`, terminated `[B]` as 0 or 1."""
+    """`B` transitions: obs `[B, O]`, action `[B, A]`, reward `[B]`, next_obs `[B, O]`, terminated `[B]` as 0 or 1.
+
+    discount: `[B]` of the value of `next_obs`; none: gamma. Of several steps `reward` is their discounted sum.
+    """
 
     obs: Tensor
     action: Tensor
     reward: Tensor
     next_obs: Tensor
     terminated: Tensor
+    discount: Tensor | None = None
 
     def split(self, parts: int) -> "Iterator[Batch]":
         """So many equal parts, in order."""
         if len(self.obs) % parts:
             raise ValueError(f"{len(self.obs)} rows are no {parts} equal parts")
-        columns = [getattr(self, field.name).chunk(parts) for field in fields(self)]
-        return (Batch(*row) for row in zip(*columns, strict=True))
+        present = {field.name: getattr(self, field.name) for field in fields(self)}
+        columns = {name: column.chunk(parts) for name, column in present.items() if column is not None}
+        return (Batch(**{name: column[i] for name, column in columns.items()}) for i in range(parts))
 
 
 class SacUpdate:
@@ -111,7 +116,8 @@ class SacUpdate:
             with torch.no_grad():
                 next_action, log_prob = nets.actor.sample(batch.next_obs, next_noise)
                 next_value = torch.minimum(*nets.target(batch.next_obs, next_action)) - nets.log_alpha.exp() * log_prob
-                goal = batch.reward + (1 - batch.terminated) * self._options.gamma * next_value
+                discount = self._options.gamma if batch.discount is None else batch.discount
+                goal = batch.reward + (1 - batch.terminated) * discount * next_value
             first, second = nets.critic(batch.obs, batch.action)
             return functional.mse_loss(first, goal) + functional.mse_loss(second, goal), goal
 
@@ -162,6 +168,12 @@ class SacUpdate:
         if self._average is not None:
             self._average([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
         optimizer.step()
+
+    def reset(self) -> None:
+        """Everything fresh: actor, critic, temperature and what the optimisers remember."""
+        self.networks.reset()
+        for optimizer in self.optimizers.values():
+            optimizer.state.clear()
 
     def reset_critic(self) -> None:
         """A fresh critic with a fresh optimiser; the actor stays (PEBBLE, section 4.2)."""

@@ -79,6 +79,13 @@ class RewardEnsemble:
         if self._options.normalize_inputs:
             self._table.standardise_by(moments)
 
+    def restart(self) -> None:
+        """Forgets what fits have taught the members, and Adam what it remembers; the next fit begins from nothing."""
+        self._members.restart(self._epochs)
+        for trainer in self._trainers:
+            for value in trainer.adam_state.values():
+                value.zero_()
+
     def fit(self, labels: Labels) -> FitReport:
         """Fits to `labels`, ALL labels so far with new ones last, until accurate or out of epochs.
 

@@ -1,6 +1,7 @@
 """The members one process holds: made, scored in chunks, written to and read from flat dictionaries."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -59,15 +60,10 @@ class Members:
         if not indices or len(set(indices)) != len(indices) or not all(0 <= m < options.members for m in indices):
             raise ValueError(f"members {list(indices)} of an ensemble of {options.members}")
         self.indices = tuple(indices)
-        self.options = options
+        self.options, self._seed = options, seed
         self.obs_dim, self.action_dim = obs_dim, action_dim
         self.device = torch.device(device)
-        networks = [
-            _seeded(lambda: make_network(options, obs_dim, action_dim), integer_seed(seed, "reward", m, "init"))
-            .eval()  # what a user's dropout would draw is nobody's stream
-            .to(self.device)
-            for m in self.indices
-        ]
+        networks = [network.to(self.device) for network in self._made("init")]
         handwritten = all(type(network) is MLPReward for network in networks)
         self.plan = plan or choose_plan(self.device, members=len(networks), handwritten=handwritten, threads=threads)
         self.blocks: list[Block] = make_blocks(
@@ -82,6 +78,19 @@ class Members:
         self.input_mean = torch.zeros(obs_dim, device=self.device)
         self.input_std = torch.ones(obs_dim, device=self.device)
         self.reward_scale = 1.0
+
+    def _made(self, *stream: str | int) -> list[nn.Module]:
+        """A network for each member, drawn from `stream` of its own."""
+        make = partial(make_network, self.options, self.obs_dim, self.action_dim)
+        seeds = [integer_seed(self._seed, "reward", m, *stream) for m in self.indices]
+        return [_seeded(make, seed).eval() for seed in seeds]  # what a user's dropout would draw is nobody's stream
+
+    @torch.no_grad()
+    def restart(self, number: int) -> None:
+        """Makes all members as if they had seen nothing; `number` tells one restart from another."""
+        for network, fresh in zip(self._networks, self._made("restart", number), strict=True):
+            for name, value in fresh.state_dict().items():
+                network.state_dict()[name].copy_(value)
 
     def inputs(self, obs: Tensor, action: Tensor, out: Tensor) -> Tensor:
         """Writes the networks' input into `out` `[..., D]`: observations, standardised if asked, and actions."""

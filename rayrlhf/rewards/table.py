@@ -75,6 +75,9 @@ class LabelTable:
             self._members.inputs(obs, action, self._inputs[kept : len(labels), side])
         self._rows = len(labels)
         self.target.copy_(as_tensor(labels.target, self._members.device))
+        smoothing = self._members.options.label_smoothing
+        if smoothing:
+            self.target.lerp_(torch.full_like(self.target, 0.5), smoothing)
         self._marks = _marks(labels, len(labels))
 
     def standardise_by(self, moments: Mapping[str, Tensor]) -> None:

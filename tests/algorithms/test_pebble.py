@@ -39,6 +39,11 @@ EARLY_ENDS: dict[str, Any] = {"env": {"task": "point-terminating"}}
 """Episodes end when they will: environments rarely stand at a start together."""
 TWO_LEARNERS: dict[str, Any] = {**FOUR, "resources": {"learners": 2}}
 """Two processes with half of the replay each, which average their gradients."""
+EXTRAS: dict[str, Any] = {
+    "sac": {"n_step": 3, "reset_interval": 150, "critic_hidden": [16], "critic_blocks": 1},
+    "reward": {"warm_start": False, "label_smoothing": 0.1},
+}
+"""What the paper's PEBBLE does not have; the networks are reset before the cut and after it."""
 METAWORLD: dict[str, Any] = {"env": {"suite": "metaworld", "task": "window-close", "horizon": 100}}
 
 
@@ -75,6 +80,7 @@ def test_another_seed_gives_another_run(small_run: RunConfig, make: Make) -> Non
         pytest.param(400, {**METAWORLD, **FOUR}, marks=pytest.mark.slow),
         pytest.param(520, {**EARLY_ENDS, **FOUR}, marks=pytest.mark.slow),
         (400, TWO_LEARNERS),
+        (400, {**EXTRAS, **FOUR}),
     ],
 )
 def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(

@@ -1,5 +1,6 @@
 """The ring, and its way to disk and back, against plain lists."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayrlhf.algorithms import shards
+from rayrlhf.algorithms.collector import EPISODE_BITS
 from rayrlhf.algorithms.files import Damaged, OnDisk, Parcel, require_digest
 from rayrlhf.algorithms.replay import COLUMNS, Replay, Rows
 from rayrlhf.algorithms.shards import load_rows, reward_column, save_rows
@@ -135,3 +137,85 @@ def test_another_number_of_learners_re_deals_every_row_once(tmp_path: Path, befo
     expected = np.sort(np.concatenate([replay.columns["true_reward"][: replay.size].numpy() for replay in old]))
     np.testing.assert_array_equal(dealt, expected)
     assert max(replay.size for replay in new) - min(replay.size for replay in new) <= 1
+
+
+@dataclass
+class _Stream:
+    """One environment's transitions, made up: episodes of their own lengths, of which some end the task."""
+
+    environment: int
+    rng: np.random.Generator
+    episode: int = 0
+    step: int = 0
+
+    def __next__(self) -> dict[str, float]:
+        length = 2 + (self.environment + self.episode) % 4
+        last = self.step == length - 1
+        key = (self.environment << EPISODE_BITS) | self.episode
+        row = {"episode": key, "step": self.step, "number": self.rng.random(), "reward": self.rng.random()}
+        row |= {"last": last, "terminated": float(last and self.episode % 2)}
+        self.step, self.episode = (0, self.episode + 1) if last else (self.step + 1, self.episode)
+        return row
+
+
+def _as_rows(stream: list[dict[str, float]]) -> Rows:
+    column = {name: torch.tensor([row[name] for row in stream], dtype=torch.float64) for name in stream[0]}
+    number = column["number"].float()
+    wide = number[:, None].repeat(1, 3)
+    places = column["episode"].long(), column["step"].long()
+    return Rows(wide, number[:, None].repeat(1, 2), wide + 1, number, column["terminated"].float(), *places)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(2, 5),
+    st.integers(8, 60),
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 1)), min_size=1, max_size=14),
+    st.integers(0, 1000),
+)
+def test_returns_of_several_steps(n_step: int, capacity: int, pieces: list[tuple[int, int]], seed: int) -> None:
+    """Each the discounted rewards from the row on: up to n, no further than its episode, or than what is here.
+
+    Two actors of two environments insert fragments of any length in any order, more of them than the ring holds.
+    """
+    gamma, rng = 0.9, np.random.default_rng(seed)
+    actors = [[_Stream(2 * actor + env, rng) for env in range(2)] for actor in range(2)]
+    replay = Replay(capacity, 3, 2, n_step=n_step, gamma=gamma)
+    everything: list[dict[str, float]] = []
+    for steps, actor in pieces:
+        rows = [next(stream) for _ in range(steps) for stream in actors[actor]]
+        replay.insert(_as_rows(rows), torch.tensor([row["reward"] for row in rows]))
+        everything += rows
+    held = everything[-capacity:]
+    by_place = {(row["episode"], row["step"]): row for row in held}
+    first = len(everything) - len(held)
+    for number, row in enumerate(held, start=first):
+        slot = number % capacity
+        total, last, taken = row["reward"], row, 1
+        while taken < n_step and (last["episode"], last["step"] + 1) in by_place:
+            last = by_place[last["episode"], last["step"] + 1]
+            total += gamma**taken * last["reward"]
+            taken += 1
+        batch = replay.gather(torch.tensor([slot]))
+        assert batch.discount is not None
+        assert batch.reward.item() == pytest.approx(total, abs=1e-5)
+        assert batch.discount.item() == pytest.approx(gamma**taken, abs=1e-6)
+        assert batch.next_obs[0, 0].item() == pytest.approx(last["number"] + 1, abs=1e-6)
+        assert batch.terminated.item() == last["terminated"]
+        assert batch.obs[0, 0].item() == pytest.approx(row["number"], abs=1e-6)
+
+
+def test_returns_of_several_steps_after_a_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "CHUNK", 16)
+    rng = np.random.default_rng(0)
+    streams = [_Stream(env, rng) for env in range(3)]
+    replay, again = (Replay(50, 3, 2, n_step=3, gamma=0.9) for _ in range(2))
+    for _ in range(9):
+        rows = [next(stream) for _ in range(3) for stream in streams]
+        replay.insert(_as_rows(rows), torch.tensor([row["reward"] for row in rows]))
+    entry = save_rows(replay, OnDisk(tmp_path), 0)
+    load_rows(again, OnDisk(tmp_path), [entry], [reward_column(replay)], slice(None))
+    order = torch.arange(replay.inserted - replay.size, replay.inserted) % 50
+    one, other = replay.gather(order), again.gather(torch.arange(replay.inserted - replay.size, again.inserted) % 50)
+    for name, column in vars(one).items():
+        torch.testing.assert_close(getattr(other, name), column, rtol=0, atol=0, msg=name)

@@ -170,7 +170,7 @@ def test_unknown_preset_and_missing_file(tmp_path: Path) -> None:
         ("env:\n  tsak: x\n", "unknown key 'env.tsak'; did you mean 'env.task'?"),
         ("env: 3\n", "'env' is a group of options"),
         ("seed: {}\n", "seed is {}, wanted a whole number"),
-        ("base: quikstart\n", "did you mean 'quickstart'?"),
+        ("base: quikstart\n", "did you mean 'quickstart'"),
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:

@@ -66,3 +66,32 @@ def test_critic_reset_changes_the_critic_and_makes_the_target_equal() -> None:
     assert changed and all(name.split(".")[0] in ("critic", "target") for name in changed)
     for name, value in nets.critic.state_dict().items():
         torch.testing.assert_close(nets.target.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_critic_of_residual_blocks_is_bros() -> None:
+    """Blocks are x + LN(W2 relu(LN(W1 x))), after a normalised layer (section 3); the actor has another shape."""
+    torch.manual_seed(0)
+    networks = SacNetworks(5, 2, SacOptions(hidden=(16,), critic_hidden=(8,), critic_blocks=2))
+    obs, action = torch.randn(7, 5), torch.randn(7, 2)
+    layers = list(networks.critic.first)
+    norm = torch.nn.functional.layer_norm
+    x = torch.relu(norm(layers[0](torch.cat([obs, action], -1)), (8,)))
+    for block in layers[3:5]:
+        first, _, _, second, _ = block.layers
+        x = x + norm(second(torch.relu(norm(first(x), (8,)))), (8,))
+    torch.testing.assert_close(networks.critic(obs, action)[0], layers[5](x)[:, 0])
+    assert networks.actor.trunk[0].out_features == 16
+    assert len(layers) == 6
+
+
+def test_a_reset_leaves_nothing() -> None:
+    torch.manual_seed(0)
+    networks = SacNetworks(5, 2, OPTIONS)
+    before = {name: value.clone() for name, value in networks.state_dict().items()}
+    networks.log_alpha.data += 1
+    networks.reset()
+    after = networks.state_dict()
+    assert all(not torch.equal(after[name], before[name]) for name in before if name.endswith("weight"))
+    assert torch.equal(after["log_alpha"], before["log_alpha"])
+    for name, value in networks.critic.state_dict().items():
+        assert torch.equal(value, networks.target.state_dict()[name])

@@ -1,6 +1,7 @@
 """SAC's update against the paper's equations, written slowly with autograd and textbook Adam."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,10 @@ def _batch(size: int) -> Batch:
     )
 
 
+def _double(batch: Batch) -> Batch:
+    return Batch(**{name: column.double() for name, column in vars(batch).items() if column is not None})
+
+
 def _textbook_adam(parameters: list[Tensor], gradients: list[Tensor], lr: float) -> None:
     """The first step of Adam from zero moments: m = g, v = g^2 after the bias corrections."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -34,7 +39,8 @@ def _slow_update(nets: SacNetworks, options: SacOptions, batch: Batch, next_nois
     next_action, next_log_prob = nets.actor.sample(batch.next_obs, next_noise)
     q1, q2 = nets.target(batch.next_obs, next_action)
     soft_value = torch.min(q1, q2) - alpha * next_log_prob
-    goal = (batch.reward + options.gamma * (1 - batch.terminated) * soft_value).detach()
+    discount = options.gamma if batch.discount is None else batch.discount
+    goal = (batch.reward + discount * (1 - batch.terminated) * soft_value).detach()
     q1, q2 = nets.critic(batch.obs, batch.action)
     critic_loss = ((q1 - goal) ** 2).mean() + ((q2 - goal) ** 2).mean()
     critic = list(nets.critic.parameters())
@@ -53,14 +59,17 @@ def _slow_update(nets: SacNetworks, options: SacOptions, batch: Batch, next_nois
         slow.data = (1 - options.tau) * slow.data + options.tau * fast.data
 
 
-@pytest.mark.parametrize("choice", [{}, {"layer_norm": True}, {"target_entropy": 9.0}])  # 9: the other way
+@pytest.mark.parametrize(
+    "choice", [{}, {"layer_norm": True}, {"target_entropy": 9.0}, {"n_step": 3}]
+)  # 9: the other way
 def test_one_update_is_the_papers(choice: dict[str, Any]) -> None:
     options = SacOptions(hidden=(32, 32), actor_lr=1e-3, critic_lr=2e-3, alpha_lr=3e-3, tau=0.1, **choice)
     torch.manual_seed(0)
     nets = SacNetworks(6, 3, options).double()
     expected = copy.deepcopy(nets)
-    batch = _batch(64)
-    batch = Batch(**{name: getattr(batch, name).double() for name in batch.__dataclass_fields__})
+    batch = _double(_batch(64))
+    if "n_step" in choice:  # then the replay says how far the next value is away
+        batch = replace(batch, discount=torch.rand(64).double())
     next_noise, noise = torch.randn(64, 3).double(), torch.randn(64, 3).double()
     SacUpdate(nets, options)(batch, next_noise, noise, move_target=True)
     _slow_update(expected, options, batch, next_noise, noise)
@@ -111,7 +120,7 @@ def test_parts_add_up_to_the_whole_batch() -> None:
     parted = copy.deepcopy(whole)
     one, other = SacUpdate(whole, options), SacUpdate(parted, options, parts=4)
     rows = _batch(32)
-    batch = Batch(**{name: column.double() for name, column in vars(rows).items()})
+    batch = _double(rows)
     noise = torch.randn(5, 2, 32, 3).double()
     for step in range(5):
         found, again = (update(batch, *noise[step], move_target=True) for update in (one, other))

@@ -237,3 +237,33 @@ def test_cuda_follows_the_cpus_curve(change: dict[str, bool], options, make_labe
         fast.load_state(fast.state())
     logits = [each.pair_logits(labels.left, labels.right).cpu() for each in (slow, fast)]
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-2, atol=1e-3)
+
+
+def test_a_restart_is_as_if_nothing_had_been_seen(options, make_labels) -> None:
+    """Of no matter how many members a process holds, with weights that no restart had before."""
+    whole, part = RewardEnsemble(options, 4, 2, seed=3), RewardEnsemble(options, 4, 2, seed=3, members=[1])
+    seen = [whole.weights()]
+    for _ in range(2):
+        for ensemble in (whole, part):
+            ensemble.fit_epoch(make_labels(20))
+            ensemble.restart()
+        state, other = whole.state(), part.state()
+        assert not state["adam/step"].any() and not state["adam/exp_avg"].any()
+        weights = [name for name in state if name.startswith("network/")]
+        for name in weights:
+            np.testing.assert_array_equal(state[name][1], other[name][0])
+        assert all(any(not np.array_equal(state[name], former[name]) for name in weights) for former in seen)
+        seen.append({name: state[name] for name in weights})
+
+
+def test_smoothed_labels_are_less_certain(options, make_labels) -> None:
+    """As labels that are nearer to one half; what is right stays right."""
+    labels = make_labels(20)
+    smooth = RewardEnsemble(options.model_copy(update={"label_smoothing": 0.2}), 4, 2, seed=0)
+    plain = RewardEnsemble(options, 4, 2, seed=0)
+    softer = Labels(labels.left, labels.right, 0.8 * labels.target + np.float32(0.1))
+    one, other = smooth.fit_epoch(labels), plain.fit_epoch(softer)
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-5)
+    np.testing.assert_allclose(one.accuracy, other.accuracy)
+    for name, value in smooth.weights().items():
+        np.testing.assert_allclose(value, plain.weights()[name], rtol=1e-4, atol=1e-6, err_msg=name)
