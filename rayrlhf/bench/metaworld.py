@@ -1,0 +1,243 @@
+"""`bench metaworld`: methods on tasks with several seeds, as one sweep, beside what others have published.
+
+The runs are a Tune search, several at a time, on as many GPUs as there are; the same command goes on with what was cut
+off. Each run that came to its end is a Parquet file of its own in `results`: what is there is not run again, what
+others ran is put beside it, and the table says what has not been run. `draw=true` runs nothing.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rayrlhf.bench import results, suites
+from rayrlhf.bench.report import Count, Report, options_from
+from rayrlhf.bench.results import Result
+from rayrlhf.bench.suites import Planned, Suite, digest_of
+from rayrlhf.config.load import overridden
+from rayrlhf.config.options import NonNegative, Options
+from rayrlhf.config.yaml import parse_yaml
+from rayrlhf.errors import UserError
+from rayrlhf.evaluation.statistics import bootstrap_interval
+from rayrlhf.files import write_atomically
+from rayrlhf.plotting import Method, draw, draw_profiles
+from rayrlhf.plotting.style import save
+from rayrlhf.seeding import generator
+from rayrlhf.tracking import RunDirectory
+from rayrlhf.tuning.options import Dimension, SearchConfig, SearcherOptions, load_search
+from rayrlhf.tuning.search import begun, search
+from rayrlhf.tuning.space import FIXED
+
+NOT_RUN = "not run"
+
+
+class MetaworldBench(Options):
+    """Options of `bench metaworld`."""
+
+    suite: str = "published"
+    """One of those there are, or a YAML file."""
+    tasks: tuple[str, ...] | None = None
+    """Of the suite's; none: all."""
+    methods: tuple[str, ...] | None = None
+    seeds: tuple[NonNegative, ...] | None = None
+    results: str = "benchmarks/results"
+    """Folder of the results, in which each suite has its own."""
+    storage: str = "runs/bench"
+    """Folder of the runs."""
+    concurrent: Count | None = None
+    """Runs at a time; none: as many as there is room for."""
+    overrides: tuple[str, ...] = ()
+    """Of all runs, what changes no result: `overrides=[resources.gpus_per_learner=0.2]`."""
+    draw: bool = False
+    """Run nothing."""
+
+
+def run(**given: Any) -> dict[str, Any]:
+    """Runs what is missing, and sums up what is there."""
+    options = options_from(MetaworldBench, given, "metaworld")
+    suite = suites.load(options.suite)
+    planned = suites.plan(suite, options.tasks, options.methods, options.seeds)
+    name = Path(options.suite).stem
+    folder = Path(options.results) / name
+    if not options.draw:
+        try:
+            _run_missing(planned, options, Path(options.storage).absolute(), name, folder)
+        finally:
+            _collect(planned, Path(options.storage), name, folder)
+    return _summary(suite, suites.plan(suite, None, None, None), name, folder)
+
+
+def _missing(planned: Sequence[Planned], folder: Path) -> list[Planned]:
+    return [run for run in planned if results.read(folder, run) is None]
+
+
+def _run_missing(planned: list[Planned], options: MetaworldBench, storage: Path, name: str, folder: Path) -> None:
+    """Goes on with sweeps that were cut off while they have something that is wanted, then begins one with the rest."""
+    number = 1
+    for place in _sweeps(storage, name):
+        number = max(number, int(place.name.rpartition("-")[2]) + 1)
+        before = load_search(place)
+        _collect(planned, storage, name, folder)
+        inside = {(digest_of(config), config.seed) for config in _configs_of(before)}
+        if begun(before) and any((run.digest, run.seed) in inside for run in _missing(planned, folder)):
+            search(before.model_copy(update={"concurrent": options.concurrent}), resume=True, say=_say)
+            _collect(planned, storage, name, folder)
+    missing = _missing(planned, folder)
+    if missing:
+        search(_sweep(missing, options, storage, f"{name}-{number}"), say=_say)
+
+
+def _sweeps(storage: Path, name: str) -> list[Path]:
+    found = [place for place in storage.glob(f"{name}-*") if place.name.rpartition("-")[2].isdigit() and place.is_dir()]
+    return sorted((place for place in found if (place / "search.yaml").is_file()), key=lambda place: place.name)
+
+
+def _sweep(missing: Sequence[Planned], options: MetaworldBench, storage: Path, name: str) -> SearchConfig:
+    """A search over nothing but a list: each entry sets what differs between the runs."""
+    changes = dict(_assignment(text) for text in options.overrides)
+    configs = [overridden(run.config, changes) for run in missing]
+    for run, config in zip(missing, configs, strict=True):
+        if digest_of(config) != run.digest:
+            raise UserError(f"overrides={list(options.overrides)} would change results, not only how they are computed")
+    flats = [_flat(config.model_dump(mode="json", by_alias=True)) for config in configs]
+    differing = [key for key in flats[0] if key not in FIXED and any(flat[key] != flats[0][key] for flat in flats)]
+    values = tuple({key: flat[key] for key in differing or ["seed"]} for flat in flats)
+    return SearchConfig(
+        name=name,
+        storage=str(storage),
+        run=configs[0],
+        search={"runs": Dimension(grid=values)},
+        searcher=SearcherOptions(name="grid"),
+        concurrent=options.concurrent,
+    )
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"overrides: {text!r} is no `option=value`")
+    return key, parse_yaml(value, "overrides")
+
+
+def _configs_of(sweep: SearchConfig) -> list[Any]:
+    return [overridden(sweep.run, dict(value)) for value in sweep.search["runs"].values or ()]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _collect(planned: Sequence[Planned], storage: Path, name: str, folder: Path) -> None:
+    """Stores the results of runs that have ended since."""
+    wanted = {(run.digest, run.seed): run for run in _missing(planned, folder)}
+    for sweep in _sweeps(storage, name):
+        for place in sorted(sweep.glob("trial-*")):
+            done = RunDirectory(place)
+            if done.summary() is None:
+                continue
+            config = done.config()
+            found = wanted.pop((digest_of(config), config.seed), None)
+            if found is not None:
+                results.store(folder, found, done, " ".join(sys.argv[1:]))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# --- what is there ---
+
+
+def _summary(suite: Suite, planned: Sequence[Planned], name: str, folder: Path) -> dict[str, Any]:
+    found = [result for result in (results.read(folder, run) for run in planned) if result is not None]
+    report = Report("metaworld")
+    report.notes["suite"] = name
+    report.notes["not_run"] = [
+        f"{run.task} {run.method} {run.seed}" for run in planned if results.read(folder, run) is None
+    ]
+    columns, rows = _table(suite, planned, found)
+    report.notes["pictures"] = [str(path) for path in _draw(suite, found, folder)]
+    if found:
+        write_atomically(folder / "README.md", _page(suite, name, columns, rows, found))
+    return report.as_dict() | {"table": {"columns": columns, "rows": rows}}
+
+
+def _table(suite: Suite, planned: Sequence[Planned], found: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Success in per cent, mean and standard deviation over seeds; how many of them ran where not all did."""
+    published = suite.published
+    others = list(published.columns) if published else []
+    rows = []
+    for task in suite.tasks:
+        config = next(run.config for run in planned if run.task == task)
+        cells = [_cell([r.success for r in found if (r.task, r.method) == (task, m)], suite) for m in suite.methods]
+        theirs = [str(value) for value in published.rows.get(task, ())] if published else []
+        labels = str(config.queries.budget) if config.mode == "preferences" else "0"
+        rows.append([task, labels, f"{config.total_steps:,}", *cells, *(theirs or [""] * len(others))])
+    if len(suite.tasks) > 1:
+        overall = [_overall([r for r in found if r.method == method], suite) for method in suite.methods]
+        rows.append(["all, IQM (95%)", "", "", *overall, *[""] * len(others)])
+    return ["task", "labels", "steps", *suite.methods, *(f"{name} (published)" for name in others)], rows
+
+
+def _cell(scores: list[float], suite: Suite) -> str:
+    if not scores:
+        return NOT_RUN
+    per_cent = 100 * np.array(scores)
+    spread = f" ± {per_cent.std(ddof=1):.1f}" if len(scores) > 1 else ""
+    missing = "" if len(scores) >= len(suite.seeds) else f" ({len(scores)} of {len(suite.seeds)})"
+    return f"{per_cent.mean():.1f}{spread}{missing}"
+
+
+def _overall(found: Sequence[Result], suite: Suite) -> str:
+    """The interquartile mean over all runs, where every task has some."""
+    strata = [np.array([100 * r.success for r in found if r.task == task]) for task in suite.tasks]
+    if any(len(scores) == 0 for scores in strata):
+        return NOT_RUN
+    over = bootstrap_interval(strata, generator(0, "bench"))
+    return f"{float(over.value):.1f} ({float(over.low):.1f} to {float(over.high):.1f})"
+
+
+def _draw(suite: Suite, found: Sequence[Result], folder: Path) -> list[Path]:
+    pictures: list[Path] = []
+    for task in suite.tasks:
+        methods = _methods(suite, [result for result in found if result.task == task])
+        if methods:
+            pictures += save(draw(task, methods), folder / f"curves-{task}", (".png",))
+    whole = _methods(suite, found)
+    if any(len(method.curves) > 1 for method in whole):
+        pictures += save(draw_profiles(whole), folder / "profiles", (".png",))
+    return pictures
+
+
+def _methods(suite: Suite, found: Sequence[Result]) -> list[Method]:
+    curves = {name: tuple(result.curve for result in found if result.method == name) for name in suite.methods}
+    return [Method(name, own) for name, own in curves.items() if own]
+
+
+def _page(
+    suite: Suite, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], found: Sequence[Result]
+) -> str:
+    """The table as it is committed beside the results."""
+    from rayrlhf.cli.report import protocol
+
+    lines = [f"# Suite {name}: success in per cent", ""]
+    lines += [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)]
+    protocols = dict.fromkeys(protocol(result.curve.config) for result in found)
+    lines += ["", *(f"Protocol: {line}." for line in protocols)]
+    if suite.published is not None:
+        lines.append(f"Published: {suite.published.source}.")
+    lines.append(
+        "Mean and standard deviation over seeds; the last row with a 95% bootstrap interval, stratified by task."
+    )
+    lines += ["", "| method | task | seed | success | minutes | machine | date | command |", f"|{'---|' * 8}"]
+    for result in found:
+        facts = result.facts
+        cells = (result.method, result.task, result.seed, f"{result.success:.0%}", f"{facts['wall_seconds'] / 60:.1f}")
+        where = facts["machine"]["device" if facts["config"]["resources"]["gpus_per_learner"] else "processor"]
+        lines.append(f"| {' | '.join(map(str, (*cells, where, facts['date'])))} | `rayrlhf {facts['command']}` |")
+    return "\n".join(lines) + "\n"

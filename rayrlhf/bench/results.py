@@ -1,0 +1,94 @@
+"""Results of runs in Parquet files, one for each: they are found again, merged, and committed one by one."""
+
+import datetime
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import rayrlhf
+from rayrlhf.bench.suites import Planned, digest_of
+from rayrlhf.bench.timing import machine
+from rayrlhf.config import RunConfig
+from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.plotting import Curve
+from rayrlhf.plotting.runs import MEASURES
+from rayrlhf.tracking import RunDirectory
+
+_KEY = b"rayrlhf"
+"""Of the JSON object in a file's schema that says which run it was."""
+COLUMNS = ("env_steps", "labels", "success_rate", "true_return_mean", "wall_seconds")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that came to its end.
+
+    curve: its evaluations   success: of the final evaluation's episodes, 0 to 1   facts: machine, date, version
+    """
+
+    task: str
+    method: str
+    seed: int
+    digest: str
+    curve: Curve
+    success: float
+    facts: dict[str, Any]
+
+
+def place_of(folder: Path, run: Planned) -> Path:
+    """Where the result of `run` is, or will be."""
+    return folder / run.method / run.task / f"seed-{run.seed}.parquet"
+
+
+def store(folder: Path, run: Planned, done: RunDirectory, command: str) -> None:
+    """Writes the result of `run`, whose folder is `done`; whole or not at all. It must have ended."""
+    summary, config = done.summary(), done.config()
+    assert summary is not None and digest_of(config) == run.digest
+    rows = [row for row in done.metrics() if row.get("success_rate") is not None]
+    newest = {int(row["env_steps"] or 0): row for row in rows}
+    columns = {name: [newest[step].get(name) for step in sorted(newest)] for name in COLUMNS}
+    facts = {
+        "task": run.task,
+        "method": run.method,
+        "seed": run.seed,
+        "digest": run.digest,
+        "config": config.model_dump(mode="json", by_alias=True),
+        "success": summary["success_rate"],
+        "episodes": summary["eval_episodes"],
+        "wall_seconds": summary["wall_seconds"],
+        "machine": machine("cuda" if config.resources.gpus_per_learner else "cpu"),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "rayrlhf": rayrlhf.__version__,
+        "command": command,
+    }
+    table = pa.table({name: pa.array(values, pa.float64()) for name, values in columns.items()})
+    place = place_of(folder, run)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = place.with_name(f".{place.name}.part")
+    pq.write_table(table.replace_schema_metadata({_KEY: json.dumps(facts)}), aside)
+    os.replace(aside, place)
+
+
+def read(folder: Path, run: Planned) -> Result | None:
+    """The result of `run`, if it is there; none, too, where it is of other options. `UserError` for a broken file."""
+    place = place_of(folder, run)
+    if not place.is_file():
+        return None
+    try:
+        table = pq.read_table(place)
+        facts = json.loads(table.schema.metadata[_KEY])
+        columns = {name: np.array(table.column(name).to_pylist(), np.float64) for name in COLUMNS}
+        config = RunConfig.model_validate(facts["config"])
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"{place} is no result of a run: {in_one_line(error)}") from error
+    if facts["digest"] != run.digest:
+        return None
+    values = {name: columns[name] for name in MEASURES}
+    curve = Curve(RunDirectory(place), config, columns["env_steps"], columns["labels"], values)
+    return Result(run.task, run.method, run.seed, run.digest, curve, float(facts["success"]), facts)
