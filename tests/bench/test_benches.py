@@ -214,6 +214,12 @@ def test_sides_take_turns_and_preparations_are_not_timed() -> None:
     assert {tuple(timed[i : i + 2]) for i in range(0, 10, 2)} == {("a", "b"), ("b", "a")}, "neither is always first"
 
 
+def test_scale() -> None:
+    result = run("scale", rounds=1, actors=(1, 5), processes=2, steps=20)
+    check(result, "scale", {"5_actors"})
+    assert [row[0] for row in result["table"]["rows"]] == ["1", "5"]
+
+
 def test_no_ratio_to_nothing() -> None:
     assert Case(0.9, 0.0, "success rate", "nobody").row()["ratio"] is None
 

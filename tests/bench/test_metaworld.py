@@ -54,6 +54,7 @@ def measured(suite: Path, *words: str) -> tuple[dict[str, Any], str]:
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
+@pytest.mark.slow
 def test_results_accumulate(suite: Path) -> None:
     """Some runs first, then others, cut off and resumed; nothing is run twice, and a change of options is noticed."""
     found, _ = measured(suite, "methods=[PEBBLE]", "tasks=[point]", "seeds=[0]")
