@@ -20,6 +20,7 @@ from rayrlhf.config.load import overridden
 from rayrlhf.config.options import NonNegative, Options
 from rayrlhf.config.yaml import parse_yaml
 from rayrlhf.errors import UserError
+from rayrlhf.evaluation.protocol import protocol
 from rayrlhf.evaluation.statistics import bootstrap_interval
 from rayrlhf.files import write_atomically
 from rayrlhf.plotting import Method, draw, draw_profiles
@@ -223,8 +224,6 @@ def _page(
     suite: Suite, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], found: Sequence[Result]
 ) -> str:
     """The table as it is committed beside the results."""
-    from rayrlhf.cli.report import protocol
-
     lines = [f"# Suite {name}: success in per cent", ""]
     lines += [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)]
     protocols = dict.fromkeys(protocol(result.curve.config) for result in found)

@@ -11,8 +11,9 @@ import tyro
 
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say, show
-from rayrlhf.cli.report import protocol, result_rows
+from rayrlhf.cli.report import result_rows
 from rayrlhf.errors import UserError
+from rayrlhf.evaluation.protocol import protocol
 from rayrlhf.files import is_url
 from rayrlhf.tracking import RunDirectory
 

@@ -1,0 +1,21 @@
+"""How a run's environment was used, in words."""
+
+from rayrlhf.config import RunConfig
+
+
+def protocol(config: RunConfig) -> str:
+    """What must stand beside every number: how the environment was used."""
+    env = config.env
+    words: list[str] = [env.suite]
+    if env.suite == "metaworld":
+        words += [
+            f"goal {'hidden' if env.goal_hidden else 'shown'}",
+            f"{'random' if env.random_start else 'fixed'} start",
+            f"reward {env.reward_version}",
+            "success at any step",
+        ]
+    if env.horizon is not None:
+        words.append(f"{env.horizon} steps an episode")
+    if env.action_repeat > 1:
+        words.append(f"action repeat {env.action_repeat}")
+    return ", ".join([*words, f"{env.backend} backend"])
