@@ -43,7 +43,7 @@ class ScaleBench(BenchOptions):
     """Per fragment."""
 
 
-class Prepared(FaultAwareApply):
+class Prepared(FaultAwareApply):  # type: ignore[misc]
     """Answers as a rollout actor does, with the same fragment every time."""
 
     def __init__(self, steps: int, obs_dim: int, action_dim: int) -> None:
