@@ -540,6 +540,7 @@ class _Run:
             "updates_per_step": self.algorithm.row()["updates_per_step"],
             "max_staleness": progress.max_staleness,
             "wall_seconds": progress.wall_seconds,
+            "device": self.algorithm.device,
             "eval_episodes": config.evaluation.final_episodes,
             "reward_model_accuracy": None,
             **final,

@@ -1,1 +1,1 @@
-"""PEBBLE on RLlib: configuration, rollout actors, learner with its replay, checkpoints."""
+"""PEBBLE and PrefPPO on RLlib: configuration, rollout actors, learners, checkpoints."""

@@ -168,7 +168,11 @@ def _load_shards(
 def made_for(run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any]:
     """What a checkpoint must agree about with the run that loads it; less when only its exploration is wanted."""
     wanted = EXPLORATION_FITS if exploration_only else STATE_FITS
-    return run.model_dump(mode="json", include=wanted)
+    fits = run.model_dump(mode="json", include=wanted)
+    del fits["ppo" if run.algorithm == "pebble" else "sac"]
+    if run.algorithm == "prefppo":
+        fits["explore"].pop("seed_steps", None)
+    return fits
 
 
 def _sync(folder: Path) -> None:
@@ -259,7 +263,7 @@ def load(
     if exploration_only:
         _require_usable_exploration(folder, progress, algorithm.run)
     arrays: Arrays = read_arrays(folder / "learner.safetensors")
-    algorithm._on_learners("load_arrays", arrays)
+    algorithm._on_learners("load_arrays", arrays, not exploration_only)
     source = _source(algorithm.run, progress)
     _load_shards(algorithm, folder, manifest, source, not exploration_only)
     if exploration_only:

@@ -21,6 +21,7 @@ from rayrlhf.algorithms.files import Arrays, Files
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.algorithms.shards import ShardEntry, shard_file
 from rayrlhf.config import RunConfig
+from rayrlhf.cores import processor_name
 from rayrlhf.exploration.state_entropy import StateEntropy
 from rayrlhf.logs import log_as
 from rayrlhf.policies import PpoUpdate, SacUpdate
@@ -151,6 +152,12 @@ class PreferenceLearner(TorchLearner):
         """The actor's parameters, for rollout actors."""
         return {name: _array(value) for name, value in self.networks.actor.state_dict().items()}
 
+    def device_name(self) -> str:
+        """The GPU, or the processor, that this learner computes on."""
+        if self._device.type == "cuda":
+            return torch.cuda.get_device_name(self._device)
+        return processor_name()
+
     # --- checkpoints ---
 
     def arrays(self) -> Arrays:
@@ -161,8 +168,8 @@ class PreferenceLearner(TorchLearner):
                 flat |= {f"optimizer/{name}/{index}/{key}": _array(value) for key, value in state.items()}
         return flat
 
-    def load_arrays(self, flat: Arrays) -> None:
-        """The reverse of `arrays`."""
+    def load_arrays(self, flat: Arrays, same_run: bool = True) -> None:
+        """The reverse of `arrays`, of this run's or of another one's exploration."""
         nets = {name.split("/", 1)[1]: torch.from_numpy(a) for name, a in flat.items() if name.startswith("networks/")}
         self.networks.load_state_dict(nets)
         for name, optimizer in self.update_step.optimizers.items():

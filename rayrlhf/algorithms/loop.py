@@ -115,25 +115,31 @@ class PreferenceAlgorithm(Algorithm):
         self.rollouts.request(self._policy, self.progress.learner_calls, mode)
 
     def insert(self, arrivals: list[Arrival]) -> None:
-        """Hands fragments, by reference, to the learners and to the trajectory store."""
+        """Hands fragments, by reference, to the learners, each actor's in turn, and to the trajectory store."""
         shares: list[list[Ref]] = [[] for _ in range(self.learners)]
         for arrival in arrivals:
-            shares[self.learner_of(arrival)].append(arrival.fragment)
+            shares[(arrival.number + arrival.runner) % self.learners].append(arrival.fragment)
             self._count(arrival)
+        self._hand_over(shares)
+
+    def _hand_over(self, shares: list[list[Ref]]) -> None:
+        """Gives every learner its share of fragments, and the trajectory store all of them."""
         for index, share in enumerate(shares):
             if share:
                 self._on_learner(index, "insert", share)
-        if self.feedback is not None and arrivals:
-            self.feedback.remember([arrival.fragment for arrival in arrivals])
+        fragments = [fragment for share in shares for fragment in share]
+        if self.feedback is not None and fragments:
+            self.feedback.remember(fragments)
 
     @property
     def learners(self) -> int:
         """How many learn together."""
         return max(1, self.run.resources.learners)
 
-    def learner_of(self, arrival: Arrival) -> int:
-        """The learner that a fragment goes to: each actor's in turn, so that all get as many."""
-        return (arrival.number + arrival.runner) % self.learners
+    @property
+    def device(self) -> str:
+        """The GPU, or the processor, that the first learner computes on."""
+        return str(self._call_learners([0], "device_name")[0])
 
     def end_exploration(self) -> None:
         """The reward comes into play: first session, the reward of what is learnt from, a fresh critic."""

@@ -50,8 +50,12 @@ class PrefPpoLearner(PreferenceLearner):
         """One iteration: `epochs` passes of `batches` minibatches each, in another order every time.
 
         All learners are told the same number of minibatches; what a pass leaves out the next may take. The statistics
-        of observations move afterwards: the policy that collected had the former.
+        of observations move afterwards: the policy that collected had the former. Without an epoch, nothing else does.
         """
+        if not epochs:
+            self._observe(self._column("obs"))
+            self._fragments = []
+            return {}
         seen, rows = self._take_rows()
         self._hold(rows)
         self._clip.fill_(clip)
@@ -96,12 +100,7 @@ class PrefPpoLearner(PreferenceLearner):
     @torch.no_grad()
     def _take_rows(self) -> tuple[Tensor, Rows]:
         """The observations `[T, N, O]` of what was inserted, and its rows; nothing is left."""
-        fragments, self._fragments = self._fragments, []
-
-        def column(name: str) -> Tensor:
-            joined = np.concatenate([getattr(fragment, name) for fragment in fragments], axis=1)
-            return torch.from_numpy(joined.astype(np.float32, copy=False)).to(self._device)
-
+        column = self._column
         obs, next_obs, terminated = column("obs"), column("next_obs"), column("terminated")
         reward = self._rewards(obs, column("action"), column("reward"))
         self._mean_reward = reward.mean()
@@ -117,7 +116,13 @@ class PrefPpoLearner(PreferenceLearner):
         ppo = self.run.ppo
         advantage = advantages(reward, value, next_value, terminated, done, gamma=ppo.gamma, lam=ppo.gae_lambda)
         parts = seen, column("raw_action"), column("log_prob"), advantage, advantage + value
+        self._fragments = []
         return obs, Rows(*(part.flatten(0, 1) for part in parts))
+
+    def _column(self, name: str) -> Tensor:
+        """`[T, N, ...]` of all fragments, side by side, as float32."""
+        joined = np.concatenate([getattr(fragment, name) for fragment in self._fragments], axis=1)
+        return torch.from_numpy(joined.astype(np.float32, copy=False)).to(self._device)
 
     def _rewards(self, obs: Tensor, action: Tensor, true: Tensor) -> Tensor:
         """`[T, N]` of transitions `[T, N, ...]`: actions are those that the environments executed."""
@@ -155,13 +160,16 @@ class PrefPpoLearner(PreferenceLearner):
     # --- checkpoints ---
 
     def arrays(self) -> Arrays:
-        """Networks with the statistics of observations, the optimiser, the weight of the penalty."""
-        return super().arrays() | {KL_COEFFICIENT: self.update_step.kl_coefficient.cpu().numpy()}
+        """Networks with the statistics of observations, the optimiser, the penalty's weight at the start and now."""
+        weights = [self.run.ppo.kl_coefficient, float(self.update_step.kl_coefficient)]
+        return super().arrays() | {KL_COEFFICIENT: np.array(weights)}
 
-    def load_arrays(self, flat: Arrays) -> None:
-        """The reverse of `arrays`."""
-        super().load_arrays(flat)
-        self.update_step.kl_coefficient.fill_(float(flat[KL_COEFFICIENT]))
+    def load_arrays(self, flat: Arrays, same_run: bool = True) -> None:
+        """The reverse of `arrays`; the penalty's weight begins anew where the run, or its option, is another."""
+        super().load_arrays(flat, same_run)
+        begun_with, weight = flat[KL_COEFFICIENT].tolist()
+        if same_run and begun_with == self.run.ppo.kl_coefficient:
+            self.update_step.kl_coefficient.fill_(weight)
         self._graphs = None
 
     def _save_rows(self, rows: Files) -> tuple[ShardEntry, Arrays]:

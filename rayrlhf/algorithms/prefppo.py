@@ -25,35 +25,44 @@ class PrefPPO(PreferenceAlgorithm, PPO):
             self.end_exploration()
         elif not self.progress.exploring:
             self.hold_session()
-        arrivals, ppo = self.gather(), self.run.ppo
-        clip = self.plan.clip(self.progress)
+        ppo = self.run.ppo
         epochs = ppo.explore_epochs if self.progress.exploring else ppo.epochs
-        batches = min(self._rows(arrivals)) // (ppo.batch_size // self.learners)
-        self.insert(arrivals)
+        arrivals, rows = self.gather()
+        clip = self.plan.clip(self.progress)
+        for arrival in arrivals:
+            self._count(arrival)
         if not self.run.rollout.synchronous:
             self.request_fragments()
+        batches = rows // (ppo.batch_size // self.learners)
+        if not self._rewarded:
+            epochs = 0
         self.progress.updates += epochs * batches
         self._learn_and_publish(epochs, batches, clip)
 
-    def gather(self) -> list[Arrival]:
-        """Fragments of an iteration: as many steps for each learner as all environments make in one fragment.
+    @property
+    def _rewarded(self) -> bool:
+        """Whether anything is better than anything else: until somebody has answered the policy stays as it is."""
+        return self.progress.exploring or self.feedback is None or self.feedback.version > 0
 
-        Nothing is counted before there are as many: an iteration that is interrupted here has not begun.
+    def gather(self) -> tuple[list[Arrival], int]:
+        """Fragments of an iteration, handed over as they come, and the steps that every learner has at least.
+
+        Each goes to the learner that has the fewest steps, until all have their share of those that the environments
+        make in one fragment. They are not counted here: an iteration that is interrupted on the way has not begun.
         """
         wanted = self.run.rollout.round_steps // self.learners
-        arrivals: list[Arrival] = []
-        while min(self._rows(arrivals)) < wanted:
+        rows, arrivals = [0] * self.learners, list[Arrival]()
+        while min(rows) < wanted:
             self.request_fragments()
-            arrivals += self.collect()
-        return arrivals
+            shares: list[list[Ref]] = [[] for _ in rows]
+            for arrival in self.collect():
+                poorest = rows.index(min(rows))
+                rows[poorest] += arrival.report.num_transitions
+                shares[poorest].append(arrival.fragment)
+                arrivals.append(arrival)
+            self._hand_over(shares)  # at once: a fragment may lie on a node that vanishes
+        return arrivals, min(rows)
 
     def _standardising_policy(self) -> Ref | None:
         shared = self.run.ppo.normalize_observations and self.run.reward.normalize_inputs
         return self._policy if shared else None
-
-    def _rows(self, arrivals: list[Arrival]) -> list[int]:
-        """Steps for each learner."""
-        rows = [0] * self.learners
-        for arrival in arrivals:
-            rows[self.learner_of(arrival)] += arrival.report.num_transitions
-        return rows

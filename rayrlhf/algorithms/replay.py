@@ -1,7 +1,7 @@
 """The replay that lives with a learner: preallocated columns on its device, the reward one of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,8 @@ class Replay:
             for name, width in widths.items()
         }
         if n_step > 1:
-            self.columns |= {name: torch.zeros(capacity, dtype=torch.int64, device=self.device) for name in PLACES}
+            places = {name: torch.full((capacity,), -1, dtype=torch.int64, device=self.device) for name in PLACES}
+            self.columns |= places
         self.reward = torch.zeros(capacity, dtype=torch.float32, device=self.device)
         self.successor = torch.full((capacity if n_step > 1 else 0,), -1, dtype=torch.int64, device=self.device)
         """Where the next transition of the same episode lies; -1 where it has not come, or not to this replay."""
@@ -113,6 +114,9 @@ class Replay:
             raise ValueError(f"{count} rows do not fit a replay of {self.capacity}")
         start = self.inserted % self.capacity
         head = min(count, self.capacity - start)
+        if self.n_step > 1 and rows.episode is None:  # nothing follows them
+            nowhere = torch.full((count,), -1, dtype=torch.int64, device=self.device)
+            rows = replace(rows, episode=nowhere, step=nowhere)
         for name, column in self.columns.items():
             _write(column, start, head, getattr(rows, name))
         _write(self.reward, start, head, reward)

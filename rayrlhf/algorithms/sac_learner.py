@@ -118,9 +118,9 @@ class PebbleLearner(PreferenceLearner):
 
     # --- checkpoints ---
 
-    def load_arrays(self, flat: Arrays) -> None:
+    def load_arrays(self, flat: Arrays, same_run: bool = True) -> None:
         """The reverse of `arrays`."""
-        super().load_arrays(flat)
+        super().load_arrays(flat, same_run)
         self._graphs = None
 
     def _save_rows(self, rows: Files) -> tuple[ShardEntry, Arrays]:

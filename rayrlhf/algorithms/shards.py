@@ -95,7 +95,8 @@ def load_rows(
             kept = np.arange(count)[(-taken + (share.start or 0)) % (share.step or 1) :: share.step or 1]
             taken += count
             offset = chunk["begin"] + skip - entry["first"]
-            chosen = {key: torch.from_numpy(columns[key][skip : skip + count][kept]) for key in replay.columns}
+            there = [key for key in replay.columns if key in columns]  # of returns of one step there are no places
+            chosen = {key: torch.from_numpy(columns[key][skip : skip + count][kept]) for key in there}
             _insert(replay, Rows(**chosen), torch.from_numpy(reward[offset : offset + count][kept]))
             if in_place:
                 replay.saved[str(rows.folder), chunk["begin"] // CHUNK] = chunk
@@ -105,4 +106,6 @@ def _insert(replay: Replay, rows: Rows, reward: torch.Tensor) -> None:
     """Inserts piece by piece: a replay smaller than a chunk keeps the newest rows."""
     for begin in range(0, len(reward), replay.capacity):
         piece = slice(begin, begin + replay.capacity)
-        replay.insert(Rows(**{name: getattr(rows, name)[piece] for name in replay.columns}), reward[piece])
+        columns = {name: getattr(rows, name) for name in replay.columns}
+        there = {name: column[piece] for name, column in columns.items() if column is not None}
+        replay.insert(Rows(**there), reward[piece])

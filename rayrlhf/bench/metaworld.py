@@ -6,7 +6,7 @@ others ran is put beside it, and the table says what has not been run. `draw=tru
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +76,29 @@ def _missing(planned: Sequence[Planned], folder: Path) -> list[Planned]:
 
 def _run_missing(planned: list[Planned], options: MetaworldBench, storage: Path, name: str, folder: Path) -> None:
     """Goes on with sweeps that were cut off while they have something that is wanted, then begins one with the rest."""
-    number = 1
+    number, tried = 1, set[tuple[str, int]]()
     for place in _sweeps(storage, name):
         number = max(number, int(place.name.rpartition("-")[2]) + 1)
         before = load_search(place)
-        _collect(planned, storage, name, folder)
         inside = {(digest_of(config), config.seed) for config in _configs_of(before)}
-        if begun(before) and any((run.digest, run.seed) in inside for run in _missing(planned, folder)):
-            search(before.model_copy(update={"concurrent": options.concurrent}), resume=True, say=_say)
-            _collect(planned, storage, name, folder)
-    missing = _missing(planned, folder)
+        if not begun(before) or not any((run.digest, run.seed) in inside for run in _missing(planned, folder)):
+            continue
+        _require_same_overrides(before, options)
+        _say(f"going on with {place}, whole: it has {len(inside)} runs")
+        search(before.model_copy(update={"concurrent": options.concurrent}), resume=True, say=_say)
+        _collect(planned, storage, name, folder)
+        tried |= inside
+    missing = [run for run in _missing(planned, folder) if (run.digest, run.seed) not in tried]
     if missing:
         search(_sweep(missing, options, storage, f"{name}-{number}"), say=_say)
+
+
+def _require_same_overrides(sweep: SearchConfig, options: MetaworldBench) -> None:
+    changes = _changes(options)
+    if any(overridden(config, changes) != config for config in _configs_of(sweep)):
+        raise UserError(
+            f"{sweep.folder} was begun with other overrides: give the same ones, or begin anew in another storage"
+        )
 
 
 def _sweeps(storage: Path, name: str) -> list[Path]:
@@ -97,10 +108,9 @@ def _sweeps(storage: Path, name: str) -> list[Path]:
 
 def _sweep(missing: Sequence[Planned], options: MetaworldBench, storage: Path, name: str) -> SearchConfig:
     """A search over nothing but a list: each entry sets what differs between the runs."""
-    changes = dict(_assignment(text) for text in options.overrides)
-    configs = [overridden(run.config, changes) for run in missing]
+    configs = [overridden(run.config, _changes(options)) for run in missing]
     for run, config in zip(missing, configs, strict=True):
-        if digest_of(config) != run.digest:
+        if (digest_of(config), config.seed) != (run.digest, run.seed):
             raise UserError(f"overrides={list(options.overrides)} would change results, not only how they are computed")
     flats = [_flat(config.model_dump(mode="json", by_alias=True)) for config in configs]
     differing = [key for key in flats[0] if key not in FIXED and any(flat[key] != flats[0][key] for flat in flats)]
@@ -113,6 +123,10 @@ def _sweep(missing: Sequence[Planned], options: MetaworldBench, storage: Path, n
         searcher=SearcherOptions(name="grid"),
         concurrent=options.concurrent,
     )
+
+
+def _changes(options: MetaworldBench) -> dict[str, Any]:
+    return dict(_assignment(text) for text in options.overrides)
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -144,7 +158,7 @@ def _collect(planned: Sequence[Planned], storage: Path, name: str, folder: Path)
             config = done.config()
             found = wanted.pop((digest_of(config), config.seed), None)
             if found is not None:
-                results.store(folder, found, done, " ".join(sys.argv[1:]))
+                results.store(folder, found, done)
 
 
 def _say(line: str) -> None:
@@ -174,15 +188,22 @@ def _table(suite: Suite, planned: Sequence[Planned], found: Sequence[Result]) ->
     others = list(published.columns) if published else []
     rows = []
     for task in suite.tasks:
-        config = next(run.config for run in planned if run.task == task)
+        configs = [run.config for run in planned if run.task == task]
         cells = [_cell([r.success for r in found if (r.task, r.method) == (task, m)], suite) for m in suite.methods]
         theirs = [str(value) for value in published.rows.get(task, ())] if published else []
-        labels = str(config.queries.budget) if config.mode == "preferences" else "0"
-        rows.append([task, labels, f"{config.total_steps:,}", *cells, *(theirs or [""] * len(others))])
+        labels = _each(config.queries.budget if config.mode == "preferences" else 0 for config in configs)
+        rows.append(
+            [task, labels, _each(config.total_steps for config in configs), *cells, *(theirs or [""] * len(others))]
+        )
     if len(suite.tasks) > 1:
         overall = [_overall([r for r in found if r.method == method], suite) for method in suite.methods]
         rows.append(["all, IQM (95%)", "", "", *overall, *[""] * len(others)])
     return ["task", "labels", "steps", *suite.methods, *(f"{name} (published)" for name in others)], rows
+
+
+def _each(numbers: Iterable[int]) -> str:
+    """The number, or those of the methods in their order where they differ."""
+    return " / ".join(f"{number:,}" for number in dict.fromkeys(numbers))
 
 
 def _cell(scores: list[float], suite: Suite) -> str:
@@ -233,10 +254,9 @@ def _page(
     lines.append(
         "Mean and standard deviation over seeds; the last row with a 95% bootstrap interval, stratified by task."
     )
-    lines += ["", "| method | task | seed | success | minutes | machine | date | command |", f"|{'---|' * 8}"]
+    lines += ["", "| method | task | seed | success | minutes | computed on | date | command |", f"|{'---|' * 8}"]
     for result in found:
         facts = result.facts
         cells = (result.method, result.task, result.seed, f"{result.success:.0%}", f"{facts['wall_seconds'] / 60:.1f}")
-        where = facts["machine"]["device" if facts["config"]["resources"]["gpus_per_learner"] else "processor"]
-        lines.append(f"| {' | '.join(map(str, (*cells, where, facts['date'])))} | `rayrlhf {facts['command']}` |")
+        lines.append(f"| {' | '.join(map(str, (*cells, facts['device'], facts['date'])))} | `{facts['command']}` |")
     return "\n".join(lines) + "\n"

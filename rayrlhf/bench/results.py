@@ -1,6 +1,5 @@
 """Results of runs in Parquet files, one for each: they are found again, merged, and committed one by one."""
 
-import datetime
 import json
 import os
 from dataclasses import dataclass
@@ -11,9 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import rayrlhf
 from rayrlhf.bench.suites import Planned, digest_of
-from rayrlhf.bench.timing import machine
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.plotting import Curve
@@ -29,13 +26,13 @@ COLUMNS = ("env_steps", "labels", "success_rate", "true_return_mean", "wall_seco
 class Result:
     """A run that came to its end.
 
-    curve: its evaluations   success: of the final evaluation's episodes, 0 to 1   facts: machine, date, version
+    curve: its evaluations   success: of the final evaluation's episodes, 0 to 1
+    facts: device, date, versions, command
     """
 
     task: str
     method: str
     seed: int
-    digest: str
     curve: Curve
     success: float
     facts: dict[str, Any]
@@ -46,9 +43,10 @@ def place_of(folder: Path, run: Planned) -> Path:
     return folder / run.method / run.task / f"seed-{run.seed}.parquet"
 
 
-def store(folder: Path, run: Planned, done: RunDirectory, command: str) -> None:
+def store(folder: Path, run: Planned, done: RunDirectory) -> None:
     """Writes the result of `run`, whose folder is `done`; whole or not at all. It must have ended."""
     summary, config = done.summary(), done.config()
+    begun = json.loads(done.manifest_file.read_text(encoding="utf-8"))
     assert summary is not None and digest_of(config) == run.digest
     rows = [row for row in done.metrics() if row.get("success_rate") is not None]
     newest = {int(row["env_steps"] or 0): row for row in rows}
@@ -57,15 +55,14 @@ def store(folder: Path, run: Planned, done: RunDirectory, command: str) -> None:
         "task": run.task,
         "method": run.method,
         "seed": run.seed,
-        "digest": run.digest,
         "config": config.model_dump(mode="json", by_alias=True),
         "success": summary["success_rate"],
         "episodes": summary["eval_episodes"],
         "wall_seconds": summary["wall_seconds"],
-        "machine": machine("cuda" if config.resources.gpus_per_learner else "cpu"),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "rayrlhf": rayrlhf.__version__,
-        "command": command,
+        "device": summary.get("device", "unknown"),
+        "date": begun["started"][:10],
+        "versions": begun["versions"],
+        "command": " ".join(begun["command"]),
     }
     table = pa.table({name: pa.array(values, pa.float64()) for name, values in columns.items()})
     place = place_of(folder, run)
@@ -76,7 +73,10 @@ def store(folder: Path, run: Planned, done: RunDirectory, command: str) -> None:
 
 
 def read(folder: Path, run: Planned) -> Result | None:
-    """The result of `run`, if it is there; none, too, where it is of other options. `UserError` for a broken file."""
+    """The result of `run`, if it is there; none, too, where it is of other options. `UserError` for a broken file.
+
+    Compared are options, not what they were written as: a result from before an option was added still counts.
+    """
     place = place_of(folder, run)
     if not place.is_file():
         return None
@@ -84,11 +84,14 @@ def read(folder: Path, run: Planned) -> Result | None:
         table = pq.read_table(place)
         facts = json.loads(table.schema.metadata[_KEY])
         columns = {name: np.array(table.column(name).to_pylist(), np.float64) for name in COLUMNS}
-        config = RunConfig.model_validate(facts["config"])
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{place} is no result of a run: {in_one_line(error)}") from error
-    if facts["digest"] != run.digest:
+    try:  # what was run: options that came later were at their defaults then
+        config = RunConfig.model_validate(facts["config"])
+    except ValueError:  # an option is gone: it is no run of today's
+        return None
+    if digest_of(config) != run.digest or config.seed != run.seed:
         return None
     values = {name: columns[name] for name in MEASURES}
     curve = Curve(RunDirectory(place), config, columns["env_steps"], columns["labels"], values)
-    return Result(run.task, run.method, run.seed, run.digest, curve, float(facts["success"]), facts)
+    return Result(run.task, run.method, run.seed, curve, float(facts["success"]), facts)

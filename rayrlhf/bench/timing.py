@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from rayrlhf.cores import processor_name
+
 Clock = Literal["wall", "cpu"]
 """`cpu` counts this process' own seconds on a processor: for a machine that others use too. Never with a GPU."""
 
@@ -106,15 +108,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     on_gpu = device.startswith("cuda")
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -19,7 +19,8 @@ class BenchOptions:
     """Measure one part against a reference in the same run. Options of a benchmark's own are `key=value`."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """learner, rollout, relabel, query, reward, serve, end2end, driver, memory, controls, faults, chaos or cluster."""
+    """learner, rollout, relabel, query, reward, serve, end2end, driver, memory, controls, faults, chaos, cluster,
+    metaworld or scale."""
     options: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=VALUE")] = ()
     """The benchmark's own, such as rounds=3; one that it lacks names those it has."""
     json: bool = False

@@ -25,7 +25,7 @@ def one_line() -> Iterator[None]:
         raise UserError(f"a process {what} died ({type(error).__name__}, see ray.log); go on with: --resume") from error
     except FloatingPointError as error:
         reason = getattr(error, "cause", None) or error
-        raise UserError(f"training diverged: {reason}; lower sac.critic_lr, sac.actor_lr or sac.alpha_lr") from error
+        raise UserError(f"training diverged: {reason}; lower the learning rates: sac.*_lr, or ppo.lr") from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -159,7 +159,7 @@ class RewardOptions(Options):
     normalize_inputs: bool = False
     """Standardise observations by running statistics of the labelled segments, or by the policy's, if it keeps some
     (PrefPPO)."""
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Decay = 0.0
     """Moves labels so far from certainty towards equal: against teachers who err (arXiv 1512.00567, section 7)."""
     warm_start: bool = True
     """A fit goes on from the one before it (B-Pref); else the members start anew each time."""
@@ -412,6 +412,8 @@ class RunConfig(Options):
                 f"sac.replay_capacity ({sac.replay_capacity}) is too small for exploration: at least {needed} rows"
             )
         self._divisible("sac.batch_size", sac.batch_size)
+        if sac.critic_blocks and not (sac.critic_hidden or sac.hidden):
+            raise ValueError("sac.critic_blocks wants a width: see sac.critic_hidden")
         if sac.log_std_min >= sac.log_std_max:
             raise ValueError(
                 f"sac.log_std_min ({sac.log_std_min:g}) must lie below sac.log_std_max ({sac.log_std_max:g})"
@@ -419,6 +421,8 @@ class RunConfig(Options):
 
     def _consistent_ppo(self) -> None:
         self._divisible("ppo.batch_size", self.ppo.batch_size)
+        if self.rollout.actors == 0 and self.resources.learners > 1:
+            raise ValueError("rollout.actors is 0: the driver's environments would feed one learner at a time")
         if self.rollout.actors:
             self._divisible("rollout.actors", self.rollout.actors)
         if self.ppo.batch_size > self.rollout.round_steps:

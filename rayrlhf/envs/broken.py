@@ -57,7 +57,7 @@ def bounded_actions(
             indices,
             episodes,
             steps,
-            "the policy's action is not a number: training may have diverged, lower sac.actor_lr or sac.critic_lr",
+            "the policy's action is not a number: training may have diverged, lower the learning rates",
         )
     return bounded
 

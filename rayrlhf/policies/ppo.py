@@ -101,8 +101,12 @@ class PpoNetworks(nn.Module):
     def __init__(self, obs_dim: int, action_dim: int, options: PpoOptions) -> None:
         super().__init__()
         self.obs_dim, self.action_dim = obs_dim, action_dim
+        self._options = options
         self.actor = GaussianActor(obs_dim, action_dim, options)
-        self.critic = _tanh_mlp(obs_dim, options.hidden, 1, gain=1.0)
+        self.critic = self._new_critic()
+
+    def _new_critic(self) -> nn.Sequential:
+        return _tanh_mlp(self.obs_dim, self._options.hidden, 1, gain=1.0)
 
     def value(self, seen: Tensor) -> Tensor:
         """`[...]` of standardised observations `[..., O]`."""
@@ -110,10 +114,8 @@ class PpoNetworks(nn.Module):
         return value.squeeze(-1)
 
     def reset_critic(self) -> None:
-        """A new critic, drawn from torch's generator."""
-        for layer in self.critic:
-            if isinstance(layer, nn.Linear):
-                orthogonal(layer, 1.0 if layer is self.critic[-1] else math.sqrt(2))
+        """A new critic, drawn from torch's generator of the CPU, the same on every device."""
+        self.critic.load_state_dict(self._new_critic().state_dict())
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from support import PREFPPO, Make, advance, assert_identical, changed, everything, synchronous
 from torch import Tensor
 
+from rayrlhf.algorithms.loop import Interrupted
 from rayrlhf.algorithms.prefppo import PrefPPO
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.policies.ppo import advantages
@@ -20,7 +21,7 @@ ACTORS: dict[str, Any] = {**PREFPPO, "rollout": {**PREFPPO["rollout"], "actors":
 LEARNERS: dict[str, Any] = {**ACTORS, "resources": {"learners": 2}}
 
 
-@pytest.mark.parametrize("groups", [ACTORS, LEARNERS])
+@pytest.mark.parametrize("groups", [pytest.param(ACTORS, marks=pytest.mark.slow), LEARNERS])
 def test_two_synchronous_runs_of_one_seed_are_identical(small_run: RunConfig, make: Make, groups: Any) -> None:
     run = synchronous(small_run, **groups)
     first, second = make(run, "a/run"), make(run, "b/run")
@@ -30,7 +31,9 @@ def test_two_synchronous_runs_of_one_seed_are_identical(small_run: RunConfig, ma
     assert_identical(everything(first), everything(second))
 
 
-@pytest.mark.parametrize(("cut_at", "groups"), [(200, {**PREFPPO}), (400, ACTORS), (600, LEARNERS)])
+@pytest.mark.parametrize(
+    ("cut_at", "groups"), [(200, ACTORS), (400, ACTORS), pytest.param(600, LEARNERS, marks=pytest.mark.slow)]
+)
 def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
     small_run: RunConfig, make: Make, tmp_path: Path, cut_at: int, groups: Any
 ) -> None:
@@ -47,10 +50,10 @@ def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
     advance(resumed, 1000)
     assert resumed.progress.labels == whole.progress.labels == 12
     assert_identical(everything(whole), everything(resumed))
-    assert everything(whole)["kl_coefficient"] != run.ppo.kl_coefficient
+    assert everything(whole)["kl_coefficient"][1] != run.ppo.kl_coefficient
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 0), (0, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 0), pytest.param(0, 2, marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_another_number_of_learners(
     small_run: RunConfig, make: Make, tmp_path: Path, before: int, after: int
 ) -> None:
@@ -86,8 +89,8 @@ def test_rows_are_what_the_policy_did(small_run: RunConfig, make: Make, source: 
     learner = algorithm.learner_group._learner
     if source == "true":
         learner.reward_with("true")
-    arrivals = algorithm.gather()
-    algorithm.insert(arrivals)
+    arrivals, rows_each = algorithm.gather()
+    assert rows_each == 200
     fragments = [ray.get(arrival.fragment) for arrival in arrivals]
     entropy = None if learner.entropy is None else len(learner.entropy)
     obs, rows = learner._take_rows()
@@ -160,3 +163,77 @@ def test_the_reward_model_standardises_as_the_policy_did(small_run: RunConfig, m
     assert algorithm.progress.sessions == 2
     np.testing.assert_array_equal(weights["inputs/mean"], mean)
     np.testing.assert_array_equal(weights["inputs/std"], std)
+
+
+def test_another_runs_exploration_brings_statistics_and_no_penalty(
+    small_run: RunConfig, make: Make, tmp_path: Path
+) -> None:
+    run = synchronous(small_run, **ACTORS)
+    exploring = changed(run, explore={"save": str(tmp_path / "explored")}, ppo={"kl_coefficient": 0.0})
+    first = make(exploring, "first")
+    advance(first, 400)
+    second = make(changed(run, seed=1), "second")
+    second.load_checkpoint(str(tmp_path / "explored"), exploration_only=True)
+    arrays = everything(second)
+    assert arrays["kl_coefficient"].tolist() == [0.2, np.float32(0.2)]
+    assert arrays["networks/actor.moments._count"] == second.progress.env_steps == second.progress.borrowed == 200
+    assert advance(second, 1000)["labels"] == 12
+
+
+def test_a_penalty_that_is_asked_for_at_a_resume_is_there(small_run: RunConfig, make: Make, tmp_path: Path) -> None:
+    run = synchronous(small_run, **ACTORS)
+    first = make(changed(run, ppo={"kl_coefficient": 0.0}), "run")
+    advance(first, 200)
+    first.save_checkpoint(str(tmp_path / "cut"))
+    second = make(run, "run")
+    second.load_checkpoint(str(tmp_path / "cut"))
+    assert everything(second)["kl_coefficient"].tolist() == [0.2, np.float32(0.2)]
+
+
+def test_learners_get_as_many_steps_after_an_actor_died(small_run: RunConfig, make: Make) -> None:
+    """And no iteration takes more than its steps, though one actor has been asked once more than the other."""
+    algorithm: PrefPPO = make(synchronous(small_run, **LEARNERS))
+    advance(algorithm, 400)
+    algorithm.rollouts.numbers[1] += 1
+    for _ in range(2):
+        before = algorithm.progress.env_steps
+        algorithm.train()
+        assert algorithm.progress.env_steps - before == 200
+
+
+def test_an_iteration_that_is_interrupted_on_the_way_has_not_begun(
+    small_run: RunConfig, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One actor's steps are with the learner when the run is told to stop: they are not counted."""
+    algorithm: PrefPPO = make(changed(small_run, **ACTORS))
+    advance(algorithm, 400)
+    collect, before = algorithm.collect, algorithm.progress.env_steps
+
+    def half() -> list[Any]:
+        arrivals = collect()
+        algorithm.interrupted.set()
+        return arrivals[:1]
+
+    monkeypatch.setattr(algorithm, "collect", half)
+    with pytest.raises(Interrupted):
+        for _ in range(10):
+            algorithm.train()
+    assert algorithm.progress.env_steps == before
+    algorithm.save_checkpoint(str(tmp_path / "cut"))
+    resumed = make(changed(small_run, **ACTORS), "run")
+    resumed.load_checkpoint(str(tmp_path / "cut"))
+    assert advance(resumed, 1000)["labels"] == 12
+
+
+def test_the_policy_stays_until_somebody_has_answered(small_run: RunConfig, make: Make) -> None:
+    run = synchronous(changed(small_run, teacher={"name": "silent"}), **ACTORS)
+    algorithm: PrefPPO = make(run)
+    advance(algorithm, 400)
+    before = everything(algorithm)
+    row = advance(algorithm, 1000)
+    after = everything(algorithm)
+    assert row["sessions"] > 1 and row["labels"] == 0
+    assert after["networks/actor.moments._count"] == 1000 > before["networks/actor.moments._count"]
+    for name, value in before.items():
+        if name.startswith("networks/actor.trunk"):
+            np.testing.assert_array_equal(after[name], value, err_msg=name)

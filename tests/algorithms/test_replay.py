@@ -219,3 +219,18 @@ def test_returns_of_several_steps_after_a_restore(tmp_path: Path, monkeypatch: p
     one, other = replay.gather(order), again.gather(torch.arange(replay.inserted - replay.size, again.inserted) % 50)
     for name, column in vars(one).items():
         torch.testing.assert_close(getattr(other, name), column, rtol=0, atol=0, msg=name)
+
+
+def test_rows_of_returns_of_one_step_serve_one_of_several(tmp_path: Path) -> None:
+    """Another run's exploration, of which nobody noted what follows what: each stands for itself."""
+    replay, again = _filled(100, [25]), Replay(100, 3, 2, n_step=3, gamma=0.9)
+    entry = save_rows(replay, OnDisk(tmp_path), 0)
+    load_rows(again, OnDisk(tmp_path), [entry], [reward_column(replay)], slice(None))
+    rows = [next(stream) for stream in [_Stream(0, np.random.default_rng(0))] for _ in range(2)]
+    again.insert(_as_rows(rows), torch.tensor([row["reward"] for row in rows]))
+    again_once_more = Replay(100, 3, 2, n_step=3, gamma=0.9)
+    entry = save_rows(again, OnDisk(tmp_path / "more"), 0)
+    load_rows(again_once_more, OnDisk(tmp_path / "more"), [entry], [reward_column(again)], slice(None))
+    for one in (again, again_once_more):
+        assert one.successor[:27].tolist() == [*[-1] * 25, 26, -1]
+        torch.testing.assert_close(one.gather(torch.arange(25)).reward, replay.reward[:25])

@@ -87,9 +87,20 @@ def test_results_accumulate(suite: Path) -> None:
 
     again, said = measured(suite, "tasks=[point]")
     assert "trials in" not in said and again["table"] == found["table"]
+    _written_by_an_older_version(only)
+    assert measured(suite, "draw=true")[0]["table"] == found["table"]
     suite.write_text(suite.read_text().replace("queries.budget: 8", "queries.budget: 4"))
     other, _ = measured(suite, "draw=true")
     assert len(other["notes"]["not_run"]) == 8, "results of other options are no results of this suite"
+
+
+def _written_by_an_older_version(file: Path) -> None:
+    """Which lacked an option."""
+    table = pq.read_table(file)
+    facts = json.loads(table.schema.metadata[b"rayrlhf"])
+    del facts["config"]["ppo"], facts["config"]["sac"]["n_step"]
+    facts["digest"] = "another"
+    pq.write_table(table.replace_schema_metadata({"rayrlhf": json.dumps(facts)}), file)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +109,8 @@ def test_results_accumulate(suite: Path) -> None:
         ({"suite": "publisht"}, "did you mean 'published'"),
         ({"tasks": ("window-opn",)}, "did you mean 'window-open'"),
         ({"methods": ("SURF",)}, "there are PEBBLE"),
+        ({"seeds": (99,)}, "there are 0, 1, 2, 3, 4"),
+        ({"overrides": ("seed=7",)}, "would change results"),
         ({"overrides": ("sac.gamma=0.5",)}, "would change results"),
         ({"overrides": ("sac.gamma",)}, "is no `option=value`"),
     ],

@@ -3,15 +3,16 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from rayrlhf.config import SacOptions
+from rayrlhf.config import PpoOptions, SacOptions
 from rayrlhf.errors import UserError
-from rayrlhf.policies import DeployedPolicy, SquashedActor
+from rayrlhf.policies import Actor, DeployedPolicy, GaussianActor, SquashedActor
 from rayrlhf.policies.export import WRITERS
 
 LOW, HIGH = np.float32([-0.2, -3.0, 2.0]), np.float32([0.1, 1.0, 2.0])
@@ -55,10 +56,26 @@ def run_alone(file: Path, obs: np.ndarray) -> tuple[list[np.ndarray], dict[str, 
         return [found[name] for name in found.files], json.loads(done.stdout.splitlines()[-1])
 
 
+def _pebbles() -> Actor:
+    return SquashedActor(5, 3, SacOptions(hidden=(32, 32)))
+
+
+def _prefppos() -> Actor:
+    """One that has seen observations, and has learnt to act."""
+    actor = GaussianActor(5, 3, PpoOptions(hidden=(32, 32)))
+    assert actor.moments is not None
+    actor.moments.update(torch.randn(1000, 5) * torch.tensor([1.0, 2.0, 0.1, 0.0, 5.0]) + 0.5)
+    actor.trunk[-1].weight.data *= 200
+    return actor
+
+
+@pytest.mark.parametrize("make", [_pebbles, _prefppos])
 @pytest.mark.parametrize(("format_", "ending"), [("onnx", ".onnx"), ("torchscript", ".pt")])
-def test_what_is_written_acts_alike_elsewhere(format_: str, ending: str, tmp_path: Path) -> None:
+def test_what_is_written_acts_alike_elsewhere(
+    format_: str, ending: str, make: Callable[[], Actor], tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    policy = DeployedPolicy(SquashedActor(5, 3, SacOptions(hidden=(32, 32))), LOW, HIGH).eval()
+    policy = DeployedPolicy(make(), LOW, HIGH).eval()
     rng = np.random.default_rng(0)
     obs = np.concatenate([rng.normal(size=(20, 5)), 1e5 * rng.normal(size=(20, 5))]).astype(np.float32)
     with torch.inference_mode():

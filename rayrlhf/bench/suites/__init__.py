@@ -11,7 +11,7 @@ A suite is a YAML file beside this one:
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,9 +91,11 @@ def plan(
     """
     chosen_tasks = _chosen("task", tasks, suite.tasks)
     chosen_methods = _chosen("method", methods, suite.methods)
+    wanted_seeds = None if seeds is None else [str(seed) for seed in seeds]
+    chosen_seeds = [int(seed) for seed in _chosen("seed", wanted_seeds, [str(seed) for seed in suite.seeds])]
     bases = {method: load_config(str(suite.methods[method].get("base", "")), []) for method in chosen_methods}
     planned = []
-    for seed in suite.seeds if seeds is None else seeds:
+    for seed in chosen_seeds:
         for task in chosen_tasks:
             for method in chosen_methods:
                 own = {key: value for key, value in suite.methods[method].items() if key != "base"}
@@ -102,11 +104,12 @@ def plan(
     return planned
 
 
-def _chosen(what: str, given: Sequence[str] | None, there: Mapping[str, Any]) -> list[str]:
-    for name in given or ():
+def _chosen(what: str, given: Iterable[str] | None, there: Iterable[str]) -> list[str]:
+    chosen = list(there if given is None else given)
+    for name in chosen:
         if name not in there:
             raise UserError(f"the suite has no {what} {name!r}{_near(name, there)}")
-    return list(there) if given is None else list(given)
+    return chosen
 
 
 def _near(name: str, there: Iterable[str]) -> str:
@@ -116,4 +119,5 @@ def _near(name: str, there: Iterable[str]) -> str:
 def digest_of(config: RunConfig) -> str:
     """What tells runs that differ in more than their seed, and in where and how they are computed."""
     tree = config.model_dump(mode="json", by_alias=True, exclude=_ASIDE)
+    del tree["ppo" if config.algorithm == "pebble" else "sac"]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
