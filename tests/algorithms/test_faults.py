@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import ray
 from ray.exceptions import RayActorError, RayTaskError
-from support import Make, advance, build, changed, small, synchronous
+from support import PREFPPO, Make, advance, build, changed, small, synchronous
 
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged, read_json, write_json
@@ -32,19 +32,19 @@ def _kill_runner(algorithm: Pebble, runner: int = 1) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("actors", [1, 2])
+@pytest.mark.parametrize(("actors", "groups"), [(1, {}), (2, {}), (2, PREFPPO)])
 def test_a_killed_rollout_actor_comes_back(
-    small_run: RunConfig, make: Make, actors: int, caplog: pytest.LogCaptureFixture
+    small_run: RunConfig, make: Make, actors: int, groups: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also the only one: stock RLlib then returns NaN counts. No episode's id is used twice."""
     caplog.set_level("INFO", "rayrlhf")
-    algorithm = make(changed(small_run, rollout={"actors": actors}))
+    algorithm = make(changed(changed(small_run, **groups), rollout={"actors": actors}))
     advance(algorithm, 400)
     before = {runner: list(numbers) for runner, numbers in algorithm.rollouts.episodes.items()}
     _kill_runner(algorithm)
     _until_back(algorithm, caplog)
     row = advance(algorithm, algorithm.progress.env_steps + 1000)
-    assert np.isfinite(row["critic_loss"]) and row["env_steps"] >= 1400
+    assert np.isfinite(row["critic_loss" if not groups else "value_loss"]) and row["env_steps"] >= 1400
     assert all(now > then for now, then in zip(algorithm.rollouts.episodes[1], before[1], strict=True))
 
 
