@@ -217,7 +217,8 @@ def require_fit(manifest: Any, folder: Path | str, run: RunConfig, *, exploratio
     if found is None or "made_for" not in manifest:
         raise UserError(f"{folder} is no checkpoint: a run's lie in its folder, as checkpoints/step-...")
     _require_seal(folder, manifest)
-    wanted, default = (made_for(each, exploration_only=exploration_only) for each in (run, RunConfig()))
+    default_run = RunConfig().model_copy(update={"algorithm": run.algorithm})
+    wanted, default = (made_for(each, exploration_only=exploration_only) for each in (run, default_run))
     _refuse_mismatch(folder, "", manifest["made_for"], wanted, default)
     return dict(manifest)
 

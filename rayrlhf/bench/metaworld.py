@@ -18,9 +18,9 @@ from rayrlhf.bench.results import Result
 from rayrlhf.bench.suites import Planned, Suite, digest_of
 from rayrlhf.config.load import overridden
 from rayrlhf.config.options import NonNegative, Options
+from rayrlhf.config.protocol import protocol
 from rayrlhf.config.yaml import parse_yaml
 from rayrlhf.errors import UserError
-from rayrlhf.evaluation.protocol import protocol
 from rayrlhf.evaluation.statistics import bootstrap_interval
 from rayrlhf.files import write_atomically
 from rayrlhf.plotting import Method, draw, draw_profiles

@@ -12,8 +12,8 @@ import tyro
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say, show
 from rayrlhf.cli.report import result_rows
+from rayrlhf.config.protocol import protocol
 from rayrlhf.errors import UserError
-from rayrlhf.evaluation.protocol import protocol
 from rayrlhf.files import is_url
 from rayrlhf.tracking import RunDirectory
 

@@ -13,9 +13,9 @@ from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say, show
 from rayrlhf.cli.report import result_rows
 from rayrlhf.config.load import load_config, preset_names, preset_summary
+from rayrlhf.config.protocol import protocol
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
-from rayrlhf.evaluation.protocol import protocol
 from rayrlhf.files import is_url
 from rayrlhf.tracking import RunDirectory, work_folder
 

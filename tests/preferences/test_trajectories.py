@@ -43,8 +43,12 @@ def experience(lengths: list[list[int]], steps: int, *, seed: int = 0) -> Fragme
     )
 
 
+COLUMNS = [field.name for field in fields(Fragment) if field.default is not None]
+"""Those that every fragment has."""
+
+
 def cut(fragment: Fragment, begin: int, end: int) -> Fragment:
-    return Fragment(*(getattr(fragment, field.name)[begin:end] for field in fields(Fragment) if field.name != "moment"))
+    return Fragment(*(getattr(fragment, name)[begin:end] for name in COLUMNS))
 
 
 def store_of(*parts: Fragment, capacity: int = 100) -> TrajectoryStore:
@@ -145,9 +149,8 @@ def test_a_lost_fragment_splits_an_episode() -> None:
 
 def test_an_environment_that_was_replaced_leaves_its_episode_unfinished() -> None:
     one, other = experience([[30]], 5), experience([[], [3]], 6, seed=1)
-    other = Fragment(*(getattr(other, field.name)[:, 1:] for field in fields(Fragment) if field.name != "moment"))
-    columns = [field.name for field in fields(Fragment) if field.name != "moment"]
-    joined = Fragment(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in columns))
+    other = Fragment(*(getattr(other, name)[:, 1:] for name in COLUMNS))
+    joined = Fragment(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in COLUMNS))
     store = store_of(joined)
     assert store.recent_lengths() == [3]
     assert store.state()["running"].tolist() == [0, 0, 1]

@@ -46,7 +46,7 @@ def test_a_search_is_named_by_its_folder_too(tmp_path: Path, monkeypatch: pytest
 
 
 def test_all_of_them_are_seen() -> None:
-    assert [file.stem for file in SHIPPED] == ["benchmark", "pbt", "pebble", "smoke"]
+    assert [file.stem for file in SHIPPED] == ["benchmark", "pbt", "pebble", "prefppo", "smoke"]
 
 
 def test_values_are_drawn_by_their_index_and_set_what_they_name(tmp_path: Path) -> None:

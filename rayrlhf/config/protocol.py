@@ -1,6 +1,6 @@
 """How a run's environment was used, in words."""
 
-from rayrlhf.config import RunConfig
+from rayrlhf.config.schema import RunConfig
 
 
 def protocol(config: RunConfig) -> str:
