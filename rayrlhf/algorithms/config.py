@@ -1,5 +1,6 @@
 """RLlib's side of a run: which classes, how many actors, which resources. The options themselves are `RunConfig`'s."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Self
 
@@ -79,9 +80,9 @@ class RunAlgorithmConfig(AlgorithmConfig):
                 "torch_skip_nan_gradients is not for these algorithms: an update that is not finite ends the run"
             )
 
+    @abstractmethod
     def _train_as(self, run: RunConfig) -> None:
         """What RLlib's own checks look at; the learners read `run`."""
-        raise NotImplementedError
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Ours: no encoders."""

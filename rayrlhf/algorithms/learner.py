@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rayrlhf import seeding
 from rayrlhf.algorithms.files import Arrays, Files
+from rayrlhf.algorithms.graphs import GraphedUpdate
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.algorithms.shards import ShardEntry, shard_file
 from rayrlhf.config import RunConfig
@@ -46,9 +47,10 @@ class PreferenceLearner(TorchLearner):
         if self.config.num_learners:  # else the driver's own
             log_as(self.config.run_name, f"learner-{self._learner_index}")
         torch.set_num_threads(self.run.resources.threads)
+        self.learners = max(1, self.run.resources.learners)
+        self._graphs: GraphedUpdate | None = None
         super().build()
         run = self.run
-        self.learners = max(1, run.resources.learners)
         # one round more than the run needs: the asynchronous mode may go past its last step
         self.most_rows = -(-(run.total_steps + 2 * run.rollout.round_steps) // self.learners)
         self.updates = 0
@@ -140,6 +142,12 @@ class PreferenceLearner(TorchLearner):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeding.integer_seed(self.run.seed, "critic reset", self.updates))
             self.update_step.reset_critic()
+        self._graphs = None
+
+    @property
+    def _graphed(self) -> bool:
+        """Updates are replayed from CUDA graphs; gradients that are reduced between learners cannot be."""
+        return bool(self._device.type == "cuda") and self.learners == 1
 
     @staticmethod
     def _finite(means: dict[str, float], updates: int) -> dict[str, float]:
@@ -180,6 +188,7 @@ class PreferenceLearner(TorchLearner):
                     index, field = key[len(prefix) :].split("/")
                     state.setdefault(int(index), {})[field] = torch.from_numpy(value)
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self._graphs = None
 
     def save_shard(self, files: Files, rows: Files) -> tuple[ShardEntry, Files, Files]:
         """Writes new row chunks to `rows`, and what changes between checkpoints to `files`; these come back."""

@@ -29,7 +29,6 @@ class PrefPpoLearner(PreferenceLearner):
         super().build()
         self.batch_size = self.run.ppo.batch_size // self.learners
         self._fragments: list[Fragment] = []
-        self._graphs: GraphedUpdate | None = None
         # what a step reads and adds to stays in place: a graph holds the addresses
         self._rows: Rows | None = None
         self._index = torch.zeros(self.batch_size, dtype=torch.int64, device=self._device)
@@ -37,9 +36,8 @@ class PrefPpoLearner(PreferenceLearner):
         self._sums = torch.zeros(len(PpoUpdate.MEASURES), dtype=torch.float64, device=self._device)
 
     def _make_update(self, networks: PpoNetworks, average: Any) -> PpoUpdate:
-        resources = self.run.resources
-        learners = max(1, resources.learners)
-        return PpoUpdate(networks, self.run.ppo, average=average, learners=learners, parts=resources.gradient_parts)
+        parts = self.run.resources.gradient_parts
+        return PpoUpdate(networks, self.run.ppo, average=average, learners=self.learners, parts=parts)
 
     # --- what the driver asks for ---
 
@@ -79,7 +77,7 @@ class PrefPpoLearner(PreferenceLearner):
         return means | {"learned_reward": float(self._mean_reward)}
 
     def _one_step(self) -> None:
-        if self._device.type != "cuda" or self.learners > 1:
+        if not self._graphed:
             self._step()
             return
         if self._graphs is None:
@@ -152,11 +150,6 @@ class PrefPpoLearner(PreferenceLearner):
         for count, mean, square in shares:  # in one order, so that they stay equal to the last digit
             moments.merge(count[0], mean, square)
 
-    def reset_critic(self) -> None:
-        """Forgets the critic, not the actor."""
-        super().reset_critic()
-        self._graphs = None
-
     # --- checkpoints ---
 
     def arrays(self) -> Arrays:
@@ -170,7 +163,6 @@ class PrefPpoLearner(PreferenceLearner):
         begun_with, weight = flat[KL_COEFFICIENT].tolist()
         if same_run and begun_with == self.run.ppo.kl_coefficient:
             self.update_step.kl_coefficient.fill_(weight)
-        self._graphs = None
 
     def _save_rows(self, rows: Files) -> tuple[ShardEntry, Arrays]:
         """None: a checkpoint is made between two iterations."""

@@ -34,7 +34,6 @@ class PebbleLearner(PreferenceLearner):
         widths, steps = (self.networks.obs_dim, self.networks.action_dim), sac.n_step
         self.replay = Replay(capacity, *widths, self._device, n_step=steps, gamma=sac.gamma)
         self.batch_size = sac.batch_size // self.learners
-        self._graphs: GraphedUpdate | None = None
         # what an update reads and adds to stays in place: a graph holds the addresses
         self._size = torch.zeros((), dtype=torch.float64, device=self._device)
         self._sums = torch.zeros(len(SacUpdate.MEASURES), dtype=torch.float64, device=self._device)
@@ -81,7 +80,7 @@ class PebbleLearner(PreferenceLearner):
         return self._finite(means, self.updates)
 
     def _one_update(self, move_target: bool) -> None:
-        if self._device.type != "cuda" or self.config.num_learners > 1:
+        if not self._graphed:
             self._draw_and_update(move_target)
             return
         layout = self.entropy.layout if self.entropy is not None else None
@@ -107,21 +106,11 @@ class PebbleLearner(PreferenceLearner):
             self.update_step.reset()
         self._graphs = None
 
-    def reset_critic(self) -> None:
-        """Forgets the critic, not the actor."""
-        super().reset_critic()
-        self._graphs = None
-
     def replay_size(self) -> int:
         """Transitions in this shard that can be drawn."""
         return self.replay.size
 
     # --- checkpoints ---
-
-    def load_arrays(self, flat: Arrays, same_run: bool = True) -> None:
-        """The reverse of `arrays`."""
-        super().load_arrays(flat, same_run)
-        self._graphs = None
 
     def _save_rows(self, rows: Files) -> tuple[ShardEntry, Arrays]:
         return save_rows(self.replay, rows, self._learner_index), {"reward": reward_column(self.replay)}

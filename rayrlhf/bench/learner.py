@@ -153,24 +153,21 @@ def _measure_ppo(report: Report, name: str, ppo: PpoOptions, options: LearnerBen
     plain, tuned = (PlainPpo(OBS_DIM, ACTION_DIM, ppo, device=device, tuned=fused) for fused in (False, True))
     steps = as_steps(fragment).to(device)
 
-    def ours() -> float:
+    def ours(_: int) -> None:
         learner.insert([fragment])
         learner.learn(epochs, rows // ppo.batch_size, ppo.clip)
-        return float(rows * epochs)
 
-    def reference(loop: PlainPpo) -> Side:
-        def side() -> float:
-            loop.learn(steps, epochs, ppo.clip)
-            return float(rows * epochs)
-
-        return side
-
-    sides: dict[str, Side] = {"ours": ours, "plain": reference(plain), "tuned": reference(tuned)}
+    learnt = rows * epochs
+    sides = {
+        "ours": _counted(ours, learnt),
+        "plain": _counted(lambda _: plain.learn(steps, epochs, ppo.clip), learnt),
+        "tuned": _counted(lambda _: tuned.learn(steps, epochs, ppo.clip), learnt),
+    }
     stock = StockPpo(ppo, rows, envs=PPO_ENVS, device=device) if options.stock else None
     before = {}
     if stock is not None:
         before["stock"] = stock.collect
-        sides["stock"] = _learnt(stock, rows, epochs)
+        sides["stock"] = _counted(lambda _: stock.learn(epochs), learnt)
     rates = alternate(sides, rounds=options.rounds, clock=options.clock, before=before)
     unit = "steps learnt from/s"
     report.add(name, rates, "ours", "plain", unit=unit, against="a plain PyTorch loop of PPO, eager")
@@ -178,14 +175,6 @@ def _measure_ppo(report: Report, name: str, ppo: PpoOptions, options: LearnerBen
     if stock is not None:
         report.add(f"{name}_stock", rates, "ours", "stock", unit=unit, against=STOCK_PPO)
         stock.stop()
-
-
-def _learnt(stock: StockPpo, rows: int, epochs: int) -> Side:
-    def side() -> float:
-        stock.learn(epochs)
-        return float(rows * epochs)
-
-    return side
 
 
 def _acted(fragment: Fragment) -> Fragment:

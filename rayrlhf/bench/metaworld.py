@@ -16,6 +16,7 @@ from rayrlhf.bench import results, suites
 from rayrlhf.bench.report import Count, Report, options_from
 from rayrlhf.bench.results import Result
 from rayrlhf.bench.suites import Planned, Suite, digest_of
+from rayrlhf.config.load import flat as flattened
 from rayrlhf.config.load import overridden
 from rayrlhf.config.options import NonNegative, Options
 from rayrlhf.config.protocol import protocol
@@ -112,7 +113,7 @@ def _sweep(missing: Sequence[Planned], options: MetaworldBench, storage: Path, n
     for run, config in zip(missing, configs, strict=True):
         if (digest_of(config), config.seed) != (run.digest, run.seed):
             raise UserError(f"overrides={list(options.overrides)} would change results, not only how they are computed")
-    flats = [_flat(config.model_dump(mode="json", by_alias=True)) for config in configs]
+    flats = [flattened(config.model_dump(mode="json", by_alias=True)) for config in configs]
     differing = [key for key in flats[0] if key not in FIXED and any(flat[key] != flats[0][key] for flat in flats)]
     values = tuple({key: flat[key] for key in differing or ["seed"]} for flat in flats)
     return SearchConfig(
@@ -140,13 +141,6 @@ def _configs_of(sweep: SearchConfig) -> list[Any]:
     return [overridden(sweep.run, dict(value)) for value in sweep.search["runs"].values or ()]
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
 def _collect(planned: Sequence[Planned], storage: Path, name: str, folder: Path) -> None:
     """Stores the results of runs that have ended since."""
     wanted = {(run.digest, run.seed): run for run in _missing(planned, folder)}
@@ -169,12 +163,11 @@ def _say(line: str) -> None:
 
 
 def _summary(suite: Suite, planned: Sequence[Planned], name: str, folder: Path) -> dict[str, Any]:
-    found = [result for result in (results.read(folder, run) for run in planned) if result is not None]
+    there = [(run, results.read(folder, run)) for run in planned]
+    found = [result for _, result in there if result is not None]
     report = Report("metaworld")
     report.notes["suite"] = name
-    report.notes["not_run"] = [
-        f"{run.task} {run.method} {run.seed}" for run in planned if results.read(folder, run) is None
-    ]
+    report.notes["not_run"] = [f"{run.task} {run.method} {run.seed}" for run, result in there if result is None]
     columns, rows = _table(suite, planned, found)
     report.notes["pictures"] = [str(path) for path in _draw(suite, found, folder)]
     if found:

@@ -1,7 +1,6 @@
 """Results of runs in Parquet files, one for each: they are found again, merged, and committed one by one."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from rayrlhf.bench.suites import Planned, digest_of
 from rayrlhf.config import RunConfig
 from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.plotting import Curve
-from rayrlhf.plotting.runs import MEASURES
+from rayrlhf.plotting.runs import MEASURES, evaluations
+from rayrlhf.preferences.storage import locate, whole_file
 from rayrlhf.tracking import RunDirectory
 
 _KEY = b"rayrlhf"
@@ -48,9 +48,7 @@ def store(folder: Path, run: Planned, done: RunDirectory) -> None:
     summary, config = done.summary(), done.config()
     begun = json.loads(done.manifest_file.read_text(encoding="utf-8"))
     assert summary is not None and digest_of(config) == run.digest
-    rows = [row for row in done.metrics() if row.get("success_rate") is not None]
-    newest = {int(row["env_steps"] or 0): row for row in rows}
-    columns = {name: [newest[step].get(name) for step in sorted(newest)] for name in COLUMNS}
+    columns = {name: [row.get(name) for row in evaluations(done)] for name in COLUMNS}
     facts = {
         "task": run.task,
         "method": run.method,
@@ -66,10 +64,8 @@ def store(folder: Path, run: Planned, done: RunDirectory) -> None:
     }
     table = pa.table({name: pa.array(values, pa.float64()) for name, values in columns.items()})
     place = place_of(folder, run)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    aside = place.with_name(f".{place.name}.part")
-    pq.write_table(table.replace_schema_metadata({_KEY: json.dumps(facts)}), aside)
-    os.replace(aside, place)
+    with whole_file(*locate(place)) as stream:
+        pq.write_table(table.replace_schema_metadata({_KEY: json.dumps(facts)}), stream)
 
 
 def read(folder: Path, run: Planned) -> Result | None:

@@ -10,6 +10,7 @@ reference, costs for each actor.
 """
 
 import time
+from dataclasses import dataclass
 from statistics import median
 from typing import Annotated, Any
 
@@ -83,9 +84,7 @@ def run(**given: Any) -> dict[str, Any]:
             seconds = median(cost.seconds for cost in costs)
             if count != fewest:
                 against = f"the same with {fewest} rollout actors"
-                report.cases[f"{count}_actors"] = Case(
-                    1 / seconds, 1 / base, "fragments/s of the driver's thread", against
-                )
+                report.cases[f"{count}_actors"] = Case(1 / seconds, 1 / base, UNIT, against)
             ready, request = (median(getattr(cost, name) for cost in costs) for name in ("ready", "request"))
             numbers = f"{1000 * seconds:.2f}", f"{1 / seconds:.0f}", f"{options.steps / seconds:,.0f}"
             rows.append([str(count), *numbers, f"{ready:.0f}", f"{1000 * request:.2f}"])
@@ -93,11 +92,13 @@ def run(**given: Any) -> dict[str, Any]:
     return report.as_dict() | {"table": {"columns": columns, "rows": rows}}
 
 
+@dataclass(frozen=True)
 class _Cost:
     """Of one portion: the thread's seconds for a fragment and for a request, and fragments ready at a time."""
 
-    def __init__(self, seconds: float, request: float, ready: float) -> None:
-        self.seconds, self.request, self.ready = seconds, request, ready
+    seconds: float
+    request: float
+    ready: float
 
 
 def _measure(algorithm: PreferenceAlgorithm, fragments: int) -> _Cost:

@@ -47,6 +47,14 @@ def overridden(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     return _validated(tree)
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config's tree by dotted key, as `overridden` takes it."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
 def save_config(config: RunConfig, path: Path) -> None:
     """Writes `config` to the YAML file `path`, atomically; `load_config` gives back an equal one."""
     tree = config.model_dump(mode="json", by_alias=True)

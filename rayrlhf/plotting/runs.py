@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayrlhf.config.load import flat as flattened
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.tracking.directory import Row, RunDirectory
@@ -53,13 +54,17 @@ class Method:
 def read_curve(path: Path) -> Curve:
     """The evaluations of the run in `path`. Raises `UserError` where there are none to draw."""
     run = RunDirectory.open(path)
-    evaluated = (row for row in run.metrics() if row.get(SUCCESS) is not None)
-    newest = {row["env_steps"] or 0: row for row in evaluated}  # the final evaluation may repeat the last step
-    rows = [newest[step] for step in sorted(newest)]
+    rows = evaluations(run)
     if not rows:
         raise UserError(f"{str(path)!r} has no evaluation to draw yet: see evaluation.interval")
     values = {name: _column(rows, name) for name in MEASURES}
     return Curve(run, run.config(), _column(rows, "env_steps"), _column(rows, LABELS, 0.0), values)
+
+
+def evaluations(run: RunDirectory) -> list[Row]:
+    """The rows of a run's evaluations in the order of their steps; the final one may repeat the last step."""
+    newest = {row["env_steps"] or 0: row for row in run.metrics() if row.get(SUCCESS) is not None}
+    return [newest[step] for step in sorted(newest)]
 
 
 def methods_of(curves: Sequence[Curve], *, across_tasks: bool = False) -> list[Method]:
@@ -92,16 +97,9 @@ def _tree(config: RunConfig, across_tasks: bool) -> dict[str, Any]:
     return config.model_dump(mode="json", by_alias=True, exclude=aside)
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
-
-
 def _names(configs: Sequence[RunConfig], across_tasks: bool) -> list[str]:
     """A name for each config: its method, and the options (three at most) in which it differs from the others."""
-    flats = [_flat(_tree(config, across_tasks)) for config in configs]
+    flats = [flattened(_tree(config, across_tasks)) for config in configs]
     every = dict.fromkeys(key for flat in flats for key in flat if key != "mode")
     different = [key for key in every if len({json.dumps(flat[key]) for flat in flats if key in flat}) > 1]
     names = []
