@@ -86,8 +86,7 @@ class PrefPpoLearner(PreferenceLearner):
 
     def _step(self) -> None:
         assert self._rows is not None
-        found = self.update_step(self._rows.take(self._index), clip=self._clip)
-        self._sums += torch.stack([found[name] for name in PpoUpdate.MEASURES])
+        self._sums += self.update_step(self._rows.take(self._index), clip=self._clip)
 
     def _hold(self, rows: Rows) -> None:
         if self._rows is None or len(self._rows.advantage) != len(rows.advantage):

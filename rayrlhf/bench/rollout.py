@@ -2,8 +2,10 @@
 
 Ours is the program's own path: requests with the newest weights, actors stepping `envs` environments each with batched
 inference, columnar fragments by reference, reports. The reference steps the same environments in a loop in this
-process and keeps nothing; no other side's actors are busy meanwhile. `_cpu` cases count transitions per second of
-processor time instead of the clock's, which other programs on the machine do not disturb.
+process and keeps nothing; no other side's actors are busy meanwhile. Several actors are measured against one of them:
+`efficiency` in the notes is the share of so many times its rate that they reach, which wants a free core for each.
+`_cpu` cases count transitions per second of processor time instead of the clock's, which other programs on the machine
+do not disturb.
 """
 
 import time
@@ -11,7 +13,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from rayrlhf.algorithms.pebble import Pebble
 from rayrlhf.bench.data import ray_session
@@ -30,6 +34,8 @@ class RolloutBench(BenchOptions):
     """Options of `bench rollout`."""
 
     rounds: Count = 5
+    actors: Annotated[tuple[Annotated[int, Field(gt=1)], ...], Field(min_length=1)] = (2,)
+    """Numbers of actors to measure against one."""
     envs: Count = 8
     """Per actor."""
     fragments: Count = 10
@@ -40,19 +46,20 @@ class RolloutBench(BenchOptions):
 
 
 def run(**given: Any) -> dict[str, Any]:
-    """Measures one actor, two actors, and EnvPool where it is installed."""
+    """Measures one actor, several, and EnvPool where it is installed."""
     options = options_from(RolloutBench, given, "rollout")
     report = Report("rollout")
-    with torch_threads(options.threads), ray_session(), ExitStack() as stack:
+    cpus = 16 + sum(options.actors)
+    with torch_threads(options.threads), ray_session(cpus), ExitStack() as stack:
         _measure(report, options, stack)
         return report.as_dict()
 
 
 def _measure(report: Report, options: RolloutBench, stack: ExitStack) -> None:
-    programs = {
-        "one": stack.enter_context(program(_run(options, actors=1))),
-        "two": stack.enter_context(program(_run(options, actors=2))),
-    }
+    programs = {"one": stack.enter_context(program(_run(options, actors=1)))}
+    several = {f"{count}_actors": count for count in options.actors}
+    for name, count in several.items():
+        programs[name] = stack.enter_context(program(_run(options, actors=count)))
     if options.suite == "metaworld" and find_spec("envpool") is not None:
         for name, threads in (("envpool", 1), ("envpool_two_threads", 2)):
             pooled = _run(options, actors=1, backend="envpool", threads=threads)
@@ -72,7 +79,9 @@ def _measure(report: Report, options: RolloutBench, stack: ExitStack) -> None:
     envs = f"{options.envs} environments"
     against = f"the same {envs} and policy in a bare loop in this process, one core"
     report.add("one_actor", rates, "one", "bare", unit=UNIT, against=against)
-    report.add("two_actors", rates, "two", "one", unit=UNIT, against=f"one actor of {envs}; wants two free cores")
+    for name, count in several.items():
+        report.add(name, rates, name, "one", unit=UNIT, against=f"one actor of {envs}; wants {count} free cores")
+        report.notes[f"efficiency_{name}"] = rates.median(name) / rates.median("one") / count
     if "stock" in sides:
         stock_loop = f"{envs} of the metaworld package stepped in a bare loop with the same policy"
         report.add("one_actor_stock_metaworld", rates, "one", "stock", unit=UNIT, against=stock_loop)

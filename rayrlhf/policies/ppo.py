@@ -5,7 +5,7 @@ function of its inputs.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rayrlhf.config import PpoOptions
-from rayrlhf.policies.networks import orthogonal
+from rayrlhf.policies.tanh_mlp import TanhMlp
 from rayrlhf.rewards.running import RunningMoments
 
 LEAST_STD = 1e-4
@@ -49,7 +49,7 @@ class GaussianActor(nn.Module):
 
     def __init__(self, obs_dim: int, action_dim: int, options: PpoOptions) -> None:
         super().__init__()
-        self.trunk = _tanh_mlp(obs_dim, options.hidden, action_dim, gain=0.01)
+        self.trunk = TanhMlp(obs_dim, options.hidden, action_dim, gain=0.01)
         self.log_std = nn.Parameter(torch.full((action_dim,), options.initial_log_std))
         self.moments = RunningMoments((obs_dim,)) if options.normalize_observations else None
 
@@ -105,8 +105,8 @@ class PpoNetworks(nn.Module):
         self.actor = GaussianActor(obs_dim, action_dim, options)
         self.critic = self._new_critic()
 
-    def _new_critic(self) -> nn.Sequential:
-        return _tanh_mlp(self.obs_dim, self._options.hidden, 1, gain=1.0)
+    def _new_critic(self) -> TanhMlp:
+        return TanhMlp(self.obs_dim, self._options.hidden, 1, gain=1.0)
 
     def value(self, seen: Tensor) -> Tensor:
         """`[...]` of standardised observations `[..., O]`."""
@@ -150,7 +150,7 @@ class PpoUpdate:
     kl_coefficient: weight of the penalty on KL(old, new), a scalar tensor; `adapt` moves it (section 4)
     """
 
-    MEASURES = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
+    MEASURES = ("policy_loss", "value_loss", "kl", "clipped", "entropy")
     """What a step returns: `kl` estimates KL(old, new) by mean(r - 1 - log r), `clipped` is a share of rows."""
 
     def __init__(
@@ -175,9 +175,12 @@ class PpoUpdate:
         adam = torch.optim.Adam(self._parameters, options.lr, eps=1e-5, fused=True, capturable=device.type == "cuda")
         self.optimizers = {"all": adam}
         self.kl_coefficient = torch.tensor(options.kl_coefficient, device=device)
+        for parameter in self._parameters:
+            parameter.grad = torch.zeros_like(parameter)
 
-    def __call__(self, rows: Rows, *, clip: Tensor) -> dict[str, Tensor]:
-        """One step on a minibatch; the means of `MEASURES` over its rows, on the device.
+    @torch.no_grad()
+    def __call__(self, rows: Rows, *, clip: Tensor) -> Tensor:
+        """One step on a minibatch; the means `[5]` of `MEASURES` over its rows, on the device.
 
         clip: how far the ratio of probabilities may be from 1, a scalar
         """
@@ -185,19 +188,17 @@ class PpoUpdate:
         if count % parts:
             raise ValueError(f"{count} rows are no {parts} equal parts")
         advantage = self._normalised(rows.advantage) if self._options.normalize_advantage else rows.advantage
-        self.optimizers["all"].zero_grad(set_to_none=self._average is None)
-        sums: list[Tensor] = []
-        for start in range(0, count, count // parts):
-            part = slice(start, start + count // parts)
-            loss, found = self._loss(rows.take(part), advantage[part], clip)
-            (loss / parts).backward()  # type: ignore[no-untyped-call]
-            sums.append(torch.stack([found[name] for name in self.MEASURES]))
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        self.optimizers["all"].zero_grad(set_to_none=False)
+        found = [
+            self._add_gradients(part, advantage[start : start + len(part.advantage)], clip, count)
+            for start, part in _in_parts(rows, parts)
+        ]
+        measures = found[0] if parts == 1 else torch.stack(found).mean(0)
         if self._average is not None:
-            self._average(gradients)
+            self._average([parameter.grad for parameter in self._parameters if parameter.grad is not None])
         torch.nn.utils.clip_grad_norm_(self._parameters, self._options.max_grad_norm)
         self.optimizers["all"].step()
-        return dict(zip(self.MEASURES, torch.stack(sums).mean(0), strict=True))
+        return measures
 
     def _normalised(self, advantage: Tensor) -> Tensor:
         """With mean 0 and standard deviation 1 over the rows of all learners."""
@@ -210,20 +211,34 @@ class PpoUpdate:
         count = self._learners * len(advantage)
         return (advantage - mean) / ((square * count / max(1, count - 1)).clamp(min=0.0).sqrt() + 1e-8)
 
-    def _loss(self, rows: Rows, advantage: Tensor, clip: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Equations 7 and 9, with the penalty of equation 8 where it has a weight."""
-        options = self._options
-        log_ratio = self.networks.actor.log_prob(rows.seen, rows.action) - rows.log_prob
+    def _add_gradients(self, rows: Rows, advantage: Tensor, clip: Tensor, count: int) -> Tensor:
+        """Adds those of equations 7 and 9, with the penalty of equation 8 where it has a weight; `MEASURES` of `rows`.
+
+        `count` is the whole minibatch's, of whose mean loss these are the rows' share.
+        """
+        options, actor, critic = self._options, self.networks.actor, self.networks.critic
+        acted, valued = actor.trunk.activations(rows.seen), critic.activations(rows.seen)
+        # the policy: the clipped surrogate is constant where it is the smaller
+        precision = (-actor.log_std).exp()
+        noise = (rows.action - acted[-1]) * precision
+        log_ratio = _log_density(noise, actor.log_std) - rows.log_prob
         ratio = log_ratio.exp()
-        policy_loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
-        value_loss = (self.networks.value(rows.seen) - rows.goal).square().mean()
-        entropy, kl = self.networks.actor.entropy(), (ratio - 1 - log_ratio).mean()
-        loss = policy_loss + options.value_coefficient * value_loss - options.entropy_coefficient * entropy
+        surrogate, bounded = ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage
+        by_log_prob = torch.where(surrogate <= bounded, -surrogate, 0.0)
         if options.kl_coefficient:
-            loss = loss + self.kl_coefficient * kl
-        found = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "kl": kl}
-        clipped = ((ratio - 1).abs() > clip).float().mean()
-        return loss, {name: value.detach() for name, value in (found | {"clipped": clipped}).items()}
+            by_log_prob += self.kl_coefficient * (ratio - 1)
+        by_log_prob /= count
+        by_mean = by_log_prob.unsqueeze(-1) * noise
+        actor.trunk.add_gradients(acted, by_mean * precision)
+        entropy_share = options.entropy_coefficient * len(advantage) / count
+        assert actor.log_std.grad is not None
+        actor.log_std.grad += (by_mean * noise).sum(0) - by_log_prob.sum() - entropy_share
+        # the critic
+        error = valued[-1].squeeze(-1) - rows.goal
+        critic.add_gradients(valued, (2 * options.value_coefficient / count * error).unsqueeze(-1))
+        far = (ratio - 1).abs() > clip
+        per_row = [-torch.minimum(surrogate, bounded), error.square(), ratio - 1 - log_ratio, far.to(ratio.dtype)]
+        return torch.cat([torch.stack(per_row).mean(1), actor.entropy().unsqueeze(0)])
 
     def adapt(self, kl: float) -> None:
         """After an iteration whose mean was `kl`: doubles the penalty's weight, or halves it, to come near the target.
@@ -243,14 +258,16 @@ class PpoUpdate:
             self.optimizers["all"].state.pop(parameter, None)
 
 
+def _in_parts(rows: Rows, parts: int) -> Iterator[tuple[int, Rows]]:
+    """Equal ones, each with the number of its first row."""
+    if parts == 1:
+        yield 0, rows
+        return
+    count = len(rows.advantage)
+    for start in range(0, count, count // parts):
+        yield start, rows.take(slice(start, start + count // parts))
+
+
 def _log_density(noise: Tensor, log_std: Tensor) -> Tensor:
     """`[B]`: of Gaussians at `noise` `[B, A]` standard deviations from their means."""
     return (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(dim=-1)
-
-
-def _tanh_mlp(inputs: int, hidden: tuple[int, ...], outputs: int, *, gain: float) -> nn.Sequential:
-    """Linear layers with tanh between them, orthogonal, with biases of zero; `gain` is the last one's."""
-    layers: list[nn.Module] = []
-    for before, after in zip((inputs, *hidden[:-1]), hidden, strict=True):
-        layers += [orthogonal(nn.Linear(before, after), math.sqrt(2)), nn.Tanh()]
-    return nn.Sequential(*layers, orthogonal(nn.Linear(hidden[-1], outputs), gain))

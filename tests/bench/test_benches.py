@@ -72,14 +72,15 @@ def test_learner_against_stock_rllib() -> None:
 def test_rollout_on_metaworld_with_envpool() -> None:
     pytest.importorskip("envpool")
     result = run("rollout", rounds=1, envs=2, fragments=2, fragment_length=10)
-    names = {"one_actor", "two_actors", "one_actor_cpu", "one_actor_stock_metaworld"}
+    names = {"one_actor", "2_actors", "one_actor_cpu", "one_actor_stock_metaworld"}
     check(result, "rollout", names | {"envpool", "envpool_cpu", "envpool_stock_metaworld", "envpool_two_threads"})
 
 
 @pytest.mark.slow
 def test_rollout() -> None:
-    result = run("rollout", rounds=1, envs=2, fragments=2, fragment_length=10, suite="toy", task="point")
-    check(result, "rollout", {"one_actor", "two_actors", "one_actor_cpu"})
+    result = run("rollout", rounds=1, envs=2, fragments=2, fragment_length=10, suite="toy", task="point", actors=[2, 3])
+    check(result, "rollout", {"one_actor", "2_actors", "3_actors", "one_actor_cpu"})
+    assert {"efficiency_2_actors", "efficiency_3_actors"} <= set(result["notes"])
 
 
 @pytest.mark.slow

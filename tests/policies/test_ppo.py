@@ -99,7 +99,7 @@ def _rows(networks: PpoNetworks, count: int) -> Rows:
 def test_one_step_is_the_papers() -> None:
     networks = _networks()
     slow, rows = copy.deepcopy(networks), _rows(networks, 64)
-    found = PpoUpdate(networks, OPTIONS)(rows, clip=CLIP)
+    found = dict(zip(PpoUpdate.MEASURES, PpoUpdate(networks, OPTIONS)(rows, clip=CLIP), strict=True))
 
     advantage = (rows.advantage - rows.advantage.mean()) / (rows.advantage.std() + 1e-8)
     mean, log_std = slow.actor(rows.seen)
@@ -133,8 +133,7 @@ def test_parts_add_up_to_the_whole_batch() -> None:
         found, again = one(rows, clip=CLIP), other(rows, clip=CLIP)
     for name, parameter in whole.named_parameters():
         torch.testing.assert_close(parameter, parted.get_parameter(name), rtol=1e-7, atol=1e-10, msg=name)
-    for name in PpoUpdate.MEASURES:
-        torch.testing.assert_close(found[name], again[name])
+    torch.testing.assert_close(found, again)
     with pytest.raises(ValueError, match="no 7 equal parts"):
         PpoUpdate(whole, OPTIONS, parts=7)(rows, clip=CLIP)
 
