@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The benchmarks that a GPU changes, on this machine's GPU, in three minutes:
+# The benchmarks that a GPU changes, on this machine's GPU, in five minutes:
 #
 #   scripts/gpu_bench.sh [FOLDER]     one JSON file per benchmark; FOLDER is `bench-gpu` by default
 #
@@ -24,6 +24,8 @@ bench() {
 
 failed=0
 bench learner rounds=5 stock=false || failed=1
+bench limits rounds=5 || failed=1
+bench share rounds=2 runs=[2,4,8] || failed=1
 bench relabel rounds=5 || failed=1
 bench query rounds=3 || failed=1
 bench reward rounds=5 epochs=5 || failed=1

@@ -149,7 +149,7 @@ def _measure_ppo(report: Report, name: str, ppo: PpoOptions, options: LearnerBen
     )
     learner = learner_of(run, device=device)
     learner.reward_with("true")
-    fragment = _acted(random_fragment(rows))
+    fragment = acted(random_fragment(rows))
     plain, tuned = (PlainPpo(OBS_DIM, ACTION_DIM, ppo, device=device, tuned=fused) for fused in (False, True))
     steps = as_steps(fragment).to(device)
 
@@ -177,11 +177,11 @@ def _measure_ppo(report: Report, name: str, ppo: PpoOptions, options: LearnerBen
         stock.stop()
 
 
-def _acted(fragment: Fragment) -> Fragment:
+def acted(fragment: Fragment) -> Fragment:
     """`[T, N, ...]` of `PPO_ENVS` environments, as a policy of zeros with unit deviation would have acted."""
 
     def dealt(column: Any) -> Any:
-        return column.reshape(PPO_ENVS, PPO_STEPS, *column.shape[2:]).swapaxes(0, 1).copy()
+        return column.reshape(PPO_ENVS, -1, *column.shape[2:]).swapaxes(0, 1).copy()
 
     columns = {name: dealt(column) for name, column in vars(fragment).items() if column is not None}
     noise = np.random.default_rng(1).standard_normal(columns["action"].shape, dtype=np.float32)

@@ -33,7 +33,7 @@ class TanhMlp(nn.Sequential):
 
     @torch.no_grad()
     def add_gradients(self, activations: list[Tensor], slope: Tensor) -> None:
-        """Adds to the `grad` of each parameter, which must be there; `slope` `[B, ...]` is the loss's by the outputs."""
+        """Adds to the `grad` of each parameter, which must be there; `slope` `[B, ...]` is the loss's by outputs."""
         for layer, given in zip(reversed(self._linear), reversed(activations[:-1]), strict=True):
             weight = layer.weight
             assert weight.grad is not None and layer.bias.grad is not None

@@ -38,6 +38,24 @@ def test_learner() -> None:
     assert units == {False: "updates/s", True: "steps learnt from/s"}
 
 
+def test_limits() -> None:
+    sizes: dict[str, Any] = {"hidden": [16], "batch_size": 16, "rows": 500, "states": 100, "budget": 60, "matrix": 64}
+    result = run("limits", rounds=1, device="cpu", steps=1000, **sizes)
+    parts = ("update", "gather (in the update)", "relabel", "an epoch of a fit", "state entropy")
+    check(result, "limits", set(parts))
+    assert [row[0] for row in result["table"]["rows"]] == list(parts)
+    seconds = result["notes"]["seconds"]
+    # 12 products of critics and 4 of the actor, of 16 rows; none of the layers' own
+    work = 2 * 16 * (12 * (43 * 16 + 16) + 4 * (39 * 16 + 16 * 8))
+    assert seconds["update"] == pytest.approx(1000 * work / 1e9 / result["cases"]["update"]["ours"])
+    assert seconds["gather (in the update)"] == 0
+
+
+def test_share() -> None:
+    result = run("share", rounds=1, runs=[2], seconds=0.5, hidden=[16], batch_size=16, rows=500, device="cpu")
+    check(result, "share", {"2_runs"})
+
+
 def test_relabel() -> None:
     result = run("relabel", rounds=1, rows=3000, hidden=[32], device="cpu")
     check(result, "relabel", {"3000_transitions"})
