@@ -1,8 +1,10 @@
 """Two learners that average their gradients over gloo become what one becomes that has the batches of both."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,14 +12,17 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from rayrlhf.algorithms.learner import PreferenceLearner
+from rayrlhf.algorithms.ppo_learner import PrefPpoLearner
 from rayrlhf.config import PpoOptions, SacOptions
 from rayrlhf.policies import Batch, PpoNetworks, PpoUpdate, SacNetworks, SacUpdate
 from rayrlhf.policies.ppo import Rows
 
-LEARNERS, ROWS, STEPS = 2, 64, 100
+LEARNERS, ROWS = 2, 64
+STEPS = 1000
 SAC = SacOptions(hidden=(32, 32), actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3)
 PPO = PpoOptions(hidden=(32, 32), lr=1e-3, kl_coefficient=0.1, entropy_coefficient=0.01)
 Average = Callable[[list[Tensor]], None]
+State = dict[str, Tensor]
 
 
 def _share(columns: list[Tensor], rank: int | None) -> list[Tensor]:
@@ -25,7 +30,7 @@ def _share(columns: list[Tensor], rank: int | None) -> list[Tensor]:
     return columns if rank is None else [column[rank::LEARNERS] for column in columns]
 
 
-def _sac(rank: int | None, average: Average | None, learners: int) -> nn.Module:
+def _sac(rank: int | None, average: Average | None, learners: int) -> Iterator[nn.Module]:
     torch.manual_seed(0)
     networks = SacNetworks(6, 3, SAC)
     update = SacUpdate(networks, SAC, average=average)
@@ -35,10 +40,10 @@ def _sac(rank: int | None, average: Average | None, learners: int) -> nn.Module:
         columns = [obs, action, reward, torch.randn(ROWS, 6), (torch.rand(ROWS) < 0.3).float()]
         noise = [torch.randn(ROWS, 3), torch.randn(ROWS, 3)]
         update(Batch(*_share(columns, rank)), *_share(noise, rank), move_target=step % 2 == 0)
-    return networks
+        yield networks
 
 
-def _ppo(rank: int | None, average: Average | None, learners: int) -> nn.Module:
+def _ppo(rank: int | None, average: Average | None, learners: int) -> Iterator[nn.Module]:
     torch.manual_seed(0)
     networks = PpoNetworks(6, 3, PPO)
     update, former = PpoUpdate(networks, PPO, average=average, learners=learners), copy.deepcopy(networks)
@@ -51,26 +56,66 @@ def _ppo(rank: int | None, average: Average | None, learners: int) -> nn.Module:
         advantage = torch.randn(ROWS) + 3 * (torch.arange(ROWS) % LEARNERS)
         columns = [obs, action, log_prob, advantage, torch.randn(ROWS)]
         update(Rows(*_share(columns, rank)), clip=torch.tensor(0.2))
-    return networks
+        yield networks
 
 
-def _learner(rank: int, make: Callable[..., nn.Module], folder: str) -> None:
+def _statistics(rank: int | None, average: Average | None, learners: int) -> Iterator[nn.Module]:
+    """Of observations that are far from 0, and not the same at the end as at the beginning."""
+    networks = PpoNetworks(6, 3, PPO)
+    learner = SimpleNamespace(networks=networks, learners=learners)
+    for step in range(STEPS):
+        torch.manual_seed(100 + step)
+        obs = torch.randn(ROWS, 6) * (1 + step / STEPS) + 100 * torch.arange(6) + step / 100
+        PrefPpoLearner._observe(learner, *_share([obs], rank))  # type: ignore[arg-type]
+        assert networks.actor.moments is not None
+        yield networks.actor.moments
+
+
+Make = Callable[[int | None, Average | None, int], Iterator[nn.Module]]
+
+
+def _state(updates: Iterator[nn.Module], count: int) -> State:
+    """After `count` updates."""
+    return next(islice(updates, count - 1, None)).state_dict()
+
+
+def _learner(rank: int, make: Make, count: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=LEARNERS)
-    torch.save(make(rank, PreferenceLearner._average, LEARNERS).state_dict(), f"{folder}/{rank}.pt")
+    torch.save(_state(make(rank, PreferenceLearner._average, LEARNERS), count), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
+def _two(make: Make, count: int, folder: Path) -> State:
+    """The state of both learners, who must not have moved apart."""
+    torch.multiprocessing.spawn(_learner, (make, count, str(folder)), nprocs=LEARNERS)
+    first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(LEARNERS))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize("make", [_sac, _ppo])
-def test_two_learners_equal_one_with_the_same_batches(make: Callable[..., nn.Module], tmp_path: Path) -> None:
+def test_two_learners_equal_one_with_the_same_batches(make: Make, tmp_path: Path) -> None:
     """Targets, temperature and standard deviation too: a hundred updates, to what float32 sums may differ."""
-    torch.multiprocessing.spawn(_learner, (make, str(tmp_path)), nprocs=LEARNERS)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(LEARNERS))
-    whole, start = make(None, None, 1).state_dict(), {_sac: SacNetworks, _ppo: PpoNetworks}[make]
+    both, whole = _two(make, 100, tmp_path), _state(make(None, None, 1), 100)
     torch.manual_seed(0)
-    before = start(6, 3, SAC if make is _sac else PPO).state_dict()
+    before = (SacNetworks(6, 3, SAC) if make is _sac else PpoNetworks(6, 3, PPO)).state_dict()
     for name, value in whole.items():
-        assert torch.equal(first[name], second[name]), name
-        torch.testing.assert_close(first[name], value, rtol=1e-3, atol=2e-4, msg=name)
+        torch.testing.assert_close(both[name], value, rtol=1e-3, atol=2e-4, msg=name)
     moved = [name for name, value in whole.items() if (value - before[name]).abs().max() > 0.01]
     assert len(moved) > len(whole) / 2
+
+
+def test_two_learners_count_observations_as_one_does(tmp_path: Path) -> None:
+    both, whole = _two(_statistics, STEPS, tmp_path), _state(_statistics(None, None, 1), STEPS)
+    for name, value in whole.items():
+        torch.testing.assert_close(both[name], value, rtol=1e-10, atol=0.0, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "name"), [(_sac, "log_alpha"), (_ppo, "actor.log_std")])
+def test_nothing_drifts_in_a_thousand_updates(make: Make, name: str, tmp_path: Path) -> None:
+    """The learners stay equal to the last digit, and what has no gradient of its own scale near what one has."""
+    both, whole = _two(make, STEPS, tmp_path)[name], _state(make(None, None, 1), STEPS)[name]
+    assert (whole - _state(make(None, None, 1), 1)[name]).abs().max() > 0.01
+    torch.testing.assert_close(both, whole, rtol=0.05, atol=0.02)
