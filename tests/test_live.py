@@ -149,3 +149,20 @@ def test_a_run_whose_machine_is_lost_goes_on_with_its_questions_at_another(
     training.wait(120)
     logged = logged_answers(there)
     assert len(logged) == len({answer.query_id for answer in logged}) == said >= 12
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_prefppo_learns_what_somebody_prefers(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
+    run, port = RunDirectory(tmp_path / "run"), lasting_port("127.0.0.1")
+    start = ["toy_ppo", "--teacher=human", "--teacher.wait=true", "--queue.settle_seconds=0"]
+    start += ["--name=run", f"--storage_path={tmp_path}", f"--people.port={port}"]
+    start += ["--queries.budget=60", "--queries.per_session=15"]
+    person = Annotator(run, f"http://127.0.0.1:{port}", at_once=5)
+    person.start()
+    started.append(training := train(tmp_path, start))
+    assert training.wait(360) == 0, (tmp_path / "log").read_text()[-2000:]
+    person.enough.set()  # it ends by itself: the queue it asks is gone
+    summary = run.summary()
+    assert summary is not None and summary["labels"] == 60 == len(logged_answers(run))
+    assert summary["success_rate"] >= 0.75, summary
