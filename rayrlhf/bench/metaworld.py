@@ -66,6 +66,8 @@ def run(**given: Any) -> dict[str, Any]:
     if not options.draw:
         try:
             _run_missing(planned, options, Path(options.storage).absolute(), name, folder)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; what has ended is kept, and the same command goes on") from None
         finally:
             _collect(planned, Path(options.storage), name, folder)
     return _summary(suite, suites.plan(suite, None, None, None), name, folder)
