@@ -158,3 +158,31 @@ def test_the_curve_of_a_run_that_goes_on_elsewhere(nodes: Nodes, tmp_path: Path)
     assert sorted(round(step, -3) for step in evaluated) == [1000, 2000, 3000, 4000, 5000, 6000]
     assert run.summary()["labels"] == 150
     assert evaluated[max(evaluated)] > 35, "random answers come to 11 to 29, the true ones to 41 to 44"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_prefppo_goes_on_when_the_node_of_its_rollout_actors_is_lost(nodes: Nodes, tmp_path: Path) -> None:
+    """In the middle of an iteration, which wants a fragment of each; another node comes later."""
+    run = RunDirectory(tmp_path / "run")
+    lost = nodes.add(2, {"brief": 1})
+    words = ["toy_ppo", "--name=run", f"--storage_path={tmp_path}", "--resources.rollout_on=brief"]
+    command = [sys.executable, "-m", "rayrlhf", "train", *words, "--total_steps=40000"]
+    log = tmp_path / "log"
+    with log.open("wb") as out, subprocess.Popen(command, env=nodes.environment(), stderr=out) as process:
+        try:
+            while not run.metrics_file.is_file() or (run.metrics()[-1:] or [{"env_steps": 0}])[0]["env_steps"] < 6000:
+                assert process.poll() is None, log.read_text()[-2000:]
+                time.sleep(0.05)
+            nodes.kill(lost)
+            time.sleep(5)
+            another = nodes.add(2, {"brief": 1})
+            assert process.wait(280) == 0, log.read_text()[-2000:]
+        finally:
+            process.kill()
+    nodes.kill(another)
+    summary, rows = run.summary(), run.metrics()
+    assert summary is not None and summary["env_steps"] >= 40_000 and summary["labels"] == 150
+    steps = [row["env_steps"] for row in rows]
+    assert steps[:-1] == sorted(set(steps[:-1])), "no round was counted twice"
+    assert '"event": "lost"' in run.events_file.read_text()
