@@ -5,8 +5,8 @@ function of its inputs.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -75,10 +75,6 @@ class GaussianActor(nn.Module):
         """Unclamped actions `[B, A]` and their log-probabilities `[B]`, for standard normal `noise` `[B, A]`."""
         mean, log_std = self(obs)
         return mean + noise * log_std.exp(), _log_density(noise, log_std)
-
-    def log_prob(self, seen: Tensor, action: Tensor) -> Tensor:
-        """Of unclamped actions `[B, A]` in the standardised observations `seen` `[B, O]`: `[B]`."""
-        return _log_density((action - self.trunk(seen)) * (-self.log_std).exp(), self.log_std)
 
     def entropy(self) -> Tensor:
         """In nats, the same in every state."""
@@ -187,13 +183,12 @@ class PpoUpdate:
         count, parts = len(rows.advantage), self._parts
         if count % parts:
             raise ValueError(f"{count} rows are no {parts} equal parts")
-        advantage = self._normalised(rows.advantage) if self._options.normalize_advantage else rows.advantage
+        if self._options.normalize_advantage:
+            rows = replace(rows, advantage=self._normalised(rows.advantage))
         self.optimizers["all"].zero_grad(set_to_none=False)
-        found = [
-            self._add_gradients(part, advantage[start : start + len(part.advantage)], clip, count)
-            for start, part in _in_parts(rows, parts)
-        ]
-        measures = found[0] if parts == 1 else torch.stack(found).mean(0)
+        size = count // parts
+        split = [rows.take(slice(start, start + size)) for start in range(0, count, size)] if parts > 1 else [rows]
+        measures = torch.stack([self._add_gradients(part, clip, count) for part in split]).mean(0)
         if self._average is not None:
             self._average([parameter.grad for parameter in self._parameters if parameter.grad is not None])
         torch.nn.utils.clip_grad_norm_(self._parameters, self._options.max_grad_norm)
@@ -211,7 +206,7 @@ class PpoUpdate:
         count = self._learners * len(advantage)
         return (advantage - mean) / ((square * count / max(1, count - 1)).clamp(min=0.0).sqrt() + 1e-8)
 
-    def _add_gradients(self, rows: Rows, advantage: Tensor, clip: Tensor, count: int) -> Tensor:
+    def _add_gradients(self, rows: Rows, clip: Tensor, count: int) -> Tensor:
         """Adds those of equations 7 and 9, with the penalty of equation 8 where it has a weight; `MEASURES` of `rows`.
 
         `count` is the whole minibatch's, of whose mean loss these are the rows' share.
@@ -223,14 +218,14 @@ class PpoUpdate:
         noise = (rows.action - acted[-1]) * precision
         log_ratio = _log_density(noise, actor.log_std) - rows.log_prob
         ratio = log_ratio.exp()
-        surrogate, bounded = ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage
+        surrogate, bounded = ratio * rows.advantage, ratio.clamp(1 - clip, 1 + clip) * rows.advantage
         by_log_prob = torch.where(surrogate <= bounded, -surrogate, 0.0)
         if options.kl_coefficient:
             by_log_prob += self.kl_coefficient * (ratio - 1)
         by_log_prob /= count
         by_mean = by_log_prob.unsqueeze(-1) * noise
         actor.trunk.add_gradients(acted, by_mean * precision)
-        entropy_share = options.entropy_coefficient * len(advantage) / count
+        entropy_share = options.entropy_coefficient * len(ratio) / count
         assert actor.log_std.grad is not None
         actor.log_std.grad += (by_mean * noise).sum(0) - by_log_prob.sum() - entropy_share
         # the critic
@@ -256,16 +251,6 @@ class PpoUpdate:
         self.networks.reset_critic()
         for parameter in self.networks.critic.parameters():
             self.optimizers["all"].state.pop(parameter, None)
-
-
-def _in_parts(rows: Rows, parts: int) -> Iterator[tuple[int, Rows]]:
-    """Equal ones, each with the number of its first row."""
-    if parts == 1:
-        yield 0, rows
-        return
-    count = len(rows.advantage)
-    for start in range(0, count, count // parts):
-        yield start, rows.take(slice(start, start + count // parts))
 
 
 def _log_density(noise: Tensor, log_std: Tensor) -> Tensor:
