@@ -190,9 +190,8 @@ def _table(suite: Suite, planned: Sequence[Planned], found: Sequence[Result]) ->
         rows.append(
             [task, labels, _each(config.total_steps for config in configs), *cells, *(theirs or [""] * len(others))]
         )
-    if len(suite.tasks) > 1:
-        overall = [_overall([r for r in found if r.method == method], suite) for method in suite.methods]
-        rows.append(["all, IQM (95%)", "", "", *overall, *[""] * len(others)])
+    overall = [_overall([r for r in found if r.method == method], suite) for method in suite.methods]
+    rows.append(["all, IQM (95%)", "", "", *overall, *[""] * len(others)])
     return ["task", "labels", "steps", *suite.methods, *(f"{name} (published)" for name in others)], rows
 
 
@@ -247,7 +246,8 @@ def _page(
     if suite.published is not None:
         lines.append(f"Published: {suite.published.source}.")
     lines.append(
-        "Mean and standard deviation over seeds; the last row with a 95% bootstrap interval, stratified by task."
+        "Mean and standard deviation over seeds; the last row is the interquartile mean over all runs with its 95% "
+        "bootstrap interval, stratified by task."
     )
     lines += ["", "| method | task | seed | success | minutes | computed on | date | command |", f"|{'---|' * 8}"]
     for result in found:

@@ -30,9 +30,11 @@ def draw_profiles(methods: Sequence[Method]) -> Figure:
                 runs, tasks = sum(map(len, strata)), len(strata)
                 share = performance_profile(strata, THRESHOLDS, generator(0, "profile"))
                 name = f"{method.name} ({runs} runs" + (f", {tasks} tasks)" if tasks > 1 else ")")
-                colour = look(index)["color"]
-                axes.fill_between(THRESHOLDS, share.low, share.high, color=colour, alpha=0.18, linewidth=0, step="post")
-                axes.plot(THRESHOLDS, share.value, label=name, color=colour, linewidth=2.0, drawstyle="steps-post")
+                line = {name: value for name, value in look(index).items() if name != "marker"}
+                axes.fill_between(
+                    THRESHOLDS, share.low, share.high, color=line["color"], alpha=0.18, linewidth=0, step="post"
+                )
+                axes.plot(THRESHOLDS, share.value, label=name, **line, linewidth=2.0, drawstyle="steps-post")
         axes.set(xlabel="success", ylabel="share of runs that end above", xlim=(0.0, 1.0), ylim=(-0.03, 1.03))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0))

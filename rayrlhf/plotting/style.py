@@ -13,6 +13,8 @@ from rayrlhf.errors import UserError
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """Colours that colour-blind readers can tell apart (Okabe and Ito 2008), each with a marker of its own."""
+DASHES = ("-", "--", ":")
+"""Where there are more methods than colours."""
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -31,8 +33,9 @@ STYLE: dict[Any, Any] = {
 
 
 def look(index: int) -> dict[str, Any]:
-    """Colour and marker of the method with this number."""
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+    """Colour, marker and dashes of the method with this number."""
+    turn, place = divmod(index, len(COLOURS))
+    return {"color": COLOURS[place], "marker": MARKERS[place], "linestyle": DASHES[turn % len(DASHES)]}
 
 
 def add_legend(figure: Figure, axes: Axes, columns: int, note: str | None) -> None:
