@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The benchmarks that a GPU changes, on this machine's GPU, in five minutes:
 #
-#   scripts/gpu_bench.sh [FOLDER]     one JSON file per benchmark; FOLDER is `bench-gpu` by default
+#   scripts/gpu_bench.sh [FOLDER]            one JSON file per benchmark; FOLDER is `bench-gpu` by default
+#   SMALL=1 scripts/gpu_bench.sh [FOLDER]    the same on the CPU with tiny sizes: a check that all of it runs, no result
 #
 # PYTHON names the interpreter with rayrlhf in it (default: .venv/bin/python, else python).
 set -euo pipefail
@@ -12,10 +13,19 @@ python=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo py
 export OMP_NUM_THREADS=1
 mkdir -p "$folder"
 
+# bench NAME OPTION... -- OPTION...: those behind the dashes are the tiny sizes
 bench() {
-    local name=$1
+    local name=$1 device=cuda options=()
     shift
-    if ! "$python" -m rayrlhf bench "$name" device=cuda "$@" --json | tee "$folder/$name.txt"; then
+    while [[ $# -gt 0 && $1 != -- ]]; do
+        options+=("$1")
+        shift
+    done
+    if [[ -n ${SMALL:-} ]]; then
+        device=cpu
+        options=("${@:2}")
+    fi
+    if ! "$python" -m rayrlhf bench "$name" "device=$device" "${options[@]}" --json | tee "$folder/$name.txt"; then
         echo "bench $name failed" >&2
         return 1
     fi
@@ -23,10 +33,10 @@ bench() {
 }
 
 failed=0
-bench learner rounds=5 stock=false || failed=1
-bench limits rounds=5 || failed=1
-bench share rounds=2 runs=[2,4,8] || failed=1
-bench relabel rounds=5 || failed=1
-bench query rounds=3 || failed=1
-bench reward rounds=5 epochs=5 || failed=1
+bench learner rounds=5 stock=false -- rounds=1 stock=false updates=2 rows=600 epochs=1 || failed=1
+bench limits rounds=5 -- rounds=1 'hidden=[16]' batch_size=16 rows=500 states=100 budget=60 matrix=64 || failed=1
+bench share rounds=2 'runs=[2,4,8]' -- rounds=1 'runs=[2]' seconds=0.5 'hidden=[16]' batch_size=16 rows=500 || failed=1
+bench relabel rounds=5 -- rounds=1 rows=3000 'hidden=[32]' || failed=1
+bench query rounds=3 -- rounds=1 candidates=30 centres=20 picks=5 length=10 steps=400 || failed=1
+bench reward rounds=5 epochs=5 -- rounds=1 labels=20 length=4 'hidden=[16]' batch_size=8 || failed=1
 exit $failed
