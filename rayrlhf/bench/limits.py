@@ -3,8 +3,8 @@
 A part's case is its arithmetic per second, counted from the sizes of its networks (products of matrices and distances
 alone), against the product of two large float32 matrices in the same run; gathering is bytes per second against a
 copy. The table has the milliseconds of one call, how many calls a run has, and what they add up to, one after the
-other: for PEBBLE's published settings unless told otherwise. Rollouts, evaluations and Ray are not in it
-(`bench rollout`, `bench end2end`).
+other: for PEBBLE's published settings unless told otherwise. A minibatch of PPO, whose networks have the same layers,
+is beside them, and no call of that run. Rollouts, evaluations and Ray are not in it (`bench rollout`, `bench end2end`).
 """
 
 from collections.abc import Callable
@@ -16,10 +16,20 @@ from typing import Any
 import torch
 
 from rayrlhf.bench.data import ACTION_DIM, OBS_DIM, learner_of, random_fragment
+from rayrlhf.bench.learner import PPO_ENVS, PPO_STEPS, acted
 from rayrlhf.bench.report import Count, DeviceOptions, Report, options_from
 from rayrlhf.bench.reward import made_up_labels
 from rayrlhf.bench.timing import Side, alternate, confined
-from rayrlhf.config import ExploreOptions, QueryOptions, ResourceOptions, RewardOptions, RunConfig, SacOptions
+from rayrlhf.config import (
+    ExploreOptions,
+    PpoOptions,
+    QueryOptions,
+    ResourceOptions,
+    RewardOptions,
+    RolloutOptions,
+    RunConfig,
+    SacOptions,
+)
 from rayrlhf.exploration.state_entropy import StateEntropy
 from rayrlhf.rewards import RewardEnsemble
 
@@ -161,7 +171,31 @@ def _parts(options: LimitsBench, device: str) -> dict[str, _Part]:
         "state entropy": _Part(
             partial(_repeat, lambda: _visited(states, device)), 1, 3 * OBS_DIM * options.states**2 / 2
         ),
+        "a minibatch of PPO": _ppo(options, device),
     }
+
+
+def _ppo(options: LimitsBench, device: str) -> _Part:
+    ppo = PpoOptions(hidden=options.hidden)
+    run = RunConfig(
+        algorithm="prefppo",
+        mode="oracle",
+        ppo=ppo,
+        explore=ExploreOptions(unsupervised_steps=0),
+        rollout=RolloutOptions(actors=1, envs_per_actor=PPO_ENVS, fragment_length=PPO_STEPS),
+        resources=ResourceOptions(threads=options.threads),
+    )
+    learner = learner_of(run, device=device)
+    learner.reward_with("true")
+    fragment = acted(random_fragment(PPO_ENVS * PPO_STEPS))
+    minibatches = PPO_ENVS * PPO_STEPS // ppo.batch_size
+
+    def learn(many: int) -> None:
+        learner.insert([fragment])
+        learner.learn(many // minibatches, minibatches, ppo.clip)
+
+    products = _products(OBS_DIM, *options.hidden, ACTION_DIM) + _products(OBS_DIM, *options.hidden, 1)
+    return _Part(learn, 0, 2 * 3 * ppo.batch_size * products, many=2 * minibatches)
 
 
 def _products(*widths: int) -> int:

@@ -41,7 +41,7 @@ def test_learner() -> None:
 def test_limits() -> None:
     sizes: dict[str, Any] = {"hidden": [16], "batch_size": 16, "rows": 500, "states": 100, "budget": 60, "matrix": 64}
     result = run("limits", rounds=1, device="cpu", steps=1000, **sizes)
-    parts = ("update", "gather (in the update)", "relabel", "an epoch of a fit", "state entropy")
+    parts = ("update", "gather (in the update)", "relabel", "an epoch of a fit", "state entropy", "a minibatch of PPO")
     check(result, "limits", set(parts))
     assert [row[0] for row in result["table"]["rows"]] == list(parts)
     seconds = result["notes"]["seconds"]
