@@ -81,7 +81,7 @@ def test_no_verb_shows_help_and_fails(capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["trian"], "there is no verb 'trian'; did you mean 'train'?"),
         (["zzz"], "there are train, "),
-        (["train"], "which config? A preset (pebble_dmc, "),
+        (["train"], "which config? A preset (best, "),
         (["train", "quikstart"], "did you mean 'quickstart'"),
         (["train", "toy", "toy"], "Unrecognized"),
         (["train", "toy", "--seed", "-1"], "seed is -1, wanted a whole number of at least 0"),
