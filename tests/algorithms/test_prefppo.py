@@ -101,7 +101,8 @@ def test_rows_are_what_the_policy_did(small_run: RunConfig, make: Make, source: 
 
     networks, ppo = learner.networks, run.ppo
     with torch.no_grad():
-        log_prob = networks.actor.log_prob(rows.seen, rows.action)
+        normal = torch.distributions.Normal(networks.actor.trunk(rows.seen), networks.actor.log_std.exp())
+        log_prob = normal.log_prob(rows.action).sum(-1)
         torch.testing.assert_close(rows.log_prob, log_prob, rtol=1e-4, atol=1e-4)
         value = networks.value(networks.actor.standardise(joined("obs")))
         next_value = networks.value(networks.actor.standardise(joined("next_obs")))
