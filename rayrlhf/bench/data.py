@@ -16,7 +16,7 @@ from rayrlhf.algorithms.learner import PreferenceLearner
 from rayrlhf.algorithms.make import algorithm_config
 from rayrlhf.bench.reference_sac import TensorReplay
 from rayrlhf.cluster import start_ray
-from rayrlhf.config import RunConfig
+from rayrlhf.config import ExploreOptions, ResourceOptions, RunConfig, SacOptions
 from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.preferences.trajectories import TrajectoryStore
 
@@ -89,6 +89,22 @@ def learner_of(run: RunConfig, *, device: str = "cpu") -> Any:
     config.debugging(log_level="ERROR")
     group = config.build_learner_group(spaces={DEFAULT_MODULE_ID: spaces_of(OBS_DIM, ACTION_DIM)})
     learner: PreferenceLearner = next(iter(group.foreach_learner(lambda learner: learner))).get()
+    return learner
+
+
+def filled_learner(fragment: Fragment, sac: SacOptions, *, threads: int, device: str, **options: Any) -> Any:
+    """A learner of PEBBLE whose replay holds `fragment` and no more; `options` are others of the run."""
+    rows = fragment.num_transitions
+    run = RunConfig(
+        sac=sac.model_copy(update={"replay_capacity": rows}),
+        total_steps=max(rows, 2),
+        explore=ExploreOptions(seed_steps=0, unsupervised_steps=0),
+        resources=ResourceOptions(threads=threads),
+        **options,
+    )
+    learner = learner_of(run, device=device)
+    learner.reward_with("true")
+    learner.insert([fragment])
     return learner
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from rayrlhf.bench.data import ACTION_DIM, OBS_DIM, as_replay, learner_of, random_fragment, ray_session
+from rayrlhf.bench.data import ACTION_DIM, OBS_DIM, as_replay, filled_learner, learner_of, random_fragment, ray_session
 from rayrlhf.bench.reference_ppo import PlainPpo, TensorSteps
 from rayrlhf.bench.reference_sac import PlainLoop, PlainSac
 from rayrlhf.bench.report import Count, DeviceOptions, Report, options_from
@@ -81,7 +81,7 @@ def run(**given: Any) -> dict[str, Any]:
 def _measure(report: Report, size: Size, options: LearnerBench) -> None:
     hidden, batch_size = SIZES[size]
     device = report.device
-    sac = SacOptions(hidden=hidden, batch_size=batch_size, replay_capacity=options.rows)
+    sac = SacOptions(hidden=hidden, batch_size=batch_size)
     sides, stock = _sides(sac, options, device), {}
     few = min(5, _portion(options, device))  # they are slow
     if options.stock:
@@ -103,17 +103,8 @@ def _measure(report: Report, size: Size, options: LearnerBench) -> None:
 
 
 def _sides(sac: SacOptions, options: LearnerBench, device: str) -> dict[str, Side]:
-    run = RunConfig(
-        mode="oracle",
-        sac=sac,
-        total_steps=max(options.rows, 2),
-        explore=ExploreOptions(seed_steps=0, unsupervised_steps=0),
-        resources=ResourceOptions(threads=options.threads),
-    )
     fragment = random_fragment(options.rows)
-    learner = learner_of(run, device=device)
-    learner.reward_with("true")
-    learner.insert([fragment])
+    learner = filled_learner(fragment, sac, threads=options.threads, device=device, mode="oracle")
     replay = as_replay(fragment, device)
     plain = PlainLoop(PlainSac(OBS_DIM, ACTION_DIM, sac, device=device), replay)
     tuned = PlainLoop(PlainSac(OBS_DIM, ACTION_DIM, sac, device=device, tuned=True), replay)
@@ -139,16 +130,7 @@ def _counted(work: Any, portion: int) -> Side:
 
 def _measure_ppo(report: Report, name: str, ppo: PpoOptions, options: LearnerBench) -> None:
     device, rows, epochs = report.device, PPO_ENVS * PPO_STEPS, options.epochs
-    run = RunConfig(
-        algorithm="prefppo",
-        mode="oracle",
-        ppo=ppo,
-        explore=ExploreOptions(unsupervised_steps=0),
-        rollout=RolloutOptions(actors=1, envs_per_actor=PPO_ENVS, fragment_length=PPO_STEPS),
-        resources=ResourceOptions(threads=options.threads),
-    )
-    learner = learner_of(run, device=device)
-    learner.reward_with("true")
+    learner = ppo_learner_of(ppo, threads=options.threads, device=device)
     fragment = acted(random_fragment(rows))
     plain, tuned = (PlainPpo(OBS_DIM, ACTION_DIM, ppo, device=device, tuned=fused) for fused in (False, True))
     steps = as_steps(fragment).to(device)
@@ -175,6 +157,21 @@ def _measure_ppo(report: Report, name: str, ppo: PpoOptions, options: LearnerBen
     if stock is not None:
         report.add(f"{name}_stock", rates, "ours", "stock", unit=unit, against=STOCK_PPO)
         stock.stop()
+
+
+def ppo_learner_of(ppo: PpoOptions, *, threads: int, device: str) -> Any:
+    """PrefPPO's learner of the true reward, for iterations of `PPO_ENVS` times `PPO_STEPS` steps."""
+    run = RunConfig(
+        algorithm="prefppo",
+        mode="oracle",
+        ppo=ppo,
+        explore=ExploreOptions(unsupervised_steps=0),
+        rollout=RolloutOptions(actors=1, envs_per_actor=PPO_ENVS, fragment_length=PPO_STEPS),
+        resources=ResourceOptions(threads=threads),
+    )
+    learner = learner_of(run, device=device)
+    learner.reward_with("true")
+    return learner
 
 
 def acted(fragment: Fragment) -> Fragment:

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from rayrlhf.bench.data import ACTION_DIM, OBS_DIM, learner_of, random_fragment
-from rayrlhf.bench.learner import PPO_ENVS, PPO_STEPS, acted
+from rayrlhf.bench.data import ACTION_DIM, OBS_DIM, filled_learner, random_fragment
+from rayrlhf.bench.learner import PPO_ENVS, PPO_STEPS, acted, ppo_learner_of
 from rayrlhf.bench.report import Count, DeviceOptions, Report, options_from
 from rayrlhf.bench.reward import made_up_labels
 from rayrlhf.bench.timing import Side, alternate, confined
@@ -24,9 +24,7 @@ from rayrlhf.config import (
     ExploreOptions,
     PpoOptions,
     QueryOptions,
-    ResourceOptions,
     RewardOptions,
-    RolloutOptions,
     RunConfig,
     SacOptions,
 )
@@ -127,17 +125,8 @@ def _parts(options: LimitsBench, device: str) -> dict[str, _Part]:
     hidden, batch = options.hidden, options.batch_size
     reward = RewardOptions(hidden=hidden)
     queries = QueryOptions(budget=options.budget)
-    run = RunConfig(
-        sac=SacOptions(hidden=hidden, batch_size=batch, replay_capacity=options.rows),
-        reward=reward,
-        queries=queries,
-        total_steps=max(options.rows, 2),
-        explore=ExploreOptions(seed_steps=0, unsupervised_steps=0),
-        resources=ResourceOptions(threads=options.threads),
-    )
-    learner = learner_of(run, device=device)
-    learner.reward_with("true")
-    learner.insert([random_fragment(options.rows)])
+    sac, fragment = SacOptions(hidden=hidden, batch_size=batch), random_fragment(options.rows)
+    learner = filled_learner(fragment, sac, threads=options.threads, device=device, reward=reward)
     ensemble = RewardEnsemble(reward, OBS_DIM, ACTION_DIM, seed=0, device=device)
     weights = ensemble.weights()
     labels = made_up_labels(options.budget // 2, queries.segment_length)
@@ -177,16 +166,7 @@ def _parts(options: LimitsBench, device: str) -> dict[str, _Part]:
 
 def _ppo(options: LimitsBench, device: str) -> _Part:
     ppo = PpoOptions(hidden=options.hidden)
-    run = RunConfig(
-        algorithm="prefppo",
-        mode="oracle",
-        ppo=ppo,
-        explore=ExploreOptions(unsupervised_steps=0),
-        rollout=RolloutOptions(actors=1, envs_per_actor=PPO_ENVS, fragment_length=PPO_STEPS),
-        resources=ResourceOptions(threads=options.threads),
-    )
-    learner = learner_of(run, device=device)
-    learner.reward_with("true")
+    learner = ppo_learner_of(ppo, threads=options.threads, device=device)
     fragment = acted(random_fragment(PPO_ENVS * PPO_STEPS))
     minibatches = PPO_ENVS * PPO_STEPS // ppo.batch_size
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from rayrlhf.bench.data import ACTION_DIM, OBS_DIM, learner_of, random_fragment
+from rayrlhf.bench.data import ACTION_DIM, OBS_DIM, filled_learner, random_fragment
 from rayrlhf.bench.reference_reward import bare_forward, fastest_chunk, member_networks
 from rayrlhf.bench.report import Count, DeviceOptions, Report, options_from
 from rayrlhf.bench.timing import alternate, confined
-from rayrlhf.config import ExploreOptions, ResourceOptions, RewardOptions, RunConfig, SacOptions
+from rayrlhf.config import RewardOptions, SacOptions
 from rayrlhf.rewards import RewardEnsemble
 
 
@@ -39,16 +39,8 @@ def _measure(report: Report, options: RelabelBench) -> None:
     device = report.device
     reward = RewardOptions(members=options.members, hidden=options.hidden)
     weights = RewardEnsemble(reward, OBS_DIM, ACTION_DIM, seed=0).weights()
-    run = RunConfig(
-        reward=reward,
-        sac=SacOptions(replay_capacity=options.rows),
-        total_steps=max(options.rows, 2),
-        explore=ExploreOptions(seed_steps=0, unsupervised_steps=0),
-        resources=ResourceOptions(threads=options.threads),
-    )
-    learner = learner_of(run, device=device)
-    learner.reward_with("true")
-    learner.insert([random_fragment(options.rows)])
+    fragment = random_fragment(options.rows)
+    learner = filled_learner(fragment, SacOptions(), threads=options.threads, device=device, reward=reward)
     columns = learner.replay.columns
     inputs = torch.cat([columns["obs"], columns["action"]], dim=1)[: options.rows]
     networks = member_networks(reward, weights, device)

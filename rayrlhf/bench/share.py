@@ -12,9 +12,10 @@ import ray
 import torch
 from pydantic import Field
 
-from rayrlhf.bench.data import learner_of, random_fragment, ray_session
-from rayrlhf.bench.report import Case, Count, DeviceOptions, Report, options_from
-from rayrlhf.config import ExploreOptions, ResourceOptions, RunConfig, SacOptions
+from rayrlhf.bench.data import filled_learner, random_fragment, ray_session
+from rayrlhf.bench.report import Count, DeviceOptions, Report, options_from
+from rayrlhf.bench.timing import Rates
+from rayrlhf.config import SacOptions
 
 UNIT = "updates/s of all together"
 
@@ -43,24 +44,22 @@ def run(**given: Any) -> dict[str, Any]:
         kind = ray.remote(_Learner).options(num_cpus=0, num_gpus=share)
         learners: list[Any] = [kind.remote(options.model_dump(), report.device) for _ in range(max(counts))]
         ray.get([learner.rate.remote(0.0) for learner in learners])
-        rates: dict[int, list[float]] = {count: [] for count in counts}
+        found: dict[str, list[float]] = {_name(count): [] for count in counts}
         for _ in range(options.rounds):
             for count in counts:
                 together = [learner.rate.remote(options.seconds) for learner in learners[:count]]
-                rates[count].append(sum(ray.get(together)))
+                found[_name(count)].append(sum(ray.get(together)))
         memory = ray.get([learner.megabytes.remote() for learner in learners])
         for learner in learners:
             ray.kill(learner)
     for count in options.runs:
-        ratios = sorted(many / one for many, one in zip(rates[count], rates[1], strict=True))
-        report.cases[f"{count}_runs"] = Case(_middle(rates[count]), _middle(rates[1]), UNIT, "one alone")
-        report.spread[f"{count}_runs"] = ratios[0], ratios[-1]
+        report.add(_name(count), Rates(found), _name(count), _name(1), unit=UNIT, against="one alone")
     report.notes["gpu_megabytes_of_each"] = memory
     return report.as_dict()
 
 
-def _middle(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def _name(count: int) -> str:
+    return f"{count}_runs"
 
 
 class _Learner:
@@ -69,16 +68,8 @@ class _Learner:
     def __init__(self, options: dict[str, Any], device: str) -> None:
         chosen = ShareBench.model_validate(options)
         torch.set_num_threads(chosen.threads)
-        run = RunConfig(
-            mode="oracle",
-            sac=SacOptions(hidden=chosen.hidden, batch_size=chosen.batch_size, replay_capacity=chosen.rows),
-            total_steps=max(chosen.rows, 2),
-            explore=ExploreOptions(seed_steps=0, unsupervised_steps=0),
-            resources=ResourceOptions(threads=chosen.threads),
-        )
-        self._learner = learner_of(run, device=device)
-        self._learner.reward_with("true")
-        self._learner.insert([random_fragment(chosen.rows)])
+        sac, fragment = SacOptions(hidden=chosen.hidden, batch_size=chosen.batch_size), random_fragment(chosen.rows)
+        self._learner = filled_learner(fragment, sac, threads=chosen.threads, device=device, mode="oracle")
         self._portion = 50 if device == "cuda" else 2
 
     def rate(self, seconds: float) -> float:
