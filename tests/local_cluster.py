@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes: `clusters/local.sh`'s, on the loopback network."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -47,8 +48,8 @@ class Cluster:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` ports on end that nobody has."""
-    for first in range(20_000, 30_000, count):
+    """The first of `count` ports on end that nobody has, and that nobody gets by chance."""
+    for first in random.sample(range(20_000, 30_000, count), 100):  # not the ones that another test looks at now
         held = [socket.socket() for _ in range(count)]
         try:
             for offset, one in enumerate(held):

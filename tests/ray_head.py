@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import httpx
-from app_server import free_port
+from local_cluster import free_ports
 
 SECONDS = 120.0
 
@@ -21,7 +21,8 @@ class Head:
     """Runs until `stop`. `env` is the environment in which a process joins it."""
 
     def __init__(self, cpus: int = 4) -> None:
-        port, dashboard, agent, client, self._metrics = (free_port() for _ in range(5))
+        first = free_ports(5)
+        port, dashboard, agent, client, self._metrics = range(first, first + 5)
         self._started: list[subprocess.Popen[str]] = []
         self._place = Path(tempfile.mkdtemp(prefix="ray-"))  # paths of sockets have to be short
         here = {

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from local_cluster import free_ports
 
 FOLDER = Path(__file__).parents[2] / "clusters" / "slurm"
 FILES = sorted(FOLDER.glob("*.sbatch"))
@@ -92,7 +93,7 @@ def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
-    number = str(os.getpid() % 10_000 + 7_000)
+    number = str(12_000 + free_ports(2) - 20_000)  # the head listens there
     yield env | {
         "PATH": f"{programs}:{Path(sys.executable).parent}:{env['PATH']}",
         "SLURM_JOB_ID": number,
