@@ -2,14 +2,16 @@
 """Ours beside other programs on one task: wall-clock per environment step, and success after as many steps or labels.
 
     scripts/side_by_side.py [--seeds 0 1 2] [--only sb3_sac ours_sac] [--folder .peers] [--steps-scale 0.1]
+                            [--at-once 2]
 
 The task is MetaWorld v3's handle-press-side under the protocol of the preset `quickstart`: the goal is shown, objects
 are drawn anew at each reset, the reward is V2, an action is repeated five times with its rewards summed, an episode has
 20 actions, and it is solved if any step was a success. Each program trains with one torch thread and without a GPU, and
 its deterministic policy is evaluated on 20 random starts. The programs are run one after the other, for each seed in
-turn; what is in the folder already is not run again. Virtual environments of the peers are made there from the
-requirements in scripts/peers/, our own has RLlib. Where pip would take torch's large CUDA build, tell it through
-PIP_INDEX_URL or its configuration where the CPU build is.
+turn; what is in the folder already is not run again. With --at-once several run at a time: they say how often the task
+is solved, and their times do not count. Virtual environments of the peers are made there from the requirements in
+scripts/peers/, our own has RLlib. Where pip would take torch's large CUDA build, tell it through PIP_INDEX_URL or its
+configuration where the CPU build is.
 
 Settings are the presets' where both sides have them: hidden layers, batch, updates per step, learning rates, gamma,
 tau, target entropy and first temperature, random or first steps (SAC); hidden layers, steps of an iteration,
@@ -46,7 +48,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -57,6 +62,9 @@ PEERS = Path(__file__).resolve().parent / "peers"
 EPISODES, LABELS = 20, 100
 SAC_STEPS, PPO_STEPS = 24_000, 120_000
 NEVER = 10**9
+
+_running: set[subprocess.Popen[bytes]] = set()
+_making = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -111,11 +119,18 @@ def python_of(peer: str, folder: Path) -> Path:
     python, ready = place / "bin" / "python", place / "ready.txt"
     wanted = [PEERS / f"{peer}.txt", PEERS / f"{peer}-alone.txt"]
     text = "".join(file.read_text() for file in wanted if file.exists())
-    if ready.exists() and ready.read_text() == text:
-        return python
+    with _making:
+        if not (ready.exists() and ready.read_text() == text):
+            _make(place, wanted, folder / "environments" / f"{peer}.log")
+            ready.write_text(text)
+    return python
+
+
+def _make(place: Path, wanted: list[Path], log: Path) -> None:
+    """A virtual environment of what is `wanted`: with what that requires, and without."""
+    python = place / "bin" / "python"
     print(f"making the virtual environment {place} (minutes)", flush=True)
     shutil.rmtree(place, ignore_errors=True)
-    log = folder / "environments" / f"{peer}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     install = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
     run([sys.executable, "-m", "venv", str(place)], log)
@@ -123,8 +138,6 @@ def python_of(peer: str, folder: Path) -> Path:
     if wanted[1].exists():
         run([*install, "--no-deps", "-r", str(wanted[1])], log)
     run([str(python), str(PEERS / "check_environment.py")], log)
-    ready.write_text(text)
-    return python
 
 
 # --- one program ---
@@ -143,6 +156,7 @@ def run(command: list[str], log: Path, minutes: float | None = None) -> None:
             cwd=PEERS.parents[1],  # this rayrlhf, whichever is installed
             start_new_session=True,
         )
+        _running.add(process)
         try:
             code = process.wait(None if minutes is None else 60 * minutes)
         except subprocess.TimeoutExpired:
@@ -151,6 +165,7 @@ def run(command: list[str], log: Path, minutes: float | None = None) -> None:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait()
+            _running.discard(process)
     if code:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         raise FailedError(f"exit code {code}: {lines[-1][:200] if lines else 'no output'} (see {log})")
@@ -171,12 +186,15 @@ def train(name: str, seed: int, out: Path, options: argparse.Namespace) -> None:
         words += ["--seed", str(seed), "--storage_path", str(runs), "--name", name, "--json"]
         run([str(python), "-m", "rayrlhf", "train", side.program, *words], log, options.minutes)
         result = _our_result(runs / name)
-        part = out.with_suffix(".part")
-        part.write_text(json.dumps(result, indent=1) + "\n")
-        part.replace(out)
-        return
-    words = ["--steps", str(steps), "--seed", str(seed), "--episodes", str(EPISODES), "--labels", str(labels)]
-    run([str(python), str(PEERS / side.program), *words, "--out", str(out)], log, options.minutes)
+    else:
+        found = out.with_suffix(".found")
+        words = ["--steps", str(steps), "--seed", str(seed), "--episodes", str(EPISODES), "--labels", str(labels)]
+        run([str(python), str(PEERS / side.program), *words, "--out", str(found)], log, options.minutes)
+        result = json.loads(found.read_text())
+        found.unlink()
+    part = out.with_suffix(".part")
+    part.write_text(json.dumps(result | {"timed": options.at_once == 1}, indent=1) + "\n")
+    part.replace(out)
 
 
 def _our_options(side: Side, steps: int, labels: int, scale: float) -> list[str]:
@@ -226,8 +244,8 @@ def _our_result(run: Path) -> Result:
 def run_all(options: argparse.Namespace) -> list[str]:
     """Runs what has no result yet, every program with one seed before the next seed; what failed, a line each."""
     jobs = [(name, seed) for seed in options.seeds for name in options.only]
-    failures = []
-    for number, (name, seed) in enumerate(jobs, 1):
+
+    def one(number: int, name: str, seed: int) -> str | None:
         out = place_of(name, seed, options.results)
         head = f"[{number}/{len(jobs)}] {name}, seed {seed}:"
         begin = time.monotonic()
@@ -237,9 +255,23 @@ def run_all(options: argparse.Namespace) -> list[str]:
                 train(name, seed, out, options)
             print(head, _in_words(json.loads(out.read_text())), f"({time.monotonic() - begin:.0f} s)", flush=True)
         except FailedError as failed:
-            failures.append(f"{name}, seed {seed}: {failed}")
             print(head, "failed,", failed, flush=True)
-    return failures
+            return f"{name}, seed {seed}: {failed}"
+        return None
+
+    numbered = [(number, *job) for number, job in enumerate(jobs, 1)]
+    if options.at_once == 1:
+        found = [one(*job) for job in numbered]
+    else:
+        with ThreadPoolExecutor(options.at_once) as pool:
+            try:
+                found = list(pool.map(lambda job: one(*job), numbered))
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in _running:
+                    os.killpg(process.pid, signal.SIGTERM)
+                raise
+    return [failure for failure in found if failure is not None]
 
 
 def place_of(name: str, seed: int, results: Path) -> Path:
@@ -249,11 +281,18 @@ def place_of(name: str, seed: int, results: Path) -> Path:
 
 def _in_words(result: Result) -> str:
     success = "no success measured" if result["success"] is None else f"{result['success']:.0%} solved"
-    return f"{result['steps']} steps, {_ms(result):.2f} ms a step, {success}"
+    time_of_one = f"{_ms(result):.2f} ms a step" if result.get("timed", True) else "beside another"
+    return f"{result['steps']} steps, {time_of_one}, {success}"
 
 
 def _ms(result: Result) -> float:
     return 1000.0 * float(result["seconds_training"]) / int(result["steps"])
+
+
+def _median(values: Iterable[float]) -> float:
+    """NaN of none."""
+    found = list(values)
+    return median(found) if found else float("nan")
 
 
 # --- the table ---
@@ -262,7 +301,7 @@ HEADER = ("program", "steps", "labels", "ms / step", "times ours", "minutes", "t
 
 
 def rows(options: argparse.Namespace) -> list[tuple[str, ...]]:
-    """The table's, with the header first; of each program the median over its seeds, and every seed's success."""
+    """The table's, with the header first; of each program the median over its timed seeds, and every seed's success."""
     found: dict[str, list[Result]] = {}
     for name in SIDES:
         files = (place_of(name, seed, options.results) for seed in options.seeds)
@@ -270,8 +309,9 @@ def rows(options: argparse.Namespace) -> list[tuple[str, ...]]:
             found[name] = results
     table: list[tuple[str, ...]] = [HEADER]
     for name, results in found.items():
-        minutes = {key: median(result["seconds_training"] for result in found[key]) / 60 for key in found}
-        ms = {key: median(map(_ms, found[key])) for key in found}
+        timed = {key: [result for result in found[key] if result.get("timed", True)] for key in found}
+        minutes = {key: _median(result["seconds_training"] for result in timed[key]) / 60 for key in found}
+        ms = {key: _median(map(_ms, timed[key])) for key in found}
         against = [other for other in SIDES[name].against if other in found]
         solved = (result["success"] for result in results)
         table.append(
@@ -314,6 +354,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PROGRAM", help=", ".join(names))
     parser.add_argument("--folder", type=Path, default=Path(".peers"), help="for virtual environments and results")
     parser.add_argument("--steps-scale", type=float, default=1.0, help="0.1: a check that all of it runs, no result")
+    parser.add_argument("--at-once", type=int, default=1, help="programs at a time; with several no time counts")
     parser.add_argument("--minutes", type=float, default=120.0, help="that one training may take")
     options = parser.parse_args()
     if not 0.02 <= options.steps_scale <= 1.0:

@@ -50,8 +50,10 @@ def test_results_that_are_there_are_not_made_again(tmp_path: Path) -> None:
         place.parent.mkdir(parents=True)
         result = {"steps": 24_000, "labels": 0, "seconds_training": seconds, "seconds_total": 60.0, "success": 0.95}
         place.write_text(json.dumps(result))
-    command = [sys.executable, str(SCRIPTS / "side_by_side.py"), "--folder", str(tmp_path), "--seeds", "0"]
+        beside_another = result | {"timed": False, "seconds_training": 999.0, "success": 1.0}
+        place.with_name("seed-1.json").write_text(json.dumps(beside_another))
+    command = [sys.executable, str(SCRIPTS / "side_by_side.py"), "--folder", str(tmp_path), "--seeds", "0", "1"]
     done = subprocess.run([*command, "--only", "ours_sac", "sb3_sac"], capture_output=True, text=True, check=True)
     assert "2.00 ours_sac" in done.stdout
     table = (tmp_path / "results" / "table.md").read_text().splitlines()
-    assert table[-1] == "| sb3_sac | 24,000 | 0 | 2.00 | 2.00 ours_sac | 0.8 | 2.00 ours_sac | 19 |"
+    assert table[-1] == "| sb3_sac | 24,000 | 0 | 2.00 | 2.00 ours_sac | 0.8 | 2.00 ours_sac | 19 / 20 |"

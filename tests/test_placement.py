@@ -75,14 +75,14 @@ def test_what_asks_for_nothing_takes_no_place_in_a_trial(small_run: RunConfig) -
 
 
 def test_the_roles_of_a_run(small_run: RunConfig) -> None:
-    resources = {"learners": 2, "gpus_per_learner": 0.5, "learner_cpus": 3.0, "reward_actors": 2, "reward_gpus": 0.25}
+    resources = {"learners": 2, "gpus_per_learner": 1.0, "learner_cpus": 3.0, "reward_actors": 2, "reward_gpus": 0.25}
     run = changed(small_run, resources=resources | {"rollout_on": "spot", "durable_on": "kept"})
     run = changed(run, rollout={"actors": 3}, reward={"members": 2}, teacher={"name": "human"})
     kept = {"kept": MARK}
     assert placement_of(run).bundles() == [
         {"CPU": 0.5} | kept,
         *[{"CPU": 0.5, "spot": MARK}] * 3,
-        *[{"CPU": 3.0, "GPU": 0.5} | kept] * 2,
+        *[{"CPU": 3.0, "GPU": 1.0} | kept] * 2,
         *[{"CPU": 0.1, "GPU": 0.25} | kept] * 2,
         {"CPU": 0.1} | kept,
     ]

@@ -118,10 +118,17 @@ class Collector:
         moment = np.stack(moments) if moments else None
         raw_action, log_prob = (np.stack(column) for column in zip(*raw, strict=True)) if raw else (None, None)
         flags = terminated, truncated, success
-        columns = Fragment(obs, action, next_obs, reward, *flags, episode, step, moment, raw_action, log_prob)
+        own = moment, raw_action, log_prob, self._standard() if raw else None
+        columns = Fragment(obs, action, next_obs, reward, *flags, episode, step, *own)
         at_start = not self._steps.any()
         numbers = tuple(int(number) for number in self.episodes)
         return columns, CollectReport(version, columns.num_transitions, numbers, at_start, tuple(finished))
+
+    def _standard(self) -> Floats | None:
+        """What the policy standardises observations by, if it does."""
+        if not isinstance(self.policy, GaussianActor) or self.policy.moments is None:
+            return None
+        return self.policy.standard().numpy()
 
     def _draw(self, rng: np.random.Generator, mode: Mode, shape: tuple[int, int, int]) -> Floats:
         """Uniform actions, or the standard normal noise that the policy turns into actions."""

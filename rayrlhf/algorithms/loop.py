@@ -77,6 +77,8 @@ class PreferenceAlgorithm(Algorithm):
         )
         self.feedback: Feedback | None = self._make_feedback()
         self._session_running = False
+        self._reward_version = -1
+        """Of the reward that the learners have; not known after a resume."""
         self._policy = self._fetch_policy()
         self._recent: deque[FinishedEpisode] = deque(maxlen=10)
         self._metrics: dict[str, float] = {}
@@ -206,7 +208,7 @@ class PreferenceAlgorithm(Algorithm):
         words = f"{outcome.labels} labels so far, reward version {outcome.version}"
         extra = self._event("session-over", **facts, **outcome.metrics)
         _log.info("session %d is over: %s", outcome.session, words, extra=extra)
-        if not self.progress.exploring:
+        if not self.progress.exploring and outcome.version != self._reward_version:
             self._reward_with("ensemble", outcome.weights, outcome.version)
 
     def _event(self, kind: str, **facts: Any) -> dict[str, Any]:
@@ -214,6 +216,7 @@ class PreferenceAlgorithm(Algorithm):
 
     def _reward_with(self, source: RewardSource, weights: Ref | None = None, version: int = 0) -> None:
         self._on_learners("reward_with", source, weights, version)
+        self._reward_version = version
 
     def _learn_and_publish(self, *args: Any) -> None:
         metrics = self._on_learners("learn", *args)

@@ -12,7 +12,7 @@ from rayrlhf.algorithms.graphs import GraphedUpdate
 from rayrlhf.algorithms.learner import PreferenceLearner
 from rayrlhf.algorithms.shards import ShardEntry
 from rayrlhf.policies import PpoNetworks, PpoUpdate
-from rayrlhf.policies.ppo import Rows, advantages
+from rayrlhf.policies.ppo import Rows, advantages, standardised
 from rayrlhf.preferences.fragments import Fragment
 
 KL_COEFFICIENT = "kl_coefficient"
@@ -48,7 +48,7 @@ class PrefPpoLearner(PreferenceLearner):
         """One iteration: `epochs` passes of `batches` minibatches each, in another order every time.
 
         All learners are told the same number of minibatches; what a pass leaves out the next may take. The statistics
-        of observations move afterwards: the policy that collected had the former. Without an epoch, nothing else does.
+        of observations move afterwards. Without an epoch, nothing else does.
         """
         if not epochs:
             self._observe(self._column("obs"))
@@ -102,19 +102,33 @@ class PrefPpoLearner(PreferenceLearner):
         reward = self._rewards(obs, column("action"), column("reward"))
         self._mean_reward = reward.mean()
         networks: PpoNetworks = self.networks
-        seen = networks.actor.standardise(obs)
+        seen = self._as_seen(obs)
         value = networks.value(seen)
         done = torch.maximum(terminated, column("truncated"))
         last = done.bool()
         last[-1] = True
         next_value = torch.empty_like(value)
         next_value[:-1] = value[1:]
-        next_value[last] = networks.value(networks.actor.standardise(next_obs[last]))
+        next_value[last] = networks.value(self._as_seen(next_obs)[last])
         ppo = self.run.ppo
         advantage = advantages(reward, value, next_value, terminated, done, gamma=ppo.gamma, lam=ppo.gae_lambda)
         parts = seen, column("raw_action"), column("log_prob"), advantage, advantage + value
         self._fragments = []
         return obs, Rows(*(part.flatten(0, 1) for part in parts))
+
+    def _as_seen(self, obs: Tensor) -> Tensor:
+        """`[T, N, O]` standardised as each fragment's policy did: against it the ratio is taken.
+
+        In the asynchronous mode that is not the newest one. Fragments that do not tell are taken to be its own.
+        """
+        columns = []
+        for fragment in self._fragments:
+            if fragment.standard is None:
+                seen: Tensor = self.networks.actor.standardise(obs)
+                return seen
+            columns.append(np.repeat(fragment.standard[:, None], fragment.reward.shape[1], axis=1))
+        mean, std = torch.from_numpy(np.concatenate(columns, axis=1)).to(self._device)  # [N, O] each
+        return standardised(obs, mean, std)
 
     def _column(self, name: str) -> Tensor:
         """`[T, N, ...]` of all fragments, side by side, as float32."""

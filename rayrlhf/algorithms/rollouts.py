@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import ray
@@ -29,6 +30,10 @@ PING_SECONDS = 0.2
 """How often a rollout actor that died is asked whether it is back, where Ray refuses to ask it."""
 START_SECONDS = 60.0
 """So long at least a rollout actor may take to start before that is taken to hang."""
+STRAGGLER = 3.0
+"""A rollout actor straggles where its fragment takes so many times as long as the others' newest,"""
+STRAGGLER_SECONDS = 0.3
+"""and longer than this."""
 LOST_SECONDS = 180.0
 LOSSES_IN_A_ROW = 3
 """Deaths per rollout actor, without anything returned in between, that are taken for bad luck."""
@@ -76,6 +81,9 @@ class Rollouts:
     _losses: int = 0
     _gone: set[int] = field(default_factory=set)
     _in_flight: dict[int, int] = field(default_factory=dict)
+    _asked_at: dict[int, float] = field(default_factory=dict)
+    _took: dict[int, float] = field(default_factory=dict)
+    """By runner: seconds until its newest fragment was seen."""
     _watched: dict[int, float] = field(default_factory=dict)
     _fragments: dict[int, Ref] = field(default_factory=dict)
     _reports: dict[int, Any] = field(default_factory=dict)
@@ -102,7 +110,7 @@ class Rollouts:
                 continue
             number = self.numbers.get(runner, 0)
             self.numbers[runner] = number + 1
-            self._in_flight[runner] = version
+            self._in_flight[runner], self._asked_at[runner] = version, time.monotonic()
             self.watch(runner, self.timeout_seconds)
             arguments = {"weights": weights, "version": version, "mode": mode, "fragment": number}
             arguments |= {"running": self.episodes.get(runner), "begin": runner in self._to_begin}
@@ -121,14 +129,18 @@ class Rollouts:
     def collect(self, *, version: int, max_staleness: int, everything: bool = False) -> list[Arrival]:
         """Waits for at least one fragment and for all whose staleness would pass `max_staleness`; in runners' order.
 
-        With `everything`, waits for all that are on their way. Raises what broke a fragment (`EnvironmentBroken` where
+        A straggler is not waited for: its fragment is taken when it comes, however stale. With `everything`, waits for
+        all that are on their way. Raises what broke a fragment (`EnvironmentBroken` where
         an environment failed), and HeldUpError when every rollout actor is gone and none comes back.
         """
         while True:
             self.check()
             ready = self._ready()  # taken all at once: a stop in between leaves them on their way
-            missing = [asked for runner, asked in self._in_flight.items() if runner not in ready]
-            overdue = any(everything or version - asked >= max_staleness for asked in missing)
+            missing = [(runner, asked) for runner, asked in self._in_flight.items() if runner not in ready]
+            overdue = any(
+                everything or (version - asked >= max_staleness and not self._straggles(runner))
+                for runner, asked in missing
+            )
             if ready and not overdue:
                 return [self._take(runner) for runner in ready]
             if not self._in_flight:
@@ -148,10 +160,20 @@ class Rollouts:
                 self.note_loss(runner)
             self.end_what_hangs(set(self._in_flight) - set(self._reports))
         ready = sorted(set(self._reports) & set(self._fragments))
+        for runner in self._asked_at.keys() & set(ready):
+            self._took[runner] = time.monotonic() - self._asked_at.pop(runner)
         for runner in ready:
             if isinstance(broken := self._reports[runner], Exception):
                 raise broken
         return ready
+
+    def _straggles(self, runner: int) -> bool:
+        """Whether `runner` takes, or took last time, far longer than the others do."""
+        others = [took for other, took in self._took.items() if other != runner]
+        if not others:
+            return False
+        longest = max(time.monotonic() - self._asked_at[runner], self._took.get(runner, 0.0))
+        return longest > max(STRAGGLER * median(others), STRAGGLER_SECONDS)
 
     def _sleep_until_a_report(self) -> None:
         """Returns with the first; RLlib's own wait is for all, and asking it again and again takes a core's tenth."""
@@ -172,7 +194,7 @@ class Rollouts:
     def forget(self, runners: Iterable[int]) -> None:
         """Drops what was asked of runners that died: RLlib has dropped it too, and answers that had come with it."""
         for runner in runners:
-            for book in (self._in_flight, self._fragments, self._reports):
+            for book in (self._in_flight, self._fragments, self._reports, self._asked_at, self._took):
                 book.pop(runner, None)
 
     def note_loss(self, runner: int) -> None:

@@ -63,6 +63,7 @@ def run(**given: Any) -> dict[str, Any]:
     planned = suites.plan(suite, options.tasks, options.methods, options.seeds)
     name = Path(options.suite).stem
     folder = Path(options.results) / name
+    _collect(planned, Path(options.storage), name, folder)  # what had ended when the command was killed
     if not options.draw:
         try:
             _run_missing(planned, options, Path(options.storage).absolute(), name, folder)
@@ -171,6 +172,7 @@ def _summary(suite: Suite, planned: Sequence[Planned], name: str, folder: Path) 
     report.notes["suite"] = name
     report.notes["not_run"] = [f"{run.task} {run.method} {run.seed}" for run, result in there if result is None]
     columns, rows = _table(suite, planned, found)
+    report.notes["protocol"] = _protocols(found)
     report.notes["pictures"] = [str(path) for path in _draw(suite, found, folder)]
     if found:
         write_atomically(folder / "README.md", _page(suite, name, columns, rows, found))
@@ -210,12 +212,16 @@ def _cell(scores: list[float], suite: Suite) -> str:
 
 
 def _overall(found: Sequence[Result], suite: Suite) -> str:
-    """The interquartile mean over all runs, where every task has some."""
-    strata = [np.array([100 * r.success for r in found if r.task == task]) for task in suite.tasks]
-    if any(len(scores) == 0 for scores in strata):
+    """The interquartile mean over all runs that there are, and of how many; its interval where two of a task differ."""
+    scores = [np.array([100 * r.success for r in found if r.task == task]) for task in suite.tasks]
+    strata = [of_task for of_task in scores if len(of_task)]
+    if not strata:
         return NOT_RUN
     over = bootstrap_interval(strata, generator(0, "bench"))
-    return f"{float(over.value):.1f} ({float(over.low):.1f} to {float(over.high):.1f})"
+    several = all(len(of_task) > 1 for of_task in strata)
+    interval = f" ({float(over.low):.1f} to {float(over.high):.1f})" if several else ""
+    tasks = "" if len(strata) == len(suite.tasks) else f" of {len(strata)} of {len(suite.tasks)} tasks"
+    return f"{float(over.value):.1f}{interval}, {len(found)} run{'s' * (len(found) > 1)}{tasks}"
 
 
 def _draw(suite: Suite, found: Sequence[Result], folder: Path) -> list[Path]:
@@ -235,19 +241,27 @@ def _methods(suite: Suite, found: Sequence[Result]) -> list[Method]:
     return [Method(name, own) for name, own in curves.items() if own]
 
 
+def _protocols(found: Sequence[Result]) -> list[str]:
+    """A line for each protocol that results were made under, with their seeds."""
+    seeds: dict[str, set[int]] = {}
+    for result in found:
+        line = f"Protocol: {protocol(result.curve.config)}, success over {result.facts['episodes']} episodes at the end"
+        seeds.setdefault(line, set()).add(result.seed)
+    return [f"{line}, seeds {', '.join(map(str, sorted(own)))}." for line, own in seeds.items()]
+
+
 def _page(
     suite: Suite, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], found: Sequence[Result]
 ) -> str:
     """The table as it is committed beside the results."""
     lines = [f"# Suite {name}: success in per cent", ""]
     lines += [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)]
-    protocols = dict.fromkeys(protocol(result.curve.config) for result in found)
-    lines += ["", *(f"Protocol: {line}." for line in protocols)]
+    lines += ["", *_protocols(found)]
     if suite.published is not None:
         lines.append(f"Published: {suite.published.source}.")
     lines.append(
         "Mean and standard deviation over seeds; the last row is the interquartile mean over all runs with its 95% "
-        "bootstrap interval, stratified by task."
+        "bootstrap interval, stratified by task, where each task has two runs or more."
     )
     lines += ["", "| method | task | seed | success | minutes | computed on | date | command |", f"|{'---|' * 8}"]
     for result in found:

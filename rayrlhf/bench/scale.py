@@ -3,10 +3,11 @@
 The driver is the program's own, with RLlib's manager of actors, a learner in a process of its own and the trajectory
 store. In place of environments there are `processes` real Ray actors that return a prepared fragment at once; each
 stands for many rollout actors, so the driver asks, waits for and hands on as many fragments as that many would send.
-A case is one number of actors against the fewest, by processor time of the driver's thread for each fragment. The
-table has beside it: fragments and transitions per second if the thread did nothing else (where the driver saturates),
-how many fragments are there when it looks, and what one round of requests, which carry the newest weights by
-reference, costs for each actor.
+Each round has a new policy, as after a call of the learners, and fragments may be as stale as by default. A case is
+one number of actors against the fewest, by processor time of the driver's thread for each fragment. The table has
+beside it: fragments and transitions per second if the thread did nothing else (where the driver saturates), fragments
+per second by the clock, which the processes behind it and the learner share the machine for, how many are there when
+it looks, and what one request, which carries the newest weights by reference, costs.
 """
 
 import time
@@ -85,26 +86,35 @@ def run(**given: Any) -> dict[str, Any]:
             if count != fewest:
                 against = f"the same with {fewest} rollout actors"
                 report.cases[f"{count}_actors"] = Case(1 / seconds, 1 / base, UNIT, against)
-            ready, request = (median(getattr(cost, name) for cost in costs) for name in ("ready", "request"))
+            names = "ready", "request", "wall"
+            ready, request, wall = (median(getattr(cost, name) for cost in costs) for name in names)
             numbers = f"{1000 * seconds:.2f}", f"{1 / seconds:.0f}", f"{options.steps / seconds:,.0f}"
-            rows.append([str(count), *numbers, f"{ready:.0f}", f"{1000 * request:.2f}"])
-    columns = ["actors", "ms a fragment", "fragments/s", "steps/s", "ready at a time", "ms a request"]
+            rows.append([str(count), *numbers, f"{1 / wall:.0f}", f"{ready:.0f}", f"{1000 * request:.2f}"])
+    columns = [
+        *("actors", "ms a fragment", "fragments/s", "steps/s", "fragments/s by the clock"),
+        *("ready at a time", "ms a request"),
+    ]
     return report.as_dict() | {"table": {"columns": columns, "rows": rows}}
 
 
 @dataclass(frozen=True)
 class _Cost:
-    """Of one portion: the thread's seconds for a fragment and for a request, and fragments ready at a time."""
+    """Of one portion: the thread's seconds for a fragment and for a request, and fragments ready at a time.
+
+    wall: seconds for a fragment by the clock
+    """
 
     seconds: float
+    wall: float
     request: float
     ready: float
 
 
 def _measure(algorithm: PreferenceAlgorithm, fragments: int) -> _Cost:
     taken, looks, asked, requests = 0, 0, 0, 0.0
-    begin = time.thread_time()
+    begin, start = time.thread_time(), time.monotonic()
     while taken < fragments:
+        algorithm._policy = algorithm._fetch_policy()
         before, asked_before = time.thread_time(), sum(algorithm.rollouts.numbers.values())
         algorithm.request_fragments()
         requests += time.thread_time() - before
@@ -112,9 +122,10 @@ def _measure(algorithm: PreferenceAlgorithm, fragments: int) -> _Cost:
         arrivals = algorithm.collect()
         algorithm.insert(arrivals)
         taken, looks = taken + len(arrivals), looks + 1
-    seconds = (time.thread_time() - begin) / taken
+        algorithm.progress.learner_calls += 1
+    seconds, wall = (time.thread_time() - begin) / taken, (time.monotonic() - start) / taken
     algorithm.insert(algorithm.rollouts.collect(version=0, max_staleness=0, everything=True))
-    return _Cost(seconds, requests / max(1, asked), taken / looks)
+    return _Cost(seconds, wall, requests / max(1, asked), taken / looks)
 
 
 def _of(count: int, real: list[Any]) -> Rollouts:

@@ -4,11 +4,12 @@ from rayrlhf.config.schema import RunConfig
 
 
 def protocol(config: RunConfig) -> str:
-    """What must stand beside every number: how the environment was used."""
+    """What must stand beside every number: how the environment was used, and who answered."""
     env = config.env
     words: list[str] = [env.suite]
     if env.suite == "metaworld":
-        words += [
+        words = [
+            "MetaWorld v3",
             f"goal {'hidden' if env.goal_hidden else 'shown'}",
             f"{'random' if env.random_start else 'fixed'} start",
             f"reward {env.reward_version}",
@@ -18,4 +19,5 @@ def protocol(config: RunConfig) -> str:
         words.append(f"{env.horizon} steps an episode")
     if env.action_repeat > 1:
         words.append(f"action repeat {env.action_repeat}")
-    return ", ".join([*words, f"{env.backend} backend"])
+    taught = "true reward" if config.mode == "oracle" else f"{config.teacher.name} teacher"
+    return ", ".join([*words, taught, f"{env.backend} backend"])

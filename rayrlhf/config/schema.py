@@ -236,7 +236,8 @@ class RolloutOptions(Options):
     synchronous: bool = False
     """Collect and learn in turn, bit-reproducibly, instead of at the same time."""
     max_staleness: Positive = 2
-    """Learner calls between the weights a fragment acted with and its insertion."""
+    """Learner calls between the weights a fragment acted with and its insertion; an actor far slower than the others is
+    not waited for, and may pass it."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 300.0
     """A rollout actor that has not returned a fragment after so long, or so long for each episode of an evaluation,
     hangs: it is started anew."""
@@ -387,6 +388,12 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
+        if self.resources.learners > 1 and 0.0 < self.resources.gpus_per_learner < 1.0:
+            raise ValueError(
+                f"resources.gpus_per_learner is {self.resources.gpus_per_learner:g} and resources.learners "
+                f"{self.resources.learners}: learners that learn together cannot share a GPU (NCCL refuses it); "
+                "several runs can, each with one learner"
+            )
         if self.algorithm == "pebble":
             self._consistent_sac()
         else:
@@ -412,8 +419,9 @@ class RunConfig(Options):
                 f"sac.replay_capacity ({sac.replay_capacity}) is too small for exploration: at least {needed} rows"
             )
         self._divisible("sac.batch_size", sac.batch_size)
-        if sac.critic_blocks and not (sac.critic_hidden or sac.hidden):
-            raise ValueError("sac.critic_blocks wants a width: see sac.critic_hidden")
+        widths = set(sac.critic_hidden or sac.hidden)
+        if sac.critic_blocks and len(widths) != 1:
+            raise ValueError("sac.critic_blocks wants one width for all layers: see sac.critic_hidden")
         if sac.log_std_min >= sac.log_std_max:
             raise ValueError(
                 f"sac.log_std_min ({sac.log_std_min:g}) must lie below sac.log_std_max ({sac.log_std_max:g})"

@@ -19,6 +19,8 @@ from rayrlhf.rewards.running import RunningMoments
 
 LEAST_STD = 1e-4
 """Numbers of an observation that vary less are divided by this."""
+KL_COEFFICIENTS = (1e-6, 1e6)
+"""Between which the penalty's weight moves."""
 FARTHEST = 10.0
 """Normalised observations are clamped to so many standard deviations."""
 
@@ -40,6 +42,12 @@ def advantages(
     return result
 
 
+def standardised(obs: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """`obs` `[..., O]` as networks see them, by a mean and deviation that broadcast with them."""
+    standard: Tensor = (obs - mean) / std
+    return standard.clamp(-FARTHEST, FARTHEST)
+
+
 class GaussianActor(nn.Module):
     """A Gaussian whose standard deviation is the same in every state; actions are clamped to [-1, 1] (section 6.1).
 
@@ -55,11 +63,12 @@ class GaussianActor(nn.Module):
 
     def standardise(self, obs: Tensor) -> Tensor:
         """Observations `[..., O]` as the networks see them."""
-        if self.moments is None:
-            return obs
-        moments = self.moments
-        standard: Tensor = (obs - moments.mean) / moments.std.clamp(min=LEAST_STD)
-        return standard.clamp(-FARTHEST, FARTHEST)
+        return obs if self.moments is None else standardised(obs, *self.standard())
+
+    def standard(self) -> Tensor:
+        """Mean and deviation that it standardises by, `[2, O]`; only where it has moments."""
+        assert self.moments is not None
+        return torch.stack([self.moments.mean, self.moments.std.clamp(min=LEAST_STD)])
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean `[B, A]` and log standard deviation `[A]` for observations `[B, O]`."""
@@ -238,13 +247,15 @@ class PpoUpdate:
     def adapt(self, kl: float) -> None:
         """After an iteration whose mean was `kl`: doubles the penalty's weight, or halves it, to come near the target.
 
-        Section 4: where it was more than 1.5 times too large or too small.
+        Section 4: where it was more than 1.5 times too large or too small. It stays within `KL_COEFFICIENTS`: from 0 or
+        infinity it could not come back.
         """
         target = self._options.kl_target
         if kl > 1.5 * target:
             self.kl_coefficient *= 2.0
         elif kl < target / 1.5:
             self.kl_coefficient *= 0.5
+        self.kl_coefficient.clamp_(*KL_COEFFICIENTS)
 
     def reset_critic(self) -> None:
         """A fresh critic, and nothing remembered of its gradients; the actor stays."""

@@ -26,6 +26,7 @@ class Fragment:
     moment:     `[T, N, M]` what it takes to draw the environment as it was before the step; where people answer
     raw_action: `[T, N, A]` the policy's action before it was clamped, and
     log_prob:   `[T, N]` its log-probability; where a policy learns from its own steps only
+    standard:   `[2, O]` mean and deviation that the policy standardised observations by; where it does
     """
 
     obs: Floats
@@ -40,12 +41,13 @@ class Fragment:
     moment: Floats | None = None
     raw_action: Floats | None = None
     log_prob: Floats | None = None
+    standard: Floats | None = None
 
     def __post_init__(self) -> None:
         steps, envs = self.reward.shape
         for field in fields(self):
             column = getattr(self, field.name)
-            if column is None:
+            if column is None or field.name == "standard":
                 continue
             wide = field.name in ("obs", "action", "next_obs", "moment", "raw_action")
             if column.ndim != (3 if wide else 2) or column.shape[:2] != (steps, envs):

@@ -89,6 +89,28 @@ def test_an_environment_that_hangs_is_started_anew(
     assert _pids(algorithm)[2] != pids[2]
 
 
+@pytest.mark.parametrize("groups", [{}, PREFPPO])
+def test_a_straggler_holds_up_nobody(small_run: RunConfig, make: Make, groups: Any, tmp_path: Path) -> None:
+    """What it returns at last, many learner calls old, is learnt from like anything else."""
+    algorithm = make(changed(changed(small_run, **groups), total_steps=5000, rollout={"actors": 2}))
+    advance(algorithm, 400)
+    go_on = tmp_path / "go-on"
+
+    def hold(_: Any) -> None:
+        while not go_on.exists():
+            time.sleep(0.05)
+
+    algorithm.env_runner_group._worker_manager.actors()[2].apply.remote(hold)
+    row = advance(algorithm, 1500)
+    asked = algorithm.rollouts._in_flight[2]
+    assert algorithm.progress.learner_calls - asked > algorithm.run.rollout.max_staleness
+    go_on.touch()
+    while algorithm.rollouts._in_flight.get(2) == asked:
+        row = algorithm.train()["rayrlhf"]
+    assert row["max_staleness"] > algorithm.run.rollout.max_staleness
+    assert np.isfinite(row["critic_loss" if not groups else "value_loss"])
+
+
 def test_the_only_one_that_hangs_comes_back_though_that_is_seen_late(
     small_run: RunConfig, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,6 +14,7 @@ import ray
 import torch
 from support import Make, advance, build, changed, small, synchronous
 
+from rayrlhf.algorithms import rollouts
 from rayrlhf.algorithms.files import read_arrays
 from rayrlhf.algorithms.loop import Interrupted
 from rayrlhf.algorithms.pebble import Pebble
@@ -101,8 +102,11 @@ def test_ctrl_c_ends_the_wait_for_a_rollout_actor_that_hangs(small_run: RunConfi
     assert resumed.rollouts.episodes[1] == [1]
 
 
-def test_what_is_on_its_way_when_the_critic_is_reset_does_not_grow_too_stale(small_run: RunConfig, make: Make) -> None:
+def test_what_is_on_its_way_when_the_critic_is_reset_does_not_grow_too_stale(
+    small_run: RunConfig, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One actor hangs while the other brings exploration to its end; its fragment is one call old, not two."""
+    monkeypatch.setattr(rollouts, "STRAGGLER_SECONDS", 60.0)  # else nobody waits for it
     explore = {"seed_steps": 95, "unsupervised_steps": 0}
     algorithm = make(changed(small_run, mode="oracle", explore=explore, rollout={"actors": 2, "max_staleness": 1}))
     advance(algorithm, 20)

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 from safetensors.numpy import load_file
-from support import Make, advance, assert_identical, changed, everything, synchronous
+from support import PREFPPO, Make, advance, assert_identical, changed, everything, synchronous
 
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.pebble import Pebble
@@ -207,6 +208,50 @@ def test_before_the_first_label_there_is_no_reward_not_an_untrained_one(
     replay = resumed.learner_group._learner.replay
     assert replay.size >= 800
     assert not replay.reward[: replay.size].any()
+
+
+@pytest.mark.parametrize(("teacher", "versions"), [("silent", [0]), ("oracle", [1, 2, 3])])
+def test_the_reward_is_sent_once_a_fit(small_run: RunConfig, make: Make, teacher: str, versions: list[int]) -> None:
+    """And nothing is relabelled after a session that taught nothing."""
+    algorithm = make(synchronous(small_run, teacher={"name": teacher}))
+    sent, call = [], algorithm._call_learners
+
+    def watched(chosen: Any, method: str, *args: Any) -> list[Any]:
+        if method == "reward_with":
+            sent.append(args)
+        return call(chosen, method, *args)
+
+    algorithm._call_learners = watched
+    assert advance(algorithm, 1000)["sessions"] >= 3
+    assert [version for _, _, version in sent] == versions
+
+
+def test_resets_forget_all_but_the_replay(small_run: RunConfig, make: Make) -> None:
+    """The optimisers count the updates since the last one."""
+    run = synchronous(small_run, mode="oracle", explore={"seed_steps": 20, "unsupervised_steps": 0})
+    algorithm = make(changed(run, sac={"reset_interval": 7}))
+    advance(algorithm, 200)
+    learner = algorithm.learner_group._learner
+    updates, size = learner.updates, learner.replay.size
+    learner.learn(7 - updates % 7 + 2)
+    arrays = learner.arrays()
+    assert {int(value) for name, value in arrays.items() if name.endswith("/step")} == {2}
+    assert learner.replay.size == size
+
+
+@pytest.mark.parametrize("warm_start", [True, False])
+def test_a_fit_goes_on_from_the_last_one_or_begins_anew(small_run: RunConfig, make: Make, warm_start: bool) -> None:
+    algorithm = make(synchronous(small_run, reward={"warm_start": warm_start, "target_accuracy": 1.0}))
+    row = advance(algorithm, 1000)
+    [state] = ray.get([role("state") for role in algorithm.feedback._ensemble])
+    assert row["labels"] == 12 and row["reward_epochs"] == 5
+    assert set(state["adam/step"].tolist()) == {15.0 if warm_start else 5.0}
+
+
+@pytest.mark.parametrize("groups", [{}, PREFPPO])
+def test_a_batch_in_parts_reaches_the_update(small_run: RunConfig, make: Make, groups: Any) -> None:
+    learner = make(changed(changed(small_run, **groups), resources={"gradient_parts": 2})).learner_group._learner
+    assert learner.update_step._parts == 2
 
 
 def test_oracle_mode_learns_from_the_true_reward(small_run: RunConfig, make: Make) -> None:

@@ -77,13 +77,19 @@ def test_results_accumulate(suite: Path) -> None:
     cut.wait()
     cut.stderr.close()
     time.sleep(2)  # Ray's processes end by themselves
+    found, _ = measured(suite, "draw=true")
+    assert len(found["notes"]["not_run"]) < 7, "what had ended before the kill is there"
     found, said = measured(suite, "tasks=[point]")
     assert len(found["notes"]["not_run"]) == 4 and all("terminating" in run for run in found["notes"]["not_run"])
     assert only.stat().st_mtime_ns == stamp
     assert sorted(path.name for path in (suite.parent / "runs").iterdir()) == ["tiny-1", "tiny-2"]
     page = (suite.parent / "results" / "tiny" / "README.md").read_text()
-    assert "| not run |" in page and "Protocol: toy" in page and "Published: nobody" in page
+    assert "| not run |" in page and "Protocol: toy, 50 steps an episode, oracle teacher" in page
+    assert "success over 2 episodes at the end, seeds 0, 1." in page and "Published: nobody" in page
     assert (suite.parent / "results" / "tiny" / "curves-point.png").stat().st_size > 10_000
+
+    overall = dict(zip(found["table"]["columns"], found["table"]["rows"][-1], strict=True))["PEBBLE"]
+    assert overall.endswith("), 2 runs of 1 of 2 tasks"), overall
 
     again, said = measured(suite, "tasks=[point]")
     assert "trials in" not in said and again["table"] == found["table"]

@@ -145,7 +145,9 @@ def test_options_that_contradict_each_other() -> None:
     for learners, wrong in ((3, "ppo.batch_size=99"), (2, "rollout.actors=3"), (2, "ppo.batch_size=99")):
         assert "choose a multiple" in complaint("toy_ppo", f"resources.learners={learners}", wrong)
     assert "one learner at a time" in complaint("toy_ppo", "resources.learners=2", "rollout.actors=0")
-    assert "wants a width" in complaint("toy", "sac.critic_blocks=1", "sac.hidden=[]")
+    assert "wants one width" in complaint("toy", "sac.critic_blocks=1", "sac.hidden=[]")
+    assert "wants one width" in complaint("toy", "sac.critic_blocks=1", "sac.critic_hidden=[8,16]")
+    assert "cannot share a GPU" in complaint("toy", "resources.learners=2", "resources.gpus_per_learner=0.5")
     assert "ppo.batch_size (500) is more than the 400 steps" in complaint("toy_ppo", "ppo.batch_size=500")
     assert "leaves nothing after explore.unsupervised_steps (2000)" in complaint("toy_ppo", "total_steps=900")
 

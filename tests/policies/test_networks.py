@@ -1,6 +1,7 @@
 """The actor's density and the critics' reset."""
 
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 
@@ -82,6 +83,20 @@ def test_a_critic_of_residual_blocks_is_bros() -> None:
     torch.testing.assert_close(networks.critic(obs, action)[0], layers[5](x)[:, 0])
     assert networks.actor.trunk[0].out_features == 16
     assert len(layers) == 6
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_critics_are_normalised_where_asked_and_the_actor_never(layer_norm: bool) -> None:
+    """Each hidden layer before its nonlinearity: written out, with the layers' own weights."""
+    networks = SacNetworks(5, 2, SacOptions(hidden=(16, 8), layer_norm=layer_norm))
+    obs, action = torch.randn(7, 5), torch.randn(7, 2)
+    *hidden, last = (layer for layer in networks.critic.second if isinstance(layer, torch.nn.Linear))
+    x = torch.cat([obs, action], -1)
+    for layer in hidden:
+        x = layer(x)
+        x = torch.relu(torch.nn.functional.layer_norm(x, x.shape[-1:]) if layer_norm else x)
+    torch.testing.assert_close(networks.critic(obs, action)[1], last(x)[:, 0])
+    assert not any(isinstance(layer, torch.nn.LayerNorm) for layer in networks.actor.modules())
 
 
 def test_a_reset_leaves_nothing() -> None:
