@@ -13,6 +13,11 @@ def is_url(where: str | Path) -> bool:
     return "://" in str(where)
 
 
+def caches() -> Path:
+    """Folder of this machine for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rayrlhf"
+
+
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
     """Replaces `path` by `content` in one step, on disk before this returns; `mode` is less what the umask takes.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -169,8 +170,23 @@ class FeedbackLoop:
         else:
             future.set_result(None)
 
+    def pretrain(self, explored: list[Ref]) -> None:
+        """Lets the ensemble learn `target` `[M]` of `obs` and `action`, before the first label. Waits for it."""
+        ray.get([role("pretrain", *explored) for role in self._ensemble])
+        self._weights = None
+
+    def newest_labels(self, count: int) -> Ref:
+        """Reference to the last `count` labels that were learnt from."""
+        return self._ensemble[0]("newest_labels", count)
+
+    def step(self, gradients: dict[str, Any]) -> None:
+        """One step of the ensemble's optimiser by `gradients`: other weights, a higher version. No session may run."""
+        reference = ray.put(gradients)
+        ray.get([role("step", reference) for role in self._ensemble])
+        self.version, self._weights = self.version + 1, None
+
     def weights(self) -> Ref:
-        """Reference to the ensemble's weights after the last finished session."""
+        """Reference to the ensemble's weights after the last finished session, or step."""
         if self._weights is None:
             self._weights = self._publish()
         return self._weights
@@ -332,8 +348,15 @@ class FeedbackLoop:
             ray.get([role("restart") for role in self._ensemble])
         if self._policy is not None:
             ray.get([role("standardise_by", self._policy) for role in self._ensemble])
+        if self._run.reward.unlabelled:
+            episodes = self._trajectories("episodes")
+            ray.get([role("take_unlabelled", episodes) for role in self._ensemble])
         report = self._fit()
         metrics = {"reward_epochs": float(report.epochs)}
+        if self._run.reward.denoise:
+            metrics["reward_labels_kept"] = float(report.kept)
+        if report.pseudo is not None:
+            metrics["reward_pseudo_labels"] = float(report.pseudo.mean())
         for name, by_member in (("reward_loss", report.loss), ("reward_accuracy", report.accuracy)):
             metrics[name] = float(np.mean(by_member))
             metrics |= {f"{name}_{member}": float(value) for member, value in enumerate(by_member)}
@@ -348,7 +371,9 @@ class FeedbackLoop:
             report: FitReport = ray.get(self._ensemble[0]("fit"))
             return report
         groups = [partial(_epoch_of, role) for role in self._ensemble]
-        report = fit_together(groups, None, self._run.reward, ray.get)
+        sifted = self._ensemble if self._run.reward.denoise else []
+        probabilities = [partial(_probabilities_of, role) for role in sifted]
+        report = fit_together(groups, None, self._run.reward, ray.get, probabilities)
         if self._run.reward.normalize_rewards:
             scale = reward_scale(ray.get([role("labelled_rewards") for role in self._ensemble]))
             ray.get([role("set_reward_scale", scale) for role in self._ensemble])
@@ -430,5 +455,9 @@ def _by_query(answers: list[Answer]) -> dict[str, list[Answer]]:
     return found
 
 
-def _epoch_of(role: RoleHandle, _: None) -> Ref:
-    return role("fit_epoch")
+def _epoch_of(role: RoleHandle, _: None, *probability: Any) -> Ref:
+    return role("fit_epoch", *probability)
+
+
+def _probabilities_of(role: RoleHandle, _: None) -> Ref:
+    return role("probabilities")

@@ -18,7 +18,7 @@ from rayrlhf.preferences.fragments import Floats, Fragment, Integers
 from rayrlhf.preferences.segments import Queries, Segments, query_id
 from rayrlhf.preferences.trajectories import TrajectoryStore
 from rayrlhf.queries.selection import draw_pairs, select
-from rayrlhf.rewards import EpochReport, FitReport, RewardEnsemble, merge_members, take_members
+from rayrlhf.rewards import Episodes, EpochReport, FitReport, RewardEnsemble, merge_members, take_members
 
 Arrays = dict[str, NDArray[Any]]
 Pairs = tuple[Segments, Segments]
@@ -70,7 +70,7 @@ class TrajectoryRole:
                 "lower queries.per_session or queries.segment_length, or collect more steps before the first session"
             )
         rng = seeding.generator(self._run.seed, "candidates", session)
-        pairs = draw_pairs(self._store, questions * factor, length, rng)
+        pairs = draw_pairs(self._store, questions * factor, length, rng, margin=self._run.reward.crop)
         # now: when the questions are chosen, an episode may have gone
         self._scenes = tuple(self._moments_of(side) for side in pairs)
         return pairs
@@ -102,6 +102,10 @@ class TrajectoryRole:
         queries = Queries(ids, session, left.take(best), right.take(best))
         self._chosen |= self._of_candidates(ids, best)
         return queries, {key: "right" if gap[i] > 0 else "left" for key, i in zip(ids, best, strict=True)}
+
+    def episodes(self) -> Episodes:
+        """The stored episodes, for pairs that nobody is asked about."""
+        return Episodes(*self._store.table())
 
     def chosen_moments(self) -> Arrays:
         """What it takes to draw both segments `[T, M]` of each query and test chosen last: `ID/left` and `ID/right`.
@@ -178,9 +182,32 @@ class EnsembleRole:
         """Fits to all labels; for a role that holds every member."""
         return self._ensemble.fit(self._parts[0])
 
-    def fit_epoch(self) -> EpochReport:
-        """One pass over all labels; for a role that holds some members."""
-        return self._ensemble.fit_epoch(self._parts[0])
+    def fit_epoch(self, probability: NDArray[np.float64] | None = None) -> EpochReport:
+        """One pass over all labels; for a role that holds some members. `probability` `[N]` is that of all."""
+        return self._ensemble.fit_epoch(self._parts[0], probability)
+
+    def probabilities(self) -> NDArray[np.float64]:
+        """Each member's P(right) of the labelled pairs, `[E_g, N]`."""
+        return self._ensemble.probabilities(self._parts[0])
+
+    def pretrain(self, *explored: Arrays) -> None:
+        """Learns `target` `[M]` of `obs` and `action`, of each learner's rows."""
+        columns = [np.concatenate([part[name] for part in explored]) for name in ("obs", "action", "target")]
+        self._ensemble.pretrain(*columns)
+
+    def newest_labels(self, count: int) -> Labels:
+        """The last `count` labels, or all there are."""
+        labels = self._parts[0]
+        kept = np.arange(max(0, len(labels) - count), len(labels))
+        return Labels(labels.left.take(kept), labels.right.take(kept), labels.target[kept])
+
+    def step(self, gradients: Arrays) -> None:
+        """One step of the optimiser by the whole ensemble's `gradients`, `network/NAME` `[E, ...]`."""
+        self._ensemble.step({name: value[list(self._ensemble.members)] for name, value in gradients.items()})
+
+    def take_unlabelled(self, episodes: Episodes) -> None:
+        """Where the next fit draws pairs from that nobody was asked about."""
+        self._ensemble.take_unlabelled(episodes)
 
     def labelled_rewards(self) -> NDArray[np.float32]:
         """Unscaled rewards of the labelled segments, for the common scale."""

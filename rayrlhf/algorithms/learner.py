@@ -23,6 +23,7 @@ from rayrlhf.algorithms.roles import Ref
 from rayrlhf.algorithms.shards import ShardEntry, shard_file
 from rayrlhf.config import RunConfig
 from rayrlhf.cores import processor_name
+from rayrlhf.exploration.reward_spread import mean_and_spread, spread_weight
 from rayrlhf.exploration.state_entropy import StateEntropy
 from rayrlhf.logs import log_as
 from rayrlhf.policies import PpoUpdate, SacUpdate
@@ -59,6 +60,10 @@ class PreferenceLearner(TorchLearner):
         widths = self.networks.obs_dim, self.networks.action_dim
         self.scorer = RewardScorer(run.reward, *widths, self._device, threads=run.resources.member_threads)
         self.reward_version = 0
+        # weights of the members' mean and spread; in place, since a graph holds the address
+        self.bonus: Tensor | None = None
+        if run.explore.spread_weight:
+            self.bonus = torch.tensor([1.0, 0.0], device=self._device)
         self.source: RewardSource = "entropy"
         # memory is taken as states come
         self.entropy: StateEntropy | None = None
@@ -115,10 +120,20 @@ class PreferenceLearner(TorchLearner):
     def _insert(self, fragment: Fragment) -> None: ...
 
     def _learned_reward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The ensemble's `[M]`; zero before its first label: random weights are no preference."""
-        if self.reward_version:
+        """The ensemble's `[M]`; zero before its first label: random weights are no preference.
+
+        Where disagreement is rewarded, `[M, 2]`: the parts that `bonus` has the weights of.
+        """
+        if not self.reward_version:
+            return torch.zeros(len(obs), device=self._device)
+        if self.bonus is None:
             return self.scorer.score(obs, action)
-        return torch.zeros(len(obs), device=self._device)
+        return mean_and_spread(self.scorer.member_scores(obs, action))
+
+    def _weigh_bonus(self, env_steps: int) -> None:
+        """Gives the bonus the weight that it has after `env_steps` steps of the run."""
+        if self.bonus is not None:
+            self.bonus[1] = spread_weight(self.run.explore, env_steps)
 
     def reward_with(self, source: RewardSource, weights: Arrays | Ref | None = None, version: int = 0) -> None:
         """Makes `source` the reward.

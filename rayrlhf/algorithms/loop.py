@@ -150,10 +150,15 @@ class PreferenceAlgorithm(Algorithm):
             self._reward_with("true")
         else:
             if not self.progress.sessions:  # else it was held, and interrupted before exploration had ended
+                self._warm_up_reward(self.feedback)
                 self.hold_session(wait=True)
             self._reward_with("ensemble", self.feedback.weights(), self.feedback.version)
         self.progress.exploring = False  # not before: a run that is interrupted while it waits ends exploration again
-        self._on_learners("reset_critic")
+        if self.run.explore.reset_critic:
+            self._on_learners("reset_critic")
+
+    def _warm_up_reward(self, feedback: Feedback) -> None:
+        """What the ensemble learns before the first label: of experience without a reward, nothing."""
 
     def hold_session(self, *, wait: bool = False) -> None:
         """Begins the session that is due and applies the one that has ended. Only `wait` holds training up."""

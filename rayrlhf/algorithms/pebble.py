@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 from ray.rllib.algorithms.sac import SAC
 
 from rayrlhf.algorithms.config import PebbleConfig
 from rayrlhf.algorithms.loop import PreferenceAlgorithm
+from rayrlhf.algorithms.roles import Feedback
 
 
 class Pebble(PreferenceAlgorithm, SAC):
@@ -37,6 +39,7 @@ class Pebble(PreferenceAlgorithm, SAC):
             self.end_exploration()
         elif not self.progress.exploring:
             self.hold_session()
+            self._step_reward_by_critic()
         if not self.run.rollout.synchronous:
             self.request_fragments()
         if not reset:
@@ -47,13 +50,35 @@ class Pebble(PreferenceAlgorithm, SAC):
         super().end_exploration()
         updates = self.run.explore.critic_reset_updates
         self.progress.reset_updates += updates
-        self._learn_and_publish(updates)
+        self._learn_and_publish(updates, self.progress.env_steps)
+
+    def _warm_up_reward(self, feedback: Feedback) -> None:
+        """RIME's warm start: the ensemble learns the reward of exploration."""
+        if self.run.reward.pretrain_epochs:
+            feedback.pretrain(self._on_learners("explored"))
 
     def learn(self, updates: int) -> None:
         """`updates` updates on every learner, then the newest policy is published."""
         if updates and self._can_learn():
             self.progress.updates += updates
-            self._learn_and_publish(updates)
+            to_come = self.progress.sessions > 0 and self.progress.labels < self.run.queries.budget
+            self._learn_and_publish(updates, self.progress.env_steps, to_come)
+
+    def _step_reward_by_critic(self) -> None:
+        """MRN's outer step, where one is due: of the ensemble's gradients the mean over the learners, each on its rows.
+
+        Steps that fell due while a session ran are left out.
+        """
+        due = self.plan.meta_steps_due(self.progress)
+        if self.feedback is None or self._session_running or due <= self.progress.meta_steps or not self._can_learn():
+            return
+        self.progress.meta_steps = due
+        labels = self.feedback.newest_labels(self.run.queries.per_session)
+        found = self._on_learners("outer_gradients", labels)
+        names = found[0][0]
+        self.feedback.step({name: np.mean([own[name] for own, _ in found], axis=0) for name in names})
+        self._metrics["meta_loss"] = float(np.mean([loss for _, loss in found]))
+        self._reward_with("ensemble", self.feedback.weights(), self.feedback.version)
 
     def _can_learn(self) -> bool:
         """Every learner has rows: one that had none would leave the others waiting for its gradients."""

@@ -44,16 +44,18 @@ class PrefPpoLearner(PreferenceLearner):
     def _insert(self, fragment: Fragment) -> None:
         self._fragments.append(fragment)
 
-    def learn(self, epochs: int, batches: int, clip: float) -> dict[str, float]:
+    def learn(self, epochs: int, batches: int, clip: float, env_steps: int = 0) -> dict[str, float]:
         """One iteration: `epochs` passes of `batches` minibatches each, in another order every time.
 
         All learners are told the same number of minibatches; what a pass leaves out the next may take. The statistics
         of observations move afterwards. Without an epoch, nothing else does.
+        `env_steps` are the run's so far: the weight of a bonus falls with them.
         """
         if not epochs:
             self._observe(self._column("obs"))
             self._fragments = []
             return {}
+        self._weigh_bonus(env_steps)
         seen, rows = self._take_rows()
         self._hold(rows)
         self._clip.fill_(clip)
@@ -141,7 +143,8 @@ class PrefPpoLearner(PreferenceLearner):
             return true
         flat = obs.flatten(0, 1)
         if self.source == "ensemble":
-            return self._learned_reward(flat, action.flatten(0, 1)).view_as(true)
+            reward = self._learned_reward(flat, action.flatten(0, 1))
+            return (reward if reward.ndim == 1 else reward @ self.bonus).view_as(true)
         if self.entropy is None:
             return torch.zeros_like(true)
         before = len(self.entropy)

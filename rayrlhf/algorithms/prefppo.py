@@ -37,7 +37,7 @@ class PrefPPO(PreferenceAlgorithm, PPO):
         if not self._rewarded:
             epochs = 0
         self.progress.updates += epochs * batches
-        self._learn_and_publish(epochs, batches, clip)
+        self._learn_and_publish(epochs, batches, clip, self.progress.env_steps)
 
     @property
     def _rewarded(self) -> bool:

@@ -16,6 +16,7 @@ class Progress:
     env_steps: transitions inserted   borrowed: those of them that another run explored
     updates: of the networks, without those right after the critic's reset
     learner_calls: also the version of the policy's weights   sessions: begun and finished
+    meta_steps: that were due, of the ensemble by what the critic makes of it
     labels: answers that became labels   answers: with skips   exploring: until the first session or its equivalent
     """
 
@@ -25,6 +26,7 @@ class Progress:
     reset_updates: int = 0
     learner_calls: int = 0
     sessions: int = 0
+    meta_steps: int = 0
     labels: int = 0
     answers: int = 0
     exploring: bool = True
@@ -53,6 +55,13 @@ class Plan:
     def updates_due(self, at: Progress) -> int:
         """Updates that the environment steps so far are owed and have not had."""
         return max(0, int(self.learnable(at) * self._run.sac.updates_per_step) - at.updates)
+
+    def meta_steps_due(self, at: Progress) -> int:
+        """How many there should have been so far (MRN: while labels are to come); no more than that: none is due."""
+        interval = self._run.reward.meta_interval
+        if not interval or at.exploring or not 0 < at.labels < self._run.queries.budget:
+            return at.meta_steps
+        return self._since_exploration(at) // interval
 
     def clip(self, at: Progress) -> float:
         """How far PPO's ratio of probabilities may be from 1 (B-Pref: falling linearly to 0 at the last step)."""

@@ -61,7 +61,8 @@ class Rows:
 class Replay:
     """A ring of transitions. `inserted` counts all rows ever written, `size` those that can be drawn.
 
-    With `n_step` above 1 it knows which row follows which, and draws returns of several steps.
+    With `n_step` above 1 it knows which row follows which, and draws returns of several steps. With `weights` `[P]`
+    a reward has as many parts, of which they make one number when it is drawn: they may change without a relabelling.
     """
 
     def __init__(
@@ -73,8 +74,9 @@ class Replay:
         *,
         n_step: int = 1,
         gamma: float = 1.0,
+        weights: Tensor | None = None,
     ) -> None:
-        self.capacity, self.n_step, self.gamma = capacity, n_step, gamma
+        self.capacity, self.n_step, self.gamma, self.weights = capacity, n_step, gamma, weights
         self.inserted = 0
         self.device = torch.device(device)
         widths = {
@@ -91,7 +93,8 @@ class Replay:
         if n_step > 1:
             places = {name: torch.full((capacity,), -1, dtype=torch.int64, device=self.device) for name in PLACES}
             self.columns |= places
-        self.reward = torch.zeros(capacity, dtype=torch.float32, device=self.device)
+        parts = () if weights is None else weights.shape
+        self.reward = torch.zeros((capacity, *parts), dtype=torch.float32, device=self.device)
         self.successor = torch.full((capacity if n_step > 1 else 0,), -1, dtype=torch.int64, device=self.device)
         """Where the next transition of the same episode lies; -1 where it has not come, or not to this replay."""
         self._newest: dict[int, tuple[int, int, int]] = {}
@@ -105,7 +108,7 @@ class Replay:
         return min(self.inserted, self.capacity)
 
     def insert(self, rows: Rows, reward: Tensor) -> tuple[int, int]:
-        """Writes `M` rows with their rewards `[M]`; returns where the first went and how many there are.
+        """Writes `M` rows with their rewards `[M]` or `[M, P]`; returns where the first went and how many there are.
 
         More rows than the capacity raise ValueError: they would overwrite each other.
         """
@@ -119,11 +122,18 @@ class Replay:
             rows = replace(rows, episode=nowhere, step=nowhere)
         for name, column in self.columns.items():
             _write(column, start, head, getattr(rows, name))
-        _write(self.reward, start, head, reward)
+        _write(self.reward, start, head, self._parts_of(reward))
         self.inserted += count
         if self.n_step > 1:
             self._connect(start, rows)
         return start, count
+
+    def _parts_of(self, reward: Tensor) -> Tensor:
+        """`reward` `[M]` or `[M, Q]` with as many parts as the rewards here: zeros in those that it lacks."""
+        if self.weights is None:
+            return reward if reward.ndim == 1 else reward[:, 0]
+        missing = len(self.weights) - (1 if reward.ndim == 1 else reward.shape[1])
+        return torch.nn.functional.pad(reward[:, None] if reward.ndim == 1 else reward, (0, missing))
 
     def _connect(self, start: int, rows: Rows) -> None:
         """Notes which rows the newest ones, from the slot `start` on, follow: each other, and those that were there."""
@@ -154,16 +164,22 @@ class Replay:
         if self.n_step > 1 and reward is None:
             return self._gather_returns(index)
         take = {name: self.columns[name].index_select(0, index) for name in COLUMNS if name != "true_reward"}
-        return Batch(reward=self.reward.index_select(0, index) if reward is None else reward, **take)
+        return Batch(reward=self._rewards(index) if reward is None else reward, **take)
+
+    def _rewards(self, index: Tensor) -> Tensor:
+        """The rewards `[B]` of the rows at `index` `[B]`."""
+        found = self.reward.index_select(0, index)
+        return found if self.weights is None else found @ self.weights
 
     def _gather_returns(self, index: Tensor) -> Batch:
         columns, last, going_on = self.columns, index, torch.ones_like(index, dtype=torch.bool)
-        total, discount = self.reward[index], torch.full_like(self.reward[index], self.gamma)
+        total = self._rewards(index)
+        discount = torch.full_like(total, self.gamma)
         for _ in range(self.n_step - 1):
             following = self.successor[last]
             going_on = going_on & (following >= 0)
             last = torch.where(going_on, following, last)
-            total = total + torch.where(going_on, discount * self.reward[last], torch.zeros_like(total))
+            total = total + torch.where(going_on, discount * self._rewards(last), torch.zeros_like(total))
             discount = torch.where(going_on, discount * self.gamma, discount)
         return Batch(
             obs=columns["obs"][index],
@@ -175,14 +191,15 @@ class Replay:
         )
 
     def relabel(self, score: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Recomputes the whole reward column as `score(obs [M, O], action [M, A]) -> [M]`."""
+        """Recomputes the whole reward column as `score(obs [M, O], action [M, A]) -> [M]`, or `[M, P]`."""
         rows = slice(0, self.size)
         if self.size:
             self.reward[rows] = score(self.columns["obs"][rows], self.columns["action"][rows])
 
     def use_true_reward(self) -> None:
         """Oracle mode: the environment's own reward becomes the reward."""
-        self.reward[: self.size] = self.columns["true_reward"][: self.size]
+        true = self.columns["true_reward"][: self.size]
+        self.reward[: self.size] = self._parts_of(true)
 
 
 def _write(column: Tensor, start: int, head: int, values: Tensor) -> None:

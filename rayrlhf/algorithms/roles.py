@@ -85,6 +85,18 @@ class Feedback(Protocol):
         """Questions that were put and may still be answered."""
         ...
 
+    def pretrain(self, explored: list[Ref]) -> None:
+        """Lets the ensemble learn `target` `[M]` of `obs` and `action`, before the first label. Waits for it."""
+        ...
+
+    def newest_labels(self, count: int) -> Ref:
+        """Reference to the last `count` labels that were learnt from."""
+        ...
+
+    def step(self, gradients: dict[str, Any]) -> None:
+        """One step of the ensemble's optimiser by `gradients`: other weights, a higher version. No session may run."""
+        ...
+
     def weights(self) -> Ref:
         """Reference to the ensemble's present weights."""
         ...

@@ -6,6 +6,7 @@ Rows are inserted, relabelled, drawn and learnt from without leaving this proces
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,10 +15,12 @@ from rayrlhf import seeding
 from rayrlhf.algorithms.files import Arrays, Files
 from rayrlhf.algorithms.graphs import GraphedUpdate
 from rayrlhf.algorithms.learner import PreferenceLearner, RewardSource
+from rayrlhf.algorithms.meta_reward import FirstSteps, outer_gradients
 from rayrlhf.algorithms.replay import Replay, Rows
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.algorithms.shards import ShardEntry, load_rows, reward_column, save_rows
 from rayrlhf.policies import SacNetworks, SacUpdate
+from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.fragments import Fragment
 
 
@@ -32,10 +35,14 @@ class PebbleLearner(PreferenceLearner):
         sac = self.run.sac
         capacity = min(-(-sac.replay_capacity // self.learners), self.most_rows)
         widths, steps = (self.networks.obs_dim, self.networks.action_dim), sac.n_step
-        self.replay = Replay(capacity, *widths, self._device, n_step=steps, gamma=sac.gamma)
+        self.replay = Replay(capacity, *widths, self._device, n_step=steps, gamma=sac.gamma, weights=self.bonus)
         self.batch_size = sac.batch_size // self.learners
         # what an update reads and adds to stays in place: a graph holds the addresses
         self._size = torch.zeros((), dtype=torch.float64, device=self._device)
+        self.recent = round(sac.recent_share * self.batch_size)
+        """Rows of a batch that are drawn from the newest ones."""
+        self._window = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._newest = torch.zeros((), dtype=torch.int64, device=self._device)
         self._sums = torch.zeros(len(SacUpdate.MEASURES), dtype=torch.float64, device=self._device)
 
     def _make_update(self, networks: SacNetworks, average: Any) -> SacUpdate:
@@ -65,10 +72,17 @@ class PebbleLearner(PreferenceLearner):
         if source == "ensemble":
             self.replay.relabel(self._learned_reward)
 
-    def learn(self, updates: int) -> dict[str, float]:
-        """Runs `updates` SAC updates; the means of losses, values, entropy and temperature over them."""
+    def learn(self, updates: int, env_steps: int = 0, labels_to_come: bool = False) -> dict[str, float]:
+        """Runs `updates` SAC updates; the means of losses, values, entropy and temperature over them.
+
+        env_steps:      the run's so far: the weight of a bonus falls with them
+        labels_to_come: whether some rows are drawn from the newest ones, if the run's options say so
+        """
         if not updates or not self.replay.size:
             return {}
+        self._weigh_bonus(env_steps)
+        self._newest.fill_(self.replay.inserted - 1)
+        self._window.fill_(float(self._recent_rows() if labels_to_come else self.replay.size))
         self._size.fill_(float(self.replay.size))
         self._sums.zero_()
         for _ in range(updates):
@@ -78,6 +92,39 @@ class PebbleLearner(PreferenceLearner):
             self._one_update(self.updates % self.run.sac.target_update_interval == 0)
         means = dict(zip(SacUpdate.MEASURES, (self._sums / updates).tolist(), strict=True))
         return self._finite(means, self.updates)
+
+    def explored(self) -> Ref:
+        """Reference to `obs`, `action` and `target` of all rows of exploration (RIME, section 4.2).
+
+        The target is the state entropy, of mean 0, scaled into [-1, 1], the range of the networks.
+        """
+        assert self.entropy is not None
+        rows = torch.arange(min(len(self.entropy), self.replay.size), device=self._device)
+        distance = self.entropy.distance(rows)
+        centred = distance - distance.mean()
+        target = centred / centred.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+        columns = {"obs": self.replay.columns["obs"][rows], "action": self.replay.columns["action"][rows]}
+        arrays = {name: value.cpu().numpy() for name, value in (columns | {"target": target}).items()}
+        return ray.put(arrays)
+
+    def outer_gradients(self, labels: Labels | Ref) -> tuple[Arrays, float]:
+        """The ensemble's gradients, `network/NAME` `[E, ...]`, of what the critic makes of it, and that loss (MRN)."""
+        labels = ray.get(labels) if isinstance(labels, ray.ObjectRef) else labels
+        uniform = torch.rand(self.batch_size, dtype=torch.float64, generator=self.generator, device=self._device)
+        noise = torch.randn((self.batch_size, self.networks.action_dim), generator=self.generator, device=self._device)
+        sac, reward = self.run.sac, self.run.reward
+        gradients, loss = outer_gradients(
+            self.networks,
+            self.scorer.differentiable,
+            self.scorer.parameters(),
+            self.replay.gather((uniform * self.replay.size).long()),
+            noise,
+            FirstSteps.of(labels, self._device),
+            gamma=sac.gamma,
+            lr=sac.critic_lr,
+            weight=reward.meta_weight,
+        )
+        return self.scorer.by_name(gradients), float(loss)
 
     def _one_update(self, move_target: bool) -> None:
         if not self._graphed:
@@ -91,6 +138,9 @@ class PebbleLearner(PreferenceLearner):
     def _draw_and_update(self, move_target: bool) -> None:
         uniform = torch.rand(self.batch_size, dtype=torch.float64, generator=self.generator, device=self._device)
         index = (uniform * self._size).long()
+        if self.recent:
+            ago = (uniform[: self.recent] * self._window).long()
+            index[: self.recent] = (self._newest - ago) % self.replay.capacity
         noise = torch.randn(
             (2, self.batch_size, self.networks.action_dim), generator=self.generator, device=self._device
         )
@@ -98,6 +148,11 @@ class PebbleLearner(PreferenceLearner):
         batch = self.replay.gather(index, intrinsic)
         found = self.update_step(batch, noise[0], noise[1], move_target=move_target)
         self._sums += torch.stack([found[name] for name in SacUpdate.MEASURES])
+
+    def _recent_rows(self) -> int:
+        """Rows of the newest episodes in this shard, the ones that questions are about."""
+        steps = self.run.queries.recent_episodes * (self.run.env.horizon or 0)
+        return min(self.replay.size, max(1, steps // self.learners))
 
     def _reset_networks(self) -> None:
         """Forgets all that was learnt but the replay (Nikishin et al. 2022, arXiv 2205.07802)."""

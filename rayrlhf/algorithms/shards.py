@@ -65,7 +65,7 @@ def _write(replay: Replay, rows: Files, index: int, begin: int, end: int) -> Chu
 
 
 def reward_column(replay: Replay) -> NDArray[np.float32]:
-    """The reward of all rows that can be drawn, oldest first, `[size]`."""
+    """The reward of all rows that can be drawn, oldest first, `[size]`, or `[size, P]` where it has parts."""
     slots = torch.arange(replay.inserted - replay.size, replay.inserted, device=replay.device) % replay.capacity
     return replay.reward.index_select(0, slots).cpu().numpy()
 

@@ -98,9 +98,8 @@ def filled_learner(fragment: Fragment, sac: SacOptions, *, threads: int, device:
     run = RunConfig(
         sac=sac.model_copy(update={"replay_capacity": rows}),
         total_steps=max(rows, 2),
-        explore=ExploreOptions(seed_steps=0, unsupervised_steps=0),
         resources=ResourceOptions(threads=threads),
-        **options,
+        **{"explore": ExploreOptions(seed_steps=0, unsupervised_steps=0), **options},
     )
     learner = learner_of(run, device=device)
     learner.reward_with("true")

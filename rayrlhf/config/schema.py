@@ -49,6 +49,9 @@ class SacOptions(Options):
     """Updates after which actor and critics start anew, the replay stays (arXiv 2205.07802); none: never."""
     batch_size: Positive = 512
     """Transitions per update, over all learners."""
+    recent_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Share of each batch that is drawn from the newest `queries.recent_episodes` episodes, as long as labels are to
+    come (hybrid replay of QPA, arXiv 2305.17400, which has 0.5)."""
     gamma: Fraction = 0.99
     """Discount per step of the agent."""
     actor_lr: Rate = 3e-4
@@ -127,6 +130,13 @@ class ExploreOptions(Options):
     """Steps rewarded by state entropy after those."""
     neighbours: Positive = 5
     """The state entropy of a state follows from the distance to its so many-th nearest neighbour."""
+    spread_weight: NonNegativeFloat = 0.0
+    """Weight, at the first step, of a bonus for disagreement: the members' standard deviation of a step's reward, added
+    to their mean (RUNE, arXiv 2205.12401, which has 0.05); 0: none."""
+    spread_decay: Decay = 1e-5
+    """Share of the bonus' weight that goes with each environment step (RUNE)."""
+    reset_critic: bool = True
+    """Whether the critic starts anew when the reward first means something (PEBBLE, section 4.2); RIME's goes on."""
     critic_reset_updates: NonNegative = 100
     """PEBBLE only: updates on the freshly reset critic after the first labels."""
     save: str | None = None
@@ -161,6 +171,35 @@ class RewardOptions(Options):
     (PrefPPO)."""
     label_smoothing: Decay = 0.0
     """Moves labels so far from certainty towards equal: against teachers who err (arXiv 1512.00567, section 7)."""
+    crop: NonNegative = 0
+    """Segments are cut so many steps shorter to longer, at random, each time they are learnt from (SURF, arXiv
+    2203.10050, which has 5): as many steps of context are kept on either side of what is asked about."""
+    unlabelled: NonNegative = 0
+    """Pairs that nobody was asked about in each step of a fit, for each label in it; the members' own prediction is
+    their label where they are sure of it (SURF, which has 4); 0: none."""
+    unlabelled_confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.99
+    """How probable a side must be for that (SURF)."""
+    unlabelled_weight: Rate = 1.0
+    """Weight of such pairs' loss (SURF)."""
+    denoise: bool = False
+    """Leave out labels that the ensemble finds improbable, turn round those that it is sure are wrong: for teachers who
+    err (RIME, arXiv 2402.17257)."""
+    denoise_alpha: Fraction = 0.5
+    """How far the threshold follows the largest divergence of a trusted label (RIME)."""
+    denoise_beta: tuple[Rate, Rate] = (3.0, 1.0)
+    """Standard deviations of the trusted labels' divergences added to the threshold, at first and at last (RIME)."""
+    denoise_epochs: Positive = 600
+    """Epochs, over all fits, over which the first becomes the last (RIME's code: 600 on MetaWorld, 60 on DMC)."""
+    denoise_flip: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.001
+    """Labels less probable than this are turned round (RIME)."""
+    pretrain_epochs: NonNegative = 0
+    """PEBBLE only: passes over the explored transitions in which the members learn the state entropy, before the first
+    label (warm start of RIME, arXiv 2402.17257, section 4.2)."""
+    meta_interval: Positive | None = None
+    """PEBBLE only: environment steps between two steps of the ensemble by what the critic makes of it, whose values of
+    the newest labels' first steps should predict them (MRN, NeurIPS 2022), while labels are to come; none: never."""
+    meta_weight: Rate = 0.1
+    """Weight of that loss (MRN)."""
     warm_start: bool = True
     """A fit goes on from the one before it (B-Pref); else the members start anew each time."""
     normalize_rewards: bool = False
@@ -382,6 +421,11 @@ class RunConfig(Options):
         """Environment steps before the first session."""
         return self.random_steps + self.explore.unsupervised_steps
 
+    @property
+    def unlabelled_steps(self) -> int:
+        """Steps of a segment with all the context that it may be cut from."""
+        return self.queries.segment_length + 2 * self.reward.crop
+
     def room_for_exploration(self, steps: int) -> int:
         """Rows the replay must hold for one of `steps`: what ends it may come some rounds late."""
         return steps + 4 * self.rollout.round_steps
@@ -403,6 +447,21 @@ class RunConfig(Options):
                 f"queries.segment_length ({self.queries.segment_length}) is longer than "
                 f"env.horizon ({self.env.horizon}): no segment would fit an episode"
             )
+        if self.reward.pretrain_epochs and (self.mode == "oracle" or not self.explore.unsupervised_steps):
+            raise ValueError(
+                "reward.pretrain_epochs wants the mode preferences and explore.unsupervised_steps: there is nothing to "
+                "learn otherwise"
+            )
+        if self.reward.crop >= self.queries.segment_length:
+            raise ValueError(
+                f"reward.crop ({self.reward.crop}) leaves nothing of queries.segment_length "
+                f"({self.queries.segment_length}): it must be smaller"
+            )
+        if self.reward.unlabelled and self.env.horizon is not None and self.env.horizon < self.unlabelled_steps:
+            raise ValueError(
+                f"reward.unlabelled wants queries.segment_length + 2 * reward.crop ({self.unlabelled_steps}) steps of "
+                f"an episode, and env.horizon is {self.env.horizon}: lower one of the two"
+            )
         if self.total_steps <= self.exploration_steps:
             phases = "explore.seed_steps + explore.unsupervised_steps"
             raise ValueError(
@@ -419,6 +478,12 @@ class RunConfig(Options):
                 f"sac.replay_capacity ({sac.replay_capacity}) is too small for exploration: at least {needed} rows"
             )
         self._divisible("sac.batch_size", sac.batch_size)
+        if self.reward.meta_interval and sac.n_step > 1:
+            raise ValueError(
+                "reward.meta_interval wants sac.n_step 1: the critic's step is differentiated for one step"
+            )
+        if sac.recent_share and self.env.horizon is None:
+            raise ValueError("sac.recent_share counts episodes by env.horizon: set that")
         widths = set(sac.critic_hidden or sac.hidden)
         if sac.critic_blocks and len(widths) != 1:
             raise ValueError("sac.critic_blocks wants one width for all layers: see sac.critic_hidden")
@@ -428,6 +493,10 @@ class RunConfig(Options):
             )
 
     def _consistent_ppo(self) -> None:
+        if self.reward.meta_interval:
+            raise ValueError("reward.meta_interval wants the algorithm pebble: prefppo has no critic of actions")
+        if self.reward.pretrain_epochs:
+            raise ValueError("reward.pretrain_epochs wants the algorithm pebble: prefppo keeps no explored transitions")
         self._divisible("ppo.batch_size", self.ppo.batch_size)
         if self.rollout.actors == 0 and self.resources.learners > 1:
             raise ValueError("rollout.actors is 0: the driver's environments would feed one learner at a time")

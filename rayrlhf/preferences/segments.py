@@ -12,7 +12,7 @@ import numpy as np
 
 from rayrlhf.preferences.fragments import Bools, Floats, Integers
 
-_COLUMN_RANK = {"obs": 3, "action": 3, "reward": 2, "success": 2, "episode": 1, "start": 1}
+_COLUMN_RANK = {"obs": 3, "action": 3, "reward": 2, "success": 2, "episode": 1, "start": 1, "context": 3}
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Segments:
 
     obs: `[N, T, O]`   action: `[N, T, A]`   reward: `[N, T]` true reward   success: `[N, T]`
     episode: `[N]` episode id   start: `[N]` index of the first transition in its episode
+    context: `[N, 2 C, O + A]` observations and actions of the `C` transitions before and the `C` after, NaN where the
+             episode has none; no teacher is asked about them
     """
 
     obs: Floats
@@ -29,16 +31,26 @@ class Segments:
     success: Bools
     episode: Integers
     start: Integers
+    context: Floats | None = None
 
     def __post_init__(self) -> None:
         count = len(self.episode)
-        for field in fields(self):
-            column = getattr(self, field.name)
-            if column.ndim != _COLUMN_RANK[field.name] or len(column) != count:
-                raise ValueError(f"segment column {field.name!r} has shape {column.shape} for {count} segments")
+        for name, column in self._columns().items():
+            if column.ndim != _COLUMN_RANK[name] or len(column) != count:
+                raise ValueError(f"segment column {name!r} has shape {column.shape} for {count} segments")
         lengths = {column.shape[1] for column in (self.obs, self.action, self.reward, self.success)}
         if len(lengths) > 1:
             raise ValueError(f"segment columns disagree about the length: {sorted(lengths)}")
+        if self.context is not None and (self.context.shape[1] % 2 or self.context.shape[2] != self._width):
+            raise ValueError(f"a context of shape {self.context.shape} for rows of {self._width} numbers")
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        present = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: column for name, column in present.items() if column is not None}
+
+    @property
+    def _width(self) -> int:
+        return int(self.obs.shape[2] + self.action.shape[2])
 
     def __len__(self) -> int:
         return len(self.episode)
@@ -50,14 +62,30 @@ class Segments:
 
     def take(self, index: Integers) -> "Segments":
         """The segments at `index` `[K]`, in that order."""
-        return Segments(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        return Segments(**{name: column[index] for name, column in self._columns().items()})
 
     @staticmethod
     def concatenate(parts: "list[Segments]") -> "Segments":
         """All segments of `parts`, in order; the parts must share length and widths."""
-        return Segments(
-            **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Segments)}
-        )
+        names = [name for name in _COLUMN_RANK if name != "context"]
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        margin = max(part.margin for part in parts)
+        context = np.concatenate([part.with_margin(margin) for part in parts]) if margin else None
+        return Segments(**joined, context=context)
+
+    @property
+    def margin(self) -> int:
+        """Transitions of context on either side."""
+        return 0 if self.context is None else self.context.shape[1] // 2
+
+    def with_margin(self, margin: int) -> Floats:
+        """The context with `margin` transitions on either side, NaN beyond what there is, `[N, 2 margin, O + A]`."""
+        wide = np.full((len(self), 2 * margin, self._width), np.nan, np.float32)
+        if self.context is not None:
+            common = min(margin, self.margin)
+            middle = slice(self.margin - common, self.margin + common)
+            wide[:, margin - common : margin + common] = self.context[:, middle]
+        return wide
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ _ANSWER = {"choice": pa.string(), "annotator": pa.string(), "seconds": pa.float6
 
 def _segment_fields(side: str) -> list[pa.Field]:
     lists = [pa.field(f"{side}_{name}", pa.list_(kind)) for name, kind in _LISTS.items()]
-    return [*lists, pa.field(f"{side}_episode", pa.int64()), pa.field(f"{side}_start", pa.int64())]
+    scalars = [pa.field(f"{side}_episode", pa.int64()), pa.field(f"{side}_start", pa.int64())]
+    return [*lists, *scalars, pa.field(f"{side}_context", pa.list_(pa.float32()))]
 
 
 SCHEMA = pa.schema(
@@ -43,6 +44,8 @@ SCHEMA = pa.schema(
     ],
     metadata={_VERSION_KEY: json.dumps(SCHEMA_VERSION)},
 )
+_OPTIONAL = tuple(f"{side}_context" for side in _SIDES)
+"""Lists that may be empty, or not there."""
 
 WRITE_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
@@ -71,6 +74,7 @@ def to_table(queries: Queries, answers: Sequence[Answer]) -> pa.Table:
     for side, segments in zip(_SIDES, (queries.left, queries.right), strict=True):
         columns |= {f"{side}_{name}": _list_column(getattr(segments, name)) for name in _LISTS}
         columns |= {f"{side}_episode": segments.episode, f"{side}_start": segments.start}
+        columns[f"{side}_context"] = _list_column(segments.with_margin(segments.margin))
     columns["answers"] = pa.array(list(said.values()), SCHEMA.field("answers").type)
     return pa.table(columns, schema=SCHEMA)
 
@@ -142,7 +146,9 @@ def from_table(table: pa.Table, source: Source) -> list[Record]:
         UserError: a column is missing or of a wrong type, or a row is malformed.
     """
     table = _with_our_types(table, source.name)
-    lists = {f"{side}_{name}": _numpy_lists(table[f"{side}_{name}"]) for side in _SIDES for name in _LISTS}
+    lists = {
+        f"{side}_{name}": _numpy_lists(table[f"{side}_{name}"]) for side in _SIDES for name in (*_LISTS, "context")
+    }
     scalars = {
         name: table[name].to_numpy() for name in table.column_names if name not in lists and name not in ("answers",)
     }
@@ -152,15 +158,16 @@ def from_table(table: pa.Table, source: Source) -> list[Record]:
     answers = _answers(table, source)
     steps = lists["left_reward"].lengths
     widths = (lists["left_obs"].lengths // steps, lists["left_action"].lengths // steps)
-    keys = zip(scalars["session"], scalars["typical_return"], steps, *widths, strict=True)
+    margins = lists["left_context"].lengths // np.maximum(1, 2 * (widths[0] + widths[1]))
+    keys = zip(scalars["session"], scalars["typical_return"], steps, *widths, margins, strict=True)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for row, key in enumerate(keys):
         groups.setdefault(key, []).append(row)
     records = []
-    for (session, typical, length, obs_dim, action_dim), rows in groups.items():
+    for (session, typical, length, obs_dim, action_dim, margin), rows in groups.items():
         index = np.array(rows)
         first = np.sort(np.unique(scalars["query_id"][index], return_index=True)[1])
-        kept, shape = index[first], (int(length), int(obs_dim), int(action_dim))
+        kept, shape = index[first], (int(length), int(obs_dim), int(action_dim), int(margin))
         left, right = (_segments(lists, scalars, side, kept, shape) for side in _SIDES)
         queries = Queries(tuple(scalars["query_id"][kept]), int(session), left, right, float(typical))
         records.append(unite([(queries, [answer for row in rows for answer in answers[row]])]))
@@ -169,6 +176,9 @@ def from_table(table: pa.Table, source: Source) -> list[Record]:
 
 def _with_our_types(table: pa.Table, name: str) -> pa.Table:
     """`table` with exactly our columns, cast to our types, in one chunk each."""
+    for column in _OPTIONAL:
+        if column not in table.column_names:
+            table = table.append_column(column, pa.nulls(len(table), SCHEMA.field(column).type))
     missing = [column for column in SCHEMA.names if column not in table.column_names]
     if missing:
         raise UserError(f"{name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
@@ -215,6 +225,12 @@ def _problems(lists: dict[str, _Column], scalars: dict[str, np.ndarray]) -> Iter
         for name in _LISTS:
             column = lists[f"{side}_{name}"]
             yield column.rows_with(~np.isfinite(column.values)), f"{side}_{name} holds a missing or infinite value"
+        lengths = lists[f"{side}_context"].lengths
+        rows = 2 * sum(lists[f"{side}_{name}"].lengths for name in ("obs", "action")) // np.maximum(steps, 1)
+        wrong = (lengths % np.maximum(rows, 1) != 0) | (lengths != lists["left_context"].lengths)
+        yield wrong, f"{side}_context does not hold as many whole steps before either segment as after it"
+        column = lists[f"{side}_context"]
+        yield column.rows_with(np.isinf(column.values)), f"{side}_context holds an infinite value"
         column = lists[f"{side}_action"]
         yield column.rows_with(np.abs(column.values) > 1), f"{side}_action lies outside [-1, 1]: scale it to that range"
 
@@ -233,10 +249,15 @@ def _answers(table: pa.Table, source: Source) -> list[list[Answer]]:
 
 
 def _segments(
-    lists: dict[str, _Column], scalars: dict[str, np.ndarray], side: str, rows: Integers, shape: tuple[int, int, int]
+    lists: dict[str, _Column],
+    scalars: dict[str, np.ndarray],
+    side: str,
+    rows: Integers,
+    shape: tuple[int, int, int, int],
 ) -> Segments:
-    """The `side` of `rows` `[K]`, whose segments have `shape` `(T, O, A)`."""
-    length, obs_dim, action_dim = shape
+    """The `side` of `rows` `[K]`, whose segments have `shape` `(T, O, A)` and the margin of their context."""
+    length, obs_dim, action_dim, margin = shape
+    width = obs_dim + action_dim
     return Segments(
         obs=lists[f"{side}_obs"].take(rows, length * obs_dim).reshape(-1, length, obs_dim),
         action=lists[f"{side}_action"].take(rows, length * action_dim).reshape(-1, length, action_dim),
@@ -244,6 +265,9 @@ def _segments(
         success=lists[f"{side}_success"].take(rows, length),
         episode=scalars[f"{side}_episode"][rows],
         start=scalars[f"{side}_start"][rows],
+        context=lists[f"{side}_context"].take(rows, 2 * margin * width).reshape(-1, 2 * margin, width)
+        if margin
+        else None,
     )
 
 

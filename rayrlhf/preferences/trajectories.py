@@ -123,8 +123,10 @@ class TrajectoryStore:
         """Ended parts, oldest first, then running ones by id: an order that does not depend on the cuts."""
         return list(self._ended) + [self._running[episode] for episode in sorted(self._running)]
 
-    def sample_segments(self, count: int, length: int, rng: np.random.Generator) -> Segments:
+    def sample_segments(self, count: int, length: int, rng: np.random.Generator, *, margin: int = 0) -> Segments:
         """`count` segments of `length` transitions, independent and uniform over all legal starts.
+
+        With `margin` they come with so many transitions of context on either side, as far as these are stored.
 
         Raises:
             UserError: no stored episode is as long as a segment.
@@ -139,12 +141,20 @@ class TrajectoryStore:
         parts = self._parts()
         # A start counts from the beginning of its part: the starts of all earlier parts are taken off.
         starts = drawn - np.concatenate([[0], last])[index]
-        rows = np.empty((count, length, self._width), np.float32)
+        rows = np.full((count, length + 2 * margin, self._width), np.nan, np.float32)
         for row, i, start in zip(rows, index.tolist(), starts.tolist(), strict=True):
-            row[:] = parts[i].rows[start : start + length]
+            part = parts[i]
+            begin, end = max(0, start - margin), min(part.length, start + length + margin)
+            row[begin - start + margin : end - start + margin] = part.rows[begin:end]
         episode = np.array([part.episode for part in parts], dtype=np.int64)[index]
         first = np.array([part.first for part in parts], dtype=np.int64)[index]
-        return self._segments(rows, episode, first + starts)
+        return self._segments(rows, episode, first + starts, margin)
+
+    def table(self) -> tuple[Floats, Integers]:
+        """Observations and actions side by side `[M, O + A]`, part after part, and the parts' lengths."""
+        parts = self._parts()
+        rows = [np.empty((0, self._width), np.float32), *(part.rows[: part.length] for part in parts)]
+        return np.concatenate(rows)[:, :-2], np.array([part.length for part in parts], dtype=np.int64)
 
     def observed(self, episode: int, start: int, length: int) -> Floats | None:
         """The observations `[T, O]` of `length` transitions of `episode` from `start`; none unless all are stored."""
@@ -154,8 +164,12 @@ class TrajectoryStore:
                 return part.rows[offset : offset + length, : self._obs_dim].copy()
         return None
 
-    def _segments(self, rows: Floats, episode: Integers, start: Integers) -> Segments:
-        """Segments from packed rows `[N, T, W]`."""
+    def _segments(self, rows: Floats, episode: Integers, start: Integers, margin: int) -> Segments:
+        """Segments from packed rows `[N, margin + T + margin, W]`."""
+        context = None
+        if margin:
+            context = np.concatenate([rows[:, :margin, :-2], rows[:, -margin:, :-2]], axis=1)
+            rows = rows[:, margin:-margin]
         return Segments(
             obs=rows[..., : self._obs_dim].copy(),
             action=rows[..., self._obs_dim : -2].copy(),
@@ -163,6 +177,7 @@ class TrajectoryStore:
             success=rows[..., -1] != 0,
             episode=episode,
             start=start,
+            context=context,
         )
 
     def recent_returns(self, count: int = 10) -> list[float]:

@@ -36,13 +36,17 @@ class SegmentSource(Protocol):
         """How many different segments of `length` steps it holds."""
         ...
 
-    def sample_segments(self, count: int, length: int, rng: np.random.Generator) -> Segments:
-        """`count` of them, drawn uniformly with replacement."""
+    def sample_segments(self, count: int, length: int, rng: np.random.Generator, *, margin: int = 0) -> Segments:
+        """`count` of them, drawn uniformly with replacement, with `margin` transitions of context on either side."""
         ...
 
 
-def draw_pairs(store: SegmentSource, count: int, length: int, rng: np.random.Generator) -> tuple[Segments, Segments]:
+def draw_pairs(
+    store: SegmentSource, count: int, length: int, rng: np.random.Generator, *, margin: int = 0
+) -> tuple[Segments, Segments]:
     """`count` pairs of segments of `length` steps, uniform over all pairs of two different segments.
+
+    With `margin` they come with so many transitions of context on either side.
 
     Raises:
         UserError: the store holds fewer than two different segments of this length.
@@ -52,10 +56,10 @@ def draw_pairs(store: SegmentSource, count: int, length: int, rng: np.random.Gen
             f"no question can be asked: the stored episodes hold fewer than two segments of {length} steps; "
             "lower queries.segment_length or collect more steps before the first session"
         )
-    left = store.sample_segments(count, length, rng)
-    right = store.sample_segments(count, length, rng)
+    left = store.sample_segments(count, length, rng, margin=margin)
+    right = store.sample_segments(count, length, rng, margin=margin)
     while (same := _same_segment(left, right)).any():
-        redrawn = store.sample_segments(int(same.sum()), length, rng)
+        redrawn = store.sample_segments(int(same.sum()), length, rng, margin=margin)
         order = np.arange(count)
         order[same] = count + np.arange(len(redrawn))
         right = Segments.concatenate([right, redrawn]).take(order)

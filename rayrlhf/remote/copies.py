@@ -2,12 +2,11 @@
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.config.load import load_config
-from rayrlhf.files import is_url
+from rayrlhf.files import caches, is_url
 from rayrlhf.preferences.storage import parent
 from rayrlhf.remote import checkpoints
 from rayrlhf.remote.lease import holder
@@ -53,6 +52,5 @@ def seen(url: str) -> tuple[Path, Elsewhere]:
 
 
 def _cache(objects: Objects) -> Path:
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.blake2b(objects.url.encode(), digest_size=8).hexdigest()
-    return caches / "rayrlhf" / "runs" / digest / parent(objects.name)[1]
+    return caches() / "runs" / digest / parent(objects.name)[1]

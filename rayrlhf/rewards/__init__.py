@@ -6,8 +6,10 @@ from rayrlhf.rewards.members import merge_members, take_members
 from rayrlhf.rewards.networks import MLPReward, RewardNetwork, make_network
 from rayrlhf.rewards.running import RunningMoments
 from rayrlhf.rewards.scorer import RewardScorer
+from rayrlhf.rewards.unlabelled import Episodes
 
 __all__ = [
+    "Episodes",
     "EpochReport",
     "FitReport",
     "MLPReward",

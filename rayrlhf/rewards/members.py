@@ -92,6 +92,11 @@ class Members:
             for name, value in fresh.state_dict().items():
                 network.state_dict()[name].copy_(value)
 
+    @property
+    def widths(self) -> list[int]:
+        """Numbers of an observation and of an action."""
+        return [self.obs_dim, self.action_dim]
+
     def inputs(self, obs: Tensor, action: Tensor, out: Tensor) -> Tensor:
         """Writes the networks' input into `out` `[..., D]`: observations, standardised if asked, and actions."""
         out[..., : self.obs_dim] = obs
@@ -140,6 +145,25 @@ class Members:
             self.inputs(obs[part], action[part], x)
             for block in blocks:
                 result[self.rows[block], part] = self.blocks[block].rewards(x, space)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What of the networks is trained, member after member."""
+        return [value for network in self._networks for value in network.parameters() if value.requires_grad]
+
+    def by_name(self, values: Sequence[Tensor]) -> Arrays:
+        """`values`, one for each of `parameters`, as `network/NAME` `[E, ...]`."""
+        names = [name for name, value in self._networks[0].named_parameters() if value.requires_grad]
+        return {
+            f"network/{name}": torch.stack(list(values[place :: len(names)])).cpu().numpy()
+            for place, name in enumerate(names)
+        }
+
+    def differentiable(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Scaled rewards `[E, B]` of `obs` `[B, O]` and `action` `[B, A]`, through autograd to `parameters`."""
+        x = self.inputs(obs, action, torch.empty(len(obs), sum(self.widths), device=self.device))[:, None]
+        obs, action = x.split(self.widths, dim=-1)
+        rewards = [network(obs, action).squeeze(-1) for network in self._networks]
+        return torch.stack(rewards) * self.reward_scale
 
     def weights(self) -> Arrays:
         """What scoring needs, copied: per member `network/NAME` `[E, ...]`, the normaliser, the scale."""

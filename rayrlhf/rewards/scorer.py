@@ -1,15 +1,15 @@
 """The ensemble's mean reward for whoever only consumes it: learners that score and relabel transitions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from rayrlhf.config import RewardOptions
 from rayrlhf.preferences.fragments import Floats
-from rayrlhf.rewards.members import Members
+from rayrlhf.rewards.members import Arrays, Members
 
 
 class RewardScorer:
@@ -39,6 +39,18 @@ class RewardScorer:
         In chunks that fit the cache, so `B` may be a whole replay. Raises ValueError before the first `load`.
         """
         return self.member_scores(obs, action).mean(0)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What of the members' networks is trained."""
+        return self._members.parameters()
+
+    def by_name(self, gradients: Sequence[Tensor]) -> Arrays:
+        """`gradients`, one for each of `parameters`, as `RewardEnsemble.step` takes them."""
+        return self._members.by_name(gradients)
+
+    def differentiable(self, obs: Tensor, action: Tensor) -> Tensor:
+        """`score` of `[B, O]` and `[B, A]`, through autograd to `parameters`."""
+        return self._members.differentiable(obs, action).mean(0)
 
     def member_scores(self, obs: Tensor | Floats, action: Tensor | Floats) -> Tensor:
         """Each member's rewards `[E, ...]` of `obs` `[..., O]` and `action` `[..., A]`; their mean is the score."""

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.fragments import Floats
+from rayrlhf.preferences.segments import Segments
 from rayrlhf.rewards.members import Members, as_tensor
 from rayrlhf.rewards.running import RunningMoments
 
@@ -22,7 +24,10 @@ def _marks(labels: Labels, stop: int) -> Floats:
 
 
 class LabelTable:
-    """All labels so far: `inputs` `[N, 2, T, D]` (left, right) as the networks take them, `target` `[N]`.
+    """All labels so far: `inputs` `[N, 2, S, D]` (left, right) as the networks take them, `target` `[N]`.
+
+    `S` are the `T` steps that the teacher saw, with as many before and after as segments may be cut longer by
+    (`reward.crop`); `known` `[N, 2, 2]` says from which step on to which they are there, the others are zeros.
 
     With `normalize_inputs` it also keeps the running moments of the labelled observations: each label enters them
     once, however often the labels are shown.
@@ -33,6 +38,10 @@ class LabelTable:
         self.moments = RunningMoments((members.obs_dim,), device=members.device)
         self.seen = 0
         """Labels that have entered the moments."""
+        self.known = np.empty((0, 2, 2), np.int64)
+        self.length = 0
+        """Steps that the teacher saw."""
+        self._margin = members.options.crop
         self._given = False
         self._rows = 0
         self._marks: Floats | None = None
@@ -44,7 +53,7 @@ class LabelTable:
 
     @property
     def inputs(self) -> Tensor:
-        """`[N, 2, T, D]`, a view."""
+        """`[N, 2, S, D]`, a view."""
         return self._inputs[: self._rows]
 
     @property
@@ -52,10 +61,14 @@ class LabelTable:
         """`[N]`, a view."""
         return self._target[: self._rows]
 
-    @property
-    def decisive(self) -> int:
-        """Labels that prefer a side."""
-        return int((self.target != 0.5).sum())
+    def decisive_among(self, kept: NDArray[np.int64]) -> int:
+        """Labels of those at `kept` that prefer a side."""
+        return int((self.target[torch.from_numpy(kept).to(self.target.device)] != 0.5).sum())
+
+    def turn_round(self, flipped: NDArray[np.bool_]) -> None:
+        """Makes the opposite of the labels `flipped` `[N]`, until the next update."""
+        mask = torch.from_numpy(flipped).to(self.target.device)
+        self.target.copy_(torch.where(mask, 1.0 - self.target, self.target))
 
     def update(self, labels: Labels) -> None:
         """Makes the table hold exactly `labels`: all labels so far, the new ones last.
@@ -68,17 +81,38 @@ class LabelTable:
         kept = self._rows if self._extends(labels) else 0
         if len(labels) > kept and self._members.options.normalize_inputs:
             kept = 0  # the moments have moved under the rows that are held
-        self._grow(len(labels), labels.left.length)
+        self.length = labels.left.length
+        self._grow(len(labels), self.length + 2 * self._margin)
         for side, segments in enumerate((labels.left, labels.right)):
-            obs = as_tensor(segments.obs[kept:], self._members.device)
-            action = as_tensor(segments.action[kept:], self._members.device)
-            self._members.inputs(obs, action, self._inputs[kept : len(labels), side])
+            self._convert(segments, kept, self._inputs[kept : len(labels), side])
+        self.known = np.stack([self._known(segments) for segments in (labels.left, labels.right)], axis=1)
         self._rows = len(labels)
         self.target.copy_(as_tensor(labels.target, self._members.device))
         smoothing = self._members.options.label_smoothing
         if smoothing:
             self.target.lerp_(torch.full_like(self.target, 0.5), smoothing)
         self._marks = _marks(labels, len(labels))
+
+    def _convert(self, segments: Segments, kept: int, out: Tensor) -> None:
+        """Writes the segments from `kept` on into `out` `[K, S, D]`."""
+        device, margin = self._members.device, self._margin
+        obs, action = (as_tensor(column[kept:], device) for column in (segments.obs, segments.action))
+        if not margin:
+            self._members.inputs(obs, action, out)
+            return
+        context = as_tensor(segments.with_margin(margin)[kept:], device).split(self._members.widths, dim=-1)
+        wide = [
+            torch.cat([around[:, :margin], column, around[:, margin:]], dim=1)
+            for around, column in zip(context, (obs, action), strict=True)
+        ]
+        self._members.inputs(wide[0], wide[1], out).nan_to_num_(nan=0.0)
+
+    def _known(self, segments: Segments) -> NDArray[np.int64]:
+        """First step and end of what is there of each segment, `[N, 2]`."""
+        margin = self._margin
+        there = ~np.isnan(segments.with_margin(margin)).any(axis=2)
+        before, after = there[:, :margin].sum(axis=1), there[:, margin:].sum(axis=1)
+        return np.stack([margin - before, margin + segments.length + after], axis=1)
 
     def standardise_by(self, moments: Mapping[str, Tensor]) -> None:
         """Takes others' moments (`RunningMoments.state`) for those of the labelled observations, from now on."""
@@ -111,7 +145,7 @@ class LabelTable:
 
     def _extends(self, labels: Labels) -> bool:
         """Whether the rows held are the first of `labels`."""
-        same_length = self._inputs.shape[2] == labels.left.length
+        same_length = self._inputs.shape[2] == labels.left.length + 2 * self._margin
         return (
             self._marks is not None
             and same_length

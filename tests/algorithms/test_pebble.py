@@ -45,6 +45,13 @@ EXTRAS: dict[str, Any] = {
     "reward": {"warm_start": False, "label_smoothing": 0.1},
 }
 """What the paper's PEBBLE does not have; the networks are reset before the cut and after it."""
+METHODS: dict[str, Any] = {
+    "explore": {"spread_weight": 0.5, "reset_critic": False},
+    "sac": {"recent_share": 0.5},
+    "reward": {"crop": 3, "unlabelled": 2, "denoise": True, "pretrain_epochs": 2, "meta_interval": 50},
+    "queries": {"segment_length": 12},
+}
+"""SURF, RUNE, QPA, RIME and MRN, all at once."""
 METAWORLD: dict[str, Any] = {"env": {"suite": "metaworld", "task": "window-close", "horizon": 100}}
 
 
@@ -55,6 +62,7 @@ METAWORLD: dict[str, Any] = {"env": {"suite": "metaworld", "task": "window-close
         pytest.param({**EARLY_ENDS, "rollout": {"actors": 2}}, marks=pytest.mark.slow),
         pytest.param({**METAWORLD, **FOUR}, marks=pytest.mark.slow),
         TWO_LEARNERS,
+        {**TWO_LEARNERS, **METHODS},
     ],
 )
 def test_two_synchronous_runs_of_one_seed_are_identical(small_run: RunConfig, make: Make, groups: Any) -> None:
@@ -82,6 +90,7 @@ def test_another_seed_gives_another_run(small_run: RunConfig, make: Make) -> Non
         pytest.param(520, {**EARLY_ENDS, **FOUR}, marks=pytest.mark.slow),
         (400, TWO_LEARNERS),
         (400, {**EXTRAS, **FOUR}),
+        (400, {**METHODS, **FOUR}),
     ],
 )
 def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(

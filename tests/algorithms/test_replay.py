@@ -205,6 +205,33 @@ def test_returns_of_several_steps(n_step: int, capacity: int, pieces: list[tuple
         assert batch.obs[0, 0].item() == pytest.approx(row["number"], abs=1e-6)
 
 
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_parts_of_a_reward_make_one_by_their_weights(n_step: int, tmp_path: Path) -> None:
+    """Which may change without anything being written anew; what has no parts has zeros in the others."""
+    rng, weights = np.random.default_rng(0), torch.tensor([1.0, 0.0])
+    streams = [_Stream(env, rng) for env in range(3)]
+    replay, again = (Replay(40, 3, 2, n_step=n_step, gamma=0.9, weights=weights) for _ in range(2))
+    parts, rows = (
+        torch.from_numpy(rng.normal(size=(30, 2)).astype(np.float32)),
+        [next(s) for _ in range(10) for s in streams],
+    )
+    replay.insert(_as_rows(rows), parts)
+    entry = save_rows(replay, OnDisk(tmp_path), 0)
+    load_rows(again, OnDisk(tmp_path), [entry], [reward_column(replay)], slice(None))
+    index = torch.arange(30)
+    for weight in (0.0, 0.7):
+        weights[1] = weight
+        plain = Replay(40, 3, 2, n_step=n_step, gamma=0.9)
+        plain.insert(_as_rows(rows), parts[:, 0] + weight * parts[:, 1])
+        for one in (replay, again):
+            torch.testing.assert_close(one.gather(index).reward, plain.gather(index).reward)
+    replay.insert(_as_rows([next(s) for s in streams]), torch.tensor([1.0, 2.0, 3.0]))
+    assert replay.reward[30:33].tolist() == [[1, 0], [2, 0], [3, 0]]
+    replay.use_true_reward()
+    torch.testing.assert_close(replay.reward[:33, 0], replay.columns["true_reward"][:33])
+    assert not replay.reward[:, 1].any()
+
+
 def test_returns_of_several_steps_after_a_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "CHUNK", 16)
     rng = np.random.default_rng(0)

@@ -52,6 +52,9 @@ def assert_same_queries(one: Queries, other: Queries) -> None:
     for left, right in ((one.left, other.left), (one.right, other.right)):
         for field in fields(Segments):
             first, second = getattr(left, field.name), getattr(right, field.name)
+            if second is None:
+                assert first is None
+                continue
             assert first.dtype == second.dtype
             assert first.flags.writeable and first.flags.c_contiguous
             np.testing.assert_array_equal(first, second)
@@ -81,6 +84,34 @@ def test_round_trip_is_exact(
     stored, said = dataset.read_session(7)
     assert_same_queries(stored, queries)
     assert sorted(said, key=lambda a: a.annotator) == sorted(answers, key=lambda a: a.annotator)
+
+
+@pytest.mark.parametrize("margin", [1, 3])
+def test_context_is_kept_and_mixes_with_what_has_none(dataset: PreferenceDataset, margin: int) -> None:
+    queries, other, rng = session(0, 4), session(1, 2), np.random.default_rng(0)
+    context = rng.normal(size=(4, 2 * margin, OBS + ACTION)).astype(np.float32)
+    context[2, :1] = np.nan
+    wide = replace(queries, left=replace(queries.left, context=context), right=replace(queries.right, context=context))
+    dataset.append(wide, answers_to(wide))
+    dataset.append(other, answers_to(other))
+    assert_same_queries(dataset.read_session(0)[0], wide)
+    assert dataset.read_session(1)[0].left.context is None
+    both = Segments.concatenate([other.left, wide.left])
+    assert both.margin == margin and np.isnan(both.context[:2]).all()
+    np.testing.assert_array_equal(both.take(np.array([5, 0])).context[0], context[3])
+    np.testing.assert_array_equal(both.with_margin(margin + 2)[2:, 2:-2], context)
+    np.testing.assert_array_equal(both.with_margin(1)[3], context[1][[margin - 1, margin]])
+
+
+def test_a_file_of_before_there_was_context_is_read(dataset: PreferenceDataset, tmp_path: Path) -> None:
+    queries = session(3)
+    dataset.append(queries, answers_to(queries))
+    [path] = (tmp_path / "preferences").iterdir()
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["left_context", "right_context"]), path)
+    content = path.read_bytes()
+    path.rename(path.with_name(f"session-00003-part-0000-{blake2b(content, digest_size=8).hexdigest()}.parquet"))
+    assert_same_queries(PreferenceDataset(tmp_path / "preferences").read_session(3)[0], queries)
 
 
 def test_sessions_in_order_and_parts_united(dataset: PreferenceDataset) -> None:

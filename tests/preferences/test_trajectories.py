@@ -104,8 +104,27 @@ def test_segments_are_real_and_cross_no_border(lengths: list[list[int]], steps: 
             store.sample_segments(1, length, np.random.default_rng(seed))
         return
     segments = store.sample_segments(20, length, np.random.default_rng(seed))
-    assert (len(segments), segments.length) == (20, length)
+    assert (len(segments), segments.length, segments.margin) == (20, length, 0)
     assert_true_segments(segments, whole)
+    wide = store.sample_segments(20, length, np.random.default_rng(seed), margin=3)
+    assert (wide.start == segments.start).all() and (wide.obs == segments.obs).all(), "the same are asked about"
+    assert wide.context is not None and wide.context.shape == (20, 6, 5)
+    rows = np.concatenate([whole.obs, whole.action], axis=2)
+    for i, (episode, start) in enumerate(zip(wide.episode, wide.start, strict=True)):
+        steps_around = [*range(start - 3, start), *range(start + length, start + length + 3)]
+        for place, step in enumerate(steps_around):
+            here = (whole.episode == episode) & (whole.step == step)
+            wanted = rows[here][0] if here.any() else np.full(5, np.nan)
+            np.testing.assert_array_equal(wide.context[i, place], wanted)
+
+
+def test_the_table_is_all_steps_episode_after_episode() -> None:
+    whole = experience([[5, 4], [9]], 9)
+    rows, lengths = store_of(whole).table()
+    assert sorted(lengths.tolist()) == [4, 5, 9] and len(rows) == 18
+    first = np.flatnonzero(lengths == 9)[0]
+    begin = int(lengths[:first].sum())
+    np.testing.assert_array_equal(rows[begin : begin + 9], np.concatenate([whole.obs, whole.action], axis=2)[:, 1])
 
 
 def test_starts_are_uniform_and_the_last_one_is_drawn() -> None:
