@@ -61,6 +61,7 @@ OPTIONAL = {
     "av",
     "envpool",
     "shimmy",
+    "sentence_transformers",
     "dm_control",
     "onnx",
     "onnxruntime",

@@ -32,7 +32,7 @@ class FirstSteps:
         """Those of `labels`."""
         sides = labels.left, labels.right
         columns = [np.stack([getattr(side, name)[:, 0] for side in sides], axis=1) for name in ("obs", "action")]
-        return FirstSteps(*(torch.from_numpy(column).to(device) for column in (*columns, labels.target)))
+        return FirstSteps(*(torch.tensor(column, device=device) for column in (*columns, labels.target)))
 
 
 def outer_gradients(

@@ -144,7 +144,7 @@ class PrefPpoLearner(PreferenceLearner):
         flat = obs.flatten(0, 1)
         if self.source == "ensemble":
             reward = self._learned_reward(flat, action.flatten(0, 1))
-            return (reward if reward.ndim == 1 else reward @ self.bonus).view_as(true)
+            return (reward if self.bonus is None or reward.ndim == 1 else reward @ self.bonus).view_as(true)
         if self.entropy is None:
             return torch.zeros_like(true)
         before = len(self.entropy)

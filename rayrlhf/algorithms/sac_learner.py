@@ -152,7 +152,8 @@ class PebbleLearner(PreferenceLearner):
     def _recent_rows(self) -> int:
         """Rows of the newest episodes in this shard, the ones that questions are about."""
         steps = self.run.queries.recent_episodes * (self.run.env.horizon or 0)
-        return min(self.replay.size, max(1, steps // self.learners))
+        rows: int = min(self.replay.size, max(1, steps // self.learners))
+        return rows
 
     def _reset_networks(self) -> None:
         """Forgets all that was learnt but the replay (Nikishin et al. 2022, arXiv 2205.07802)."""

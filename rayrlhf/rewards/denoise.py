@@ -71,7 +71,7 @@ class Denoiser:
         """Everything, `[5]`."""
         return np.array([self._epochs, self._largest, self._count, self._mean, self._square])
 
-    def load_state(self, state: NDArray[np.float64]) -> None:
+    def load_state(self, state: NDArray[np.generic]) -> None:
         """Restores what `state` gave."""
         epochs, self._largest, self._count, self._mean, self._square = state.tolist()
         self._epochs = int(epochs)

@@ -161,7 +161,7 @@ class Members:
     def differentiable(self, obs: Tensor, action: Tensor) -> Tensor:
         """Scaled rewards `[E, B]` of `obs` `[B, O]` and `action` `[B, A]`, through autograd to `parameters`."""
         x = self.inputs(obs, action, torch.empty(len(obs), sum(self.widths), device=self.device))[:, None]
-        obs, action = x.split(self.widths, dim=-1)
+        obs, action = torch.split(x, self.widths, dim=-1)
         rewards = [network(obs, action).squeeze(-1) for network in self._networks]
         return torch.stack(rewards) * self.reward_scale
 

@@ -100,7 +100,7 @@ class LabelTable:
         if not margin:
             self._members.inputs(obs, action, out)
             return
-        context = as_tensor(segments.with_margin(margin)[kept:], device).split(self._members.widths, dim=-1)
+        context = torch.split(as_tensor(segments.with_margin(margin)[kept:], device), self._members.widths, dim=-1)
         wide = [
             torch.cat([around[:, :margin], column, around[:, margin:]], dim=1)
             for around, column in zip(context, (obs, action), strict=True)
@@ -110,7 +110,7 @@ class LabelTable:
     def _known(self, segments: Segments) -> NDArray[np.int64]:
         """First step and end of what is there of each segment, `[N, 2]`."""
         margin = self._margin
-        there = ~np.isnan(segments.with_margin(margin)).any(axis=2)
+        there = np.logical_and.reduce(np.isfinite(segments.with_margin(margin)), axis=2)
         before, after = there[:, :margin].sum(axis=1), there[:, margin:].sum(axis=1)
         return np.stack([margin - before, margin + segments.length + after], axis=1)
 

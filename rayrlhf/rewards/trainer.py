@@ -85,7 +85,7 @@ class BlockTrainer:
     @torch.no_grad()
     def regress(self, inputs: Tensor, target: Tensor, order: Tensor) -> None:
         """One pass over `inputs` `[M, D]` in `order` `[G, M]`, by the mean squared error of `target` `[M]`."""
-        for index in order.split(_REGRESSION_BATCH, dim=1):
+        for index in torch.split(order, _REGRESSION_BATCH, dim=1):
             self._block.parameters.gradients.zero_()
             x = inputs[index][:, :, None]
             error = self._block.forward(x, self._space)[..., 0] - target[index]

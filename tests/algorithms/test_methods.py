@@ -33,7 +33,7 @@ def _batches_of(learner: Any) -> list[Batch]:
 def test_rune_rewards_disagreement_less_and_less() -> None:
     """Equation 5: the members' mean, and their deviation by the weight of the step."""
     explore = ExploreOptions(seed_steps=0, unsupervised_steps=0, spread_weight=0.5, spread_decay=1e-3)
-    learner = filled_learner(random_fragment(200), SAC, threads=1, device="cpu", reward=REWARD, explore=explore)
+    learner = filled_learner(random_fragment(400), SAC, threads=1, device="cpu", reward=REWARD, explore=explore)
     weights = RewardEnsemble(REWARD, OBS_DIM, ACTION_DIM, seed=3).weights()
     seen = _batches_of(learner)
     learner.reward_with("ensemble", weights, 1)
@@ -51,18 +51,18 @@ def test_qpa_draws_half_of_a_batch_from_the_newest_episodes(to_come: bool, share
     """As long as there are labels to come; a tenth of these rows are of the newest two of twenty episodes."""
     sac = SAC.model_copy(update={"recent_share": 0.5})
     queries = QueryOptions(recent_episodes=2, segment_length=5)
-    fragment = random_fragment(200, episode=10)
+    fragment = random_fragment(400, episode=20)
     learner = filled_learner(
-        fragment, sac, threads=1, device="cpu", queries=queries, env=EnvOptions(horizon=10), reward=REWARD
+        fragment, sac, threads=1, device="cpu", queries=queries, env=EnvOptions(horizon=20), reward=REWARD
     )
-    learner.replay.columns["obs"][:200, 0] = torch.arange(200.0)
+    learner.replay.columns["obs"][:400, 0] = torch.arange(400.0)
     seen = _batches_of(learner)
     learner.learn(60, 0, to_come)
-    newest = np.array([(batch.obs[:, 0] >= 180).float().mean() for batch in seen])
+    newest = np.array([(batch.obs[:, 0] >= 360).float().mean() for batch in seen])
     wanted = 0.5 + 0.5 * 0.1 if to_come else share
     assert abs(newest.mean() - wanted) < 4 * np.sqrt(wanted * (1 - wanted) / (60 * 64))
     if to_come:
-        assert all((batch.obs[:32, 0] >= 180).all() for batch in seen)
+        assert all((batch.obs[:32, 0] >= 360).all() for batch in seen)
 
 
 class _Watching(Teacher):

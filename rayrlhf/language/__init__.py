@@ -1,1 +1,0 @@
-"""Instructions in words: paraphrases and their embeddings."""
