@@ -11,18 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rayrlhf.bench import results, suites
 from rayrlhf.bench.report import Count, Report, options_from
 from rayrlhf.bench.results import Result
-from rayrlhf.bench.suites import Planned, Suite, digest_of
+from rayrlhf.bench.suites import Comparison, Planned, Suite, digest_of
 from rayrlhf.config.load import flat as flattened
 from rayrlhf.config.load import overridden
 from rayrlhf.config.options import NonNegative, Options
 from rayrlhf.config.protocol import protocol
 from rayrlhf.config.yaml import parse_yaml
 from rayrlhf.errors import UserError
-from rayrlhf.evaluation.statistics import bootstrap_interval
+from rayrlhf.evaluation.statistics import (
+    bootstrap_interval,
+    difference_interval,
+    mann_whitney_greater,
+    mann_whitney_less,
+    probability_of_improvement,
+)
 from rayrlhf.files import write_atomically
 from rayrlhf.plotting import Method, draw, draw_profiles
 from rayrlhf.plotting.style import save
@@ -33,6 +40,7 @@ from rayrlhf.tuning.search import begun, search
 from rayrlhf.tuning.space import FIXED
 
 NOT_RUN = "not run"
+SIGNIFICANT = 0.05
 
 
 class MetaworldBench(Options):
@@ -173,6 +181,8 @@ def _summary(suite: Suite, planned: Sequence[Planned], name: str, folder: Path) 
     report.notes["not_run"] = [f"{run.task} {run.method} {run.seed}" for run, result in there if result is None]
     columns, rows = _table(suite, planned, found)
     report.notes["protocol"] = _protocols(found)
+    if suite.compare is not None:
+        report.notes["compared"] = _compared(suite, suite.compare, found)
     report.notes["pictures"] = [str(path) for path in _draw(suite, found, folder)]
     if found:
         write_atomically(folder / "README.md", _page(suite, name, columns, rows, found))
@@ -224,6 +234,61 @@ def _overall(found: Sequence[Result], suite: Suite) -> str:
     return f"{float(over.value):.1f}{interval}, {len(found)} run{'s' * (len(found) > 1)}{tasks}"
 
 
+# --- one method against another ---
+
+
+def _compared(suite: Suite, compare: Comparison, found: Sequence[Result]) -> list[dict[str, Any]]:
+    """Each method that has two runs of every task against the one, by all their runs."""
+
+    def strata(method: str) -> list[NDArray[np.float64]]:
+        own = [result for result in found if result.method == method]
+        return [
+            np.array([result.score(compare.measure) for result in own if result.task == task]) for task in suite.tasks
+        ]
+
+    base, rows = strata(compare.against), []
+    for method in suite.methods:
+        scores = strata(method)
+        if method == compare.against or any(len(of_task) < 2 for of_task in (*base, *scores)):
+            continue
+        rng, ours, theirs = generator(0, "bench", method), np.concatenate(scores), np.concatenate(base)
+        over = difference_interval(scores, base, rng)
+        better, worse = mann_whitney_greater(ours, theirs, rng), mann_whitney_less(ours, theirs, rng)
+        row: dict[str, Any] = {"method": method, "runs": len(ours), "of_the_other": len(theirs)}
+        row |= {"improvement": probability_of_improvement(ours, theirs), "p_better": better, "p_worse": worse}
+        row |= {"difference": float(over.value), "low": float(over.low), "high": float(over.high)}
+        row["verdict"] = _verdict(row, compare.equal_within)
+        rows.append(row)
+    return rows
+
+
+def _verdict(row: dict[str, Any], within: float) -> str:
+    if row["p_better"] < SIGNIFICANT:
+        return "beats it"
+    if row["p_worse"] < SIGNIFICANT:
+        return "is beaten"
+    return "equals it" if -within <= row["low"] and row["high"] <= within else "neither is shown"
+
+
+def _comparison(compare: Comparison, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What stands on the page; of each method all its runs count."""
+    head = f"against {compare.against}, by {compare.measure.replace('_', ' ')}"
+    lines = [
+        "",
+        f"| {head} | runs | probability of improvement | p (better) | difference of IQMs, 90% | |",
+        f"|{'---|' * 6}",
+    ]
+    for row in rows:
+        numbers = f"{row['improvement']:.2f} | {row['p_better']:.4f}"
+        over = f"{row['difference']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+        lines.append(f"| {row['method']} | {row['runs']} | {numbers} | {over} | {row['verdict']} |")
+    return [
+        *lines,
+        "",
+        f"Better: one-sided Mann-Whitney, p < {SIGNIFICANT:g}. Equal: the interval is within {compare.equal_within:g}.",
+    ]
+
+
 def _draw(suite: Suite, found: Sequence[Result], folder: Path) -> list[Path]:
     pictures: list[Path] = []
     for task in suite.tasks:
@@ -263,6 +328,8 @@ def _page(
         "Mean and standard deviation over seeds; the last row is the interquartile mean over all runs with its 95% "
         "bootstrap interval, stratified by task, where each task has two runs or more."
     )
+    if suite.compare is not None:
+        lines += _comparison(suite.compare, _compared(suite, suite.compare, found))
     lines += ["", "| method | task | seed | success | minutes | computed on | date | command |", f"|{'---|' * 8}"]
     for result in found:
         facts = result.facts

@@ -27,7 +27,7 @@ class Result:
     """A run that came to its end.
 
     curve: its evaluations   success: of the final evaluation's episodes, 0 to 1
-    facts: device, date, versions, command
+    facts: device, date, versions, command, mean true return
     """
 
     task: str
@@ -36,6 +36,12 @@ class Result:
     curve: Curve
     success: float
     facts: dict[str, Any]
+
+    def score(self, measure: str) -> float:
+        """`success`, or `true_return` of the final evaluation; of an older result the last one's during training."""
+        if measure == "success":
+            return self.success
+        return float(self.facts.get("true_return", self.curve.values["true_return_mean"][-1]))
 
 
 def place_of(folder: Path, run: Planned) -> Path:
@@ -55,6 +61,7 @@ def store(folder: Path, run: Planned, done: RunDirectory) -> None:
         "seed": run.seed,
         "config": config.model_dump(mode="json", by_alias=True),
         "success": summary["success_rate"],
+        "true_return": summary["true_return_mean"],
         "episodes": summary["eval_episodes"],
         "wall_seconds": summary["wall_seconds"],
         "device": summary.get("device", "unknown"),

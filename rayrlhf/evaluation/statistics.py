@@ -104,6 +104,42 @@ def performance_profile(
     return bootstrap_interval(above, rng, statistic=mean, confidence=confidence, resamples=resamples)
 
 
+def difference_interval(
+    first: Sequence[NDArray[Any]],
+    second: Sequence[NDArray[Any]],
+    rng: np.random.Generator,
+    *,
+    statistic: Statistic = iqm,
+    confidence: float = 0.9,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """`statistic` of `first` less that of `second`, runs of either redrawn within their own task; scalars.
+
+    Args:
+        first: one `[n]` per task.
+        second: one `[m]` per task.
+        rng: draws the resamples.
+        statistic: reduces the first axis.
+        confidence: coverage, between 0 and 1.
+        resamples: bootstrap samples.
+    """
+    values, samples = [], []
+    for strata in (first, second):
+        pooled = np.concatenate([stratum.astype(np.float64) for stratum in strata])
+        index = _resampled_rows([len(stratum) for stratum in strata], resamples, rng)
+        values.append(statistic(pooled))
+        samples.append(statistic(pooled[index].T))
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(samples[0] - samples[1], [tail, 1.0 - tail])
+    return Interval(values[0] - values[1], np.asarray(low), np.asarray(high))
+
+
+def probability_of_improvement(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """That a run of `first` `[n]` is better than one of `second` `[m]`; half of where they are equal (section 4.3)."""
+    over = first[:, None] > second
+    return float((over + 0.5 * (first[:, None] == second)).mean())
+
+
 def mann_whitney_greater(first: NDArray[Any], second: NDArray[Any], rng: np.random.Generator) -> float:
     """One-sided Mann-Whitney U: the p-value of "`first` is not greater than `second`". See `mann_whitney_less`."""
     return _mann_whitney(first, second, "greater", rng)

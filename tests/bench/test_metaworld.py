@@ -1,6 +1,7 @@
 """The benchmark's sweep on the toy: results accumulate, what is there is not run again, and the table says the rest."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,12 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from support import SMALL
 
 from rayrlhf.bench import run, suites
-from rayrlhf.bench.suites import digest_of
+from rayrlhf.bench.metaworld import _compared, _comparison
+from rayrlhf.bench.results import Result
+from rayrlhf.bench.suites import Comparison, digest_of
 from rayrlhf.config.load import overridden
 from rayrlhf.errors import UserError
 
@@ -107,6 +111,39 @@ def _written_by_an_older_version(file: Path) -> None:
     del facts["config"]["ppo"], facts["config"]["sac"]["n_step"]
     facts["digest"] = "another"
     pq.write_table(table.replace_schema_metadata({"rayrlhf": json.dumps(facts)}), file)
+
+
+def _results(method: str, scores: list[float]) -> list[Result]:
+    return [Result("point", method, seed, None, score, {}) for seed, score in enumerate(scores)]  # type: ignore[arg-type]
+
+
+def test_methods_are_compared_as_the_suite_says() -> None:
+    """Better, worse, equal, and what shows nothing; a method with one run is left out."""
+    rng = np.random.default_rng(0)
+    suite = suites.load("toy_methods").model_copy(
+        update={
+            "methods": {name: {} for name in ("base", "better", "worse", "same", "wide", "one")},
+            "compare": Comparison(against="base", equal_within=0.1),
+        }
+    )
+    base = rng.normal(0.5, 0.02, 10).tolist()
+    found = {
+        "base": base,
+        "better": [score + 0.3 for score in base],
+        "worse": [score - 0.3 for score in base],
+        "same": rng.normal(0.5, 0.02, 10).tolist(),
+        "wide": [0.0, 1.0, 0.2, 0.8, 0.5, 0.1, 0.9, 0.45, 0.55, 0.5],
+        "one": [1.0],
+    }
+    assert suite.compare is not None
+    rows = _compared(suite, suite.compare, [result for name, own in found.items() for result in _results(name, own)])
+    verdicts = {row["method"]: row["verdict"] for row in rows}
+    assert verdicts == {"better": "beats it", "worse": "is beaten", "same": "equals it", "wide": "neither is shown"}
+    better = rows[0]
+    assert better["improvement"] == 1.0 and better["difference"] == pytest.approx(0.3)
+    assert better["p_better"] == pytest.approx(1 / math.comb(20, 10))
+    page = "\n".join(_comparison(suite.compare, rows))
+    assert "| better | 10 | 1.00 | 0.0000 | 0.30 (" in page and "within 0.1." in page
 
 
 @pytest.mark.parametrize(

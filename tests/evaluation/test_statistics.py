@@ -11,11 +11,13 @@ from scipy import stats
 from rayrlhf.evaluation import statistics
 from rayrlhf.evaluation.statistics import (
     bootstrap_interval,
+    difference_interval,
     iqm,
     mann_whitney_greater,
     mann_whitney_less,
     mean,
     performance_profile,
+    probability_of_improvement,
 )
 
 
@@ -117,3 +119,26 @@ def test_ten_successes_against_ten_failures_are_significant() -> None:
     assert mann_whitney_less(np.ones(10), np.zeros(10), np.random.default_rng(0)) > 0.99
     with pytest.raises(ValueError, match="samples"):
         mann_whitney_less(np.ones(1), np.ones(3), np.random.default_rng(0))
+
+
+def test_the_difference_of_two_iqms_covers_as_often_as_it_says() -> None:
+    """Of samples whose true difference is known; each interval is of draws of its own."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(200):
+        first, second = rng.normal(1.0, 1.0, 20), rng.normal(0.4, 2.0, 20)
+        found = difference_interval([first], [second], rng, resamples=400)
+        assert found.value == iqm(first) - iqm(second)
+        hits += found.low <= 0.6 <= found.high
+    assert 0.8 < hits / 200 < 0.96
+
+
+def test_the_difference_is_stratified_by_task() -> None:
+    first, second = [np.full(5, 0.0), np.full(5, 100.0)], [np.full(5, 1.0), np.full(5, 101.0)]
+    found = difference_interval(first, second, np.random.default_rng(0))
+    assert (found.value, found.low, found.high) == (-1.0, -1.0, -1.0)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.lists(st.integers(0, 4), min_size=1, max_size=8))
+def test_the_probability_of_improvement_counts_pairs(first: list[int], second: list[int]) -> None:
+    pairs = [(x > y) + 0.5 * (x == y) for x in first for y in second]
+    assert probability_of_improvement(np.array(first), np.array(second)) == pytest.approx(sum(pairs) / len(pairs))

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -40,9 +40,23 @@ class Published(Options):
     rows: dict[str, tuple[str | int | float, ...]]
 
 
+class Comparison(Options):
+    """How the methods are compared with one of them, fixed before anything is run.
+
+    against: the method
+    measure: of the final evaluation: share of episodes solved, or mean true return
+    equal_within: one equals the other where the 90 % interval of the difference of their IQMs is within so much
+    """
+
+    against: str
+    measure: Literal["success", "true_return"] = "success"
+    equal_within: float = 0.1
+
+
 class Suite(Options):
     """One suite, whole."""
 
+    compare: Comparison | None = None
     run: Values = Field(default_factory=dict)
     methods: dict[str, Values]
     tasks: dict[str, Values]
@@ -76,10 +90,13 @@ def load(name: str) -> Suite:
     if not path.is_file():
         raise UserError(f"there is no suite {name!r}{_near(name, names())}")
     try:
-        return Suite.model_validate(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
+        suite = Suite.model_validate(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if suite.compare is not None:
+        _chosen("method", [suite.compare.against], suite.methods)
+    return suite
 
 
 def plan(
