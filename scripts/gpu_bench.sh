@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The benchmarks that a GPU changes, on this machine's GPU, in five minutes:
+# The benchmarks that a GPU changes, on this machine's GPU, in some minutes, and with 16 cores the rollouts:
 #
 #   scripts/gpu_bench.sh [FOLDER]            one JSON file per benchmark; FOLDER is `bench-gpu` by default
 #   SMALL=1 scripts/gpu_bench.sh [FOLDER]    the same on the CPU with tiny sizes: a check that all of it runs, no result
@@ -25,7 +25,8 @@ bench() {
         device=cpu
         options=("${@:2}")
     fi
-    if ! "$python" -m rayrlhf bench "$name" "device=$device" "${options[@]}" --json | tee "$folder/$name.txt"; then
+    [[ $name == rollout ]] || options+=("device=$device")
+    if ! "$python" -m rayrlhf bench "$name" "${options[@]}" --json | tee "$folder/$name.txt"; then
         echo "bench $name failed" >&2
         return 1
     fi
@@ -39,4 +40,8 @@ bench share rounds=2 'runs=[2,4,8]' -- rounds=1 'runs=[2]' seconds=0.5 'hidden=[
 bench relabel rounds=5 -- rounds=1 rows=3000 'hidden=[32]' || failed=1
 bench query rounds=3 -- rounds=1 candidates=30 centres=20 picks=5 length=10 steps=400 || failed=1
 bench reward rounds=5 epochs=5 -- rounds=1 labels=20 length=4 'hidden=[16]' batch_size=8 || failed=1
+bench methods rounds=3 -- rounds=1 rows=600 labels=12 length=5 'hidden=[16]' batch_size=16 updates=2 || failed=1
+if [[ -n ${SMALL:-} || $(nproc) -ge 16 ]]; then
+    bench rollout rounds=3 'actors=[2,4,8,16]' -- rounds=1 'actors=[2]' fragments=2 envs=2 fragment_length=10 || failed=1
+fi
 exit $failed

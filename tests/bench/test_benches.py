@@ -56,6 +56,14 @@ def test_share() -> None:
     check(result, "share", {"2_runs"})
 
 
+def test_methods() -> None:
+    sizes: dict[str, Any] = {"rows": 600, "labels": 12, "length": 8, "hidden": [16], "batch_size": 16, "updates": 2}
+    result = run("methods", rounds=1, device="cpu", **sizes)
+    check(result, "methods", {"rune_updates", "qpa_updates", "mrn_updates", "surf_fit", "rime_fit"})
+    mrn, outer = result["cases"]["mrn_updates"], result["notes"]["mrn_outer_step_seconds"]
+    assert 1000 / mrn["ours"] == pytest.approx(1000 / mrn["reference"] + outer)
+
+
 def test_relabel() -> None:
     result = run("relabel", rounds=1, rows=3000, hidden=[32], device="cpu")
     check(result, "relabel", {"3000_transitions"})
