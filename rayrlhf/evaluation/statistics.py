@@ -78,9 +78,7 @@ def bootstrap_interval(
         statistic(np.swapaxes(pooled[index[first : first + block]], 0, 1))  # [R, n, ...] -> [n, R, ...]
         for first in range(0, resamples, block)
     ]
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(np.concatenate(parts), [tail, 1.0 - tail], axis=0)
-    return Interval(statistic(pooled), np.asarray(low), np.asarray(high))
+    return _percentile_interval(statistic(pooled), np.concatenate(parts), confidence)
 
 
 def performance_profile(
@@ -129,9 +127,7 @@ def difference_interval(
         index = _resampled_rows([len(stratum) for stratum in strata], resamples, rng)
         values.append(statistic(pooled))
         samples.append(statistic(pooled[index].T))
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(samples[0] - samples[1], [tail, 1.0 - tail])
-    return Interval(values[0] - values[1], np.asarray(low), np.asarray(high))
+    return _percentile_interval(values[0] - values[1], samples[0] - samples[1], confidence)
 
 
 def probability_of_improvement(first: NDArray[Any], second: NDArray[Any]) -> float:
@@ -163,6 +159,13 @@ def _mann_whitney(
     tied = len(np.unique(both)) < len(both)
     method = stats.PermutationMethod(n_resamples=9999, rng=rng) if tied else "exact"
     return float(stats.mannwhitneyu(first, second, alternative=alternative, method=method).pvalue)
+
+
+def _percentile_interval(value: Doubles, samples: Doubles, confidence: float) -> Interval:
+    """`value` with the bounds between which that share of `samples` `[R, ...]` lies."""
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(samples, [tail, 1.0 - tail], axis=0)
+    return Interval(value, np.asarray(low), np.asarray(high))
 
 
 def _resampled_rows(sizes: Sequence[int], resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -83,9 +83,12 @@ class LabelTable:
             kept = 0  # the moments have moved under the rows that are held
         self.length = labels.left.length
         self._grow(len(labels), self.length + 2 * self._margin)
-        for side, segments in enumerate((labels.left, labels.right)):
-            self._convert(segments, kept, self._inputs[kept : len(labels), side])
-        self.known = np.stack([self._known(segments) for segments in (labels.left, labels.right)], axis=1)
+        if len(labels) > kept:  # else nothing is to be done for a further epoch
+            sides = labels.left, labels.right
+            for side, segments in enumerate(sides):
+                self._convert(segments, kept, self._inputs[kept : len(labels), side])
+            if self._margin:
+                self.known = np.stack([self._known(segments) for segments in sides], axis=1)
         self._rows = len(labels)
         self.target.copy_(as_tensor(labels.target, self._members.device))
         smoothing = self._members.options.label_smoothing
