@@ -79,7 +79,7 @@ class TrajectoryRole:
         """The `count` questions among `pairs` by `method`; `logits` `[E_g, N]` where it ranks by the members."""
         left, right = pairs
         rng = seeding.generator(self._run.seed, "selection", session)
-        labelled = _joined(self._labelled) if self._labelled else None
+        labelled = Labels.concatenate(self._labelled) if self._labelled else None
         device = _device(self._run)
         index = select(method, count, left, right, lambda *_: _probability(logits), labelled, rng, device=device)
         ids = tuple(query_id(self._name, session, i) for i in range(count))
@@ -164,7 +164,7 @@ class EnsembleRole:
         """Appends labels to those the members are fitted to."""
         if len(labels):
             self._parts.append(labels)
-            self._parts = [_joined(self._parts)]
+            self._parts = [Labels.concatenate(self._parts)]
 
     def pair_logits(self, pairs: Pairs) -> NDArray[np.float32]:
         """Each member's logit of P(right preferred), `[E_g, N]`."""
@@ -199,7 +199,7 @@ class EnsembleRole:
         """The last `count` labels, or all there are."""
         labels = self._parts[0]
         kept = np.arange(max(0, len(labels) - count), len(labels))
-        return Labels(labels.left.take(kept), labels.right.take(kept), labels.target[kept])
+        return labels.take(kept)
 
     def step(self, gradients: Arrays) -> None:
         """One step of the optimiser by the whole ensemble's `gradients`, `network/NAME` `[E, ...]`."""
@@ -242,14 +242,6 @@ def _of_moments(fragment: Fragment, moment: Floats) -> Fragment:
     """The fragment with moments in place of observations and actions."""
     nothing = np.empty((*moment.shape[:2], 0), np.float32)
     return replace(fragment, obs=moment, next_obs=moment, action=nothing, moment=None)
-
-
-def _joined(parts: list[Labels]) -> Labels:
-    return Labels(
-        Segments.concatenate([part.left for part in parts]),
-        Segments.concatenate([part.right for part in parts]),
-        np.concatenate([part.target for part in parts]),
-    )
 
 
 def _probability(logits: Sequence[NDArray[np.float32]]) -> torch.Tensor:

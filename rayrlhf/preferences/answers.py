@@ -1,11 +1,12 @@
 """What teachers say, and the labels that follow from it."""
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, get_args
 
 import numpy as np
 
-from rayrlhf.preferences.fragments import Floats
+from rayrlhf.preferences.fragments import Floats, Integers
 from rayrlhf.preferences.segments import Queries, Segments
 
 Choice = Literal["left", "right", "equal", "skip"]
@@ -34,20 +35,42 @@ class Answer:
 
 @dataclass(frozen=True)
 class Labels:
-    """What the reward model is fitted to: `target` `[N]` in [0, 1] = P(right preferred)."""
+    """What the reward model is fitted to: `target` `[N]` in [0, 1] = P(right preferred).
+
+    instructions: one sentence of each pair, or an empty string; none: of none
+    """
 
     left: Segments
     right: Segments
     target: Floats
+    instructions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.target) == len(self.left) == len(self.right):
             raise ValueError(f"{len(self.target)} targets for {len(self.left)} pairs")
         if not ((self.target >= 0) & (self.target <= 1)).all():
             raise ValueError("a label's target lies outside [0, 1]")
+        if len(self.instructions) not in (0, len(self.target)):
+            raise ValueError(f"{len(self.instructions)} instructions for {len(self.target)} labels")
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def take(self, index: Integers) -> "Labels":
+        """The labels at `index` `[K]`, in that order."""
+        said = tuple(self.instructions[i] for i in index) if self.instructions else ()
+        return Labels(self.left.take(index), self.right.take(index), self.target[index], said)
+
+    @staticmethod
+    def concatenate(parts: "list[Labels]") -> "Labels":
+        """All labels of `parts`, in order; the parts must share length and widths."""
+        said = [part.instructions or ("",) * len(part) for part in parts]
+        return Labels(
+            Segments.concatenate([part.left for part in parts]),
+            Segments.concatenate([part.right for part in parts]),
+            np.concatenate([part.target for part in parts]),
+            tuple(chain.from_iterable(said)) if any(part.instructions for part in parts) else (),
+        )
 
 
 def labels_from(queries: Queries, answers: list[Answer]) -> Labels:
@@ -60,5 +83,6 @@ def labels_from(queries: Queries, answers: list[Answer]) -> Labels:
         if answer.choice != "skip":
             said.setdefault(answer.query_id, []).append(TARGETS[answer.choice])
     index = np.array([i for i, key in enumerate(queries.ids) if key in said], dtype=np.int64)
-    target = np.array([np.mean(said[queries.ids[i]]) for i in index], dtype=np.float32)
-    return Labels(queries.left.take(index), queries.right.take(index), target)
+    labelled = queries.take(index)
+    target = np.array([np.mean(said[key]) for key in labelled.ids], dtype=np.float32)
+    return Labels(labelled.left, labelled.right, target, labelled.instructions)

@@ -2,7 +2,7 @@
 
 Parquet has the columns of `table.SCHEMA`. JSON lines have one query a line, with nested arrays `[T][O]`:
 
-    {"query_id": "demo/00000/00001", "session": 0, "typical_return": 3.5,
+    {"query_id": "demo/00000/00001", "session": 0, "typical_return": 3.5, "instruction": "open the drawer",
      "left": {"obs": [[...]], "action": [[...]], "reward": [...], "success": [...], "episode": 7, "start": 120},
      "right": {...},
      "answers": [{"choice": "left", "annotator": "oracle", "seconds": 0.0, "replays": 0}]}
@@ -175,6 +175,7 @@ class _Line(_Checked):
     query_id: str
     session: int
     typical_return: float = 0.0
+    instruction: str = ""
     left: _SegmentLine
     right: _SegmentLine
     answers: list[_AnswerLine] = Field(default_factory=list)
@@ -182,7 +183,7 @@ class _Line(_Checked):
     def row(self) -> dict[str, Any]:
         """A row of `SCHEMA`."""
         answers = [answer.__dict__ for answer in self.answers]
-        scalars = {"query_id": self.query_id, "session": self.session, "typical_return": self.typical_return}
+        scalars = {name: getattr(self, name) for name in ("query_id", "session", "typical_return", "instruction")}
         return {**scalars, **self.left.columns("left"), **self.right.columns("right"), "answers": answers}
 
 
@@ -200,11 +201,13 @@ def _lines(queries: Queries, answers: list[Answer]) -> Iterator[_Line]:
     for a in answers:
         line = _AnswerLine(choice=a.choice, annotator=a.annotator, seconds=float(a.seconds), replays=int(a.replays))
         said[a.query_id].append(line)
+    instructions = queries.instructions or ("",) * len(queries)
     for i, key in enumerate(queries.ids):
         yield _Line.model_construct(
             query_id=key,
             session=queries.session,
             typical_return=queries.typical_return,
+            instruction=instructions[i],
             left=_segment_line(queries.left, i),
             right=_segment_line(queries.right, i),
             answers=said[key],

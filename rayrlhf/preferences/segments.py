@@ -96,6 +96,7 @@ class Queries:
     session:        the round they were asked in
     typical_return: mean true return of the newest episodes (at most 10), scaled to a segment's length: the unit of
                     the scripted teachers' thresholds (B-Pref, section 3)
+    instructions:   what the robot was to do, of each query one sentence, or an empty string; none: of none
     """
 
     ids: tuple[str, ...]
@@ -103,8 +104,11 @@ class Queries:
     left: Segments
     right: Segments
     typical_return: float = 0.0
+    instructions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.instructions) not in (0, len(self.ids)):
+            raise ValueError(f"{len(self.instructions)} instructions for {len(self.ids)} queries")
         if not len(self.ids) == len(self.left) == len(self.right):
             raise ValueError(f"{len(self.ids)} ids for {len(self.left)} left and {len(self.right)} right segments")
         if len(set(self.ids)) != len(self.ids):
@@ -116,10 +120,11 @@ class Queries:
         return len(self.ids)
 
     def contents(self) -> list[str]:
-        """A hash of what each query shows, whatever it is called: observations and actions of both segments."""
+        """A hash of what each query shows, whatever it is called: observations and actions of both, the instruction."""
         columns = [column for side in (self.left, self.right) for column in (side.obs, side.action)]
         shown = (b"".join(column[i].tobytes() for column in columns) for i in range(len(self)))
-        return [hashlib.blake2b(bytes_of_one, digest_size=8).hexdigest() for bytes_of_one in shown]
+        said = (sentence.encode() for sentence in self.instructions or ("",) * len(self))
+        return [hashlib.blake2b(a + b, digest_size=8).hexdigest() for a, b in zip(shown, said, strict=True)]
 
     def among(self, ids: Collection[str]) -> "Queries":
         """The queries whose ids are in `ids`, in their own order."""
@@ -128,7 +133,8 @@ class Queries:
     def take(self, index: Integers) -> "Queries":
         """The queries at `index` `[K]`, in that order."""
         ids = tuple(self.ids[i] for i in index)
-        return Queries(ids, self.session, self.left.take(index), self.right.take(index), self.typical_return)
+        said = tuple(self.instructions[i] for i in index) if self.instructions else ()
+        return Queries(ids, self.session, self.left.take(index), self.right.take(index), self.typical_return, said)
 
 
 def query_id(run: str, session: int, index: int) -> str:

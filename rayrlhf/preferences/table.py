@@ -39,19 +39,20 @@ SCHEMA = pa.schema(
         pa.field("query_id", pa.string()),
         pa.field("session", pa.int64()),
         pa.field("typical_return", pa.float64()),
+        pa.field("instruction", pa.string()),
         *(field for side in _SIDES for field in _segment_fields(side)),
         pa.field("answers", pa.list_(pa.struct(list(_ANSWER.items())))),
     ],
     metadata={_VERSION_KEY: json.dumps(SCHEMA_VERSION)},
 )
-_OPTIONAL = tuple(f"{side}_context" for side in _SIDES)
-"""Lists that may be empty, or not there."""
+_OPTIONAL = ("instruction", *(f"{side}_context" for side in _SIDES))
+"""Columns that may be empty, or not there."""
 
 WRITE_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
     # Bytes of equal weight side by side: floats that vary little compress much better.
     "use_byte_stream_split": [f"{side}_{name}.list.element" for side in _SIDES for name in ("obs", "action", "reward")],
-    "use_dictionary": ["answers.list.element.choice", "answers.list.element.annotator"],
+    "use_dictionary": ["instruction", "answers.list.element.choice", "answers.list.element.annotator"],
     "write_page_checksum": True,
 }
 
@@ -70,6 +71,7 @@ def to_table(queries: Queries, answers: Sequence[Answer]) -> pa.Table:
         "query_id": pa.array(queries.ids, pa.string()),
         "session": np.full(len(queries), queries.session, dtype=np.int64),
         "typical_return": np.full(len(queries), queries.typical_return, dtype=np.float64),
+        "instruction": pa.array(queries.instructions or ("",) * len(queries), pa.string()),
     }
     for side, segments in zip(_SIDES, (queries.left, queries.right), strict=True):
         columns |= {f"{side}_{name}": _list_column(getattr(segments, name)) for name in _LISTS}
@@ -150,12 +152,14 @@ def from_table(table: pa.Table, source: Source) -> list[Record]:
         f"{side}_{name}": _numpy_lists(table[f"{side}_{name}"]) for side in _SIDES for name in (*_LISTS, "context")
     }
     scalars = {
-        name: table[name].to_numpy() for name in table.column_names if name not in lists and name not in ("answers",)
+        name: table[name].to_numpy()
+        for name in table.column_names
+        if name not in lists and name not in ("answers", "instruction")
     }
     for wrong, problem in _problems(lists, scalars):
         if wrong.any():
             raise UserError(f"{source.row(int(wrong.argmax()))}: {problem}")
-    answers = _answers(table, source)
+    answers, instructions = _answers(table, source), np.array(table["instruction"].fill_null("").to_pylist(), object)
     steps = lists["left_reward"].lengths
     widths = (lists["left_obs"].lengths // steps, lists["left_action"].lengths // steps)
     margins = lists["left_context"].lengths // np.maximum(1, 2 * (widths[0] + widths[1]))
@@ -169,7 +173,8 @@ def from_table(table: pa.Table, source: Source) -> list[Record]:
         first = np.sort(np.unique(scalars["query_id"][index], return_index=True)[1])
         kept, shape = index[first], (int(length), int(obs_dim), int(action_dim), int(margin))
         left, right = (_segments(lists, scalars, side, kept, shape) for side in _SIDES)
-        queries = Queries(tuple(scalars["query_id"][kept]), int(session), left, right, float(typical))
+        ids, said = tuple(scalars["query_id"][kept]), tuple(instructions[kept])
+        queries = Queries(ids, int(session), left, right, float(typical), said if any(said) else ())
         records.append(unite([(queries, [answer for row in rows for answer in answers[row]])]))
     return records
 
@@ -285,5 +290,7 @@ def unite(records: Sequence[Record]) -> Record:
     index = np.array(list(wording.values()), dtype=np.int64)
     left = Segments.concatenate([queries.left for queries, _ in records]).take(index)
     right = Segments.concatenate([queries.right for queries, _ in records]).take(index)
-    united = Queries(tuple(wording), first.session, left, right, first.typical_return)
+    said = [sentence for queries, _ in records for sentence in queries.instructions or ("",) * len(queries)]
+    instructions = tuple(said[i] for i in index) if any(said) else ()
+    united = Queries(tuple(wording), first.session, left, right, first.typical_return, instructions)
     return united, list(answers.values())

@@ -56,3 +56,26 @@ def test_types_refuse_what_their_docstrings_exclude() -> None:
         Queries(("a",), 0, numbered(1), numbered(1, steps=3))
     with pytest.raises(ValueError, match="outside"):
         Labels(numbered(1), numbered(1), np.array([1.5], np.float32))
+
+
+def test_labels_keep_their_instructions() -> None:
+    queries = Queries(tuple("abc"), 0, numbered(3), numbered(3), 0.0, ("open", "", "close"))
+    labels = labels_from(queries, [Answer("c", "left", "x"), Answer("a", "right", "x"), Answer("b", "skip", "x")])
+    assert labels.instructions == ("open", "close")
+    assert labels.take(np.array([1])).instructions == ("close",)
+    plain = labels_from(queries.take(np.array([], int)), [])
+    assert Labels.concatenate([plain, labels, labels.take(np.array([1]))]).instructions == ("open", "close", "close")
+    unsaid = Labels(labels.left, labels.right, labels.target)
+    assert Labels.concatenate([unsaid, labels]).instructions == ("", "", "open", "close")
+    assert Labels.concatenate([unsaid, unsaid]).instructions == ()
+    with pytest.raises(ValueError, match="1 instructions for 2 labels"):
+        Labels(labels.left, labels.right, labels.target, ("open",))
+    with pytest.raises(ValueError, match="2 instructions for 3 queries"):
+        Queries(tuple("abc"), 0, numbered(3), numbered(3), 0.0, ("open", "close"))
+
+
+def test_another_instruction_makes_another_question() -> None:
+    said = [
+        Queries(("a",), 0, numbered(1), numbered(1), 0.0, sentence).contents() for sentence in ((), ("open",), ("",))
+    ]
+    assert said[0] == said[2] != said[1]

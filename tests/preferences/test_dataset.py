@@ -40,7 +40,9 @@ def segments(rng: np.random.Generator, count: int, steps: int = STEPS) -> Segmen
 def session(number: int, count: int = 3, *, run: str = "run", seed: int = 0, steps: int = STEPS) -> Queries:
     rng = np.random.default_rng([seed, number, count])
     ids = tuple(query_id(run, number, i) for i in range(count))
-    return Queries(ids, number, segments(rng, count, steps), segments(rng, count, steps), rng.normal() / 3)
+    sides = segments(rng, count, steps), segments(rng, count, steps)
+    said = tuple(f"do {i % 2}" for i in range(count)) if number % 2 else ()
+    return Queries(ids, number, *sides, rng.normal() / 3, said)
 
 
 def answers_to(queries: Queries, choice: str = "left", annotator: str = "oracle") -> list[Answer]:
@@ -48,7 +50,8 @@ def answers_to(queries: Queries, choice: str = "left", annotator: str = "oracle"
 
 
 def assert_same_queries(one: Queries, other: Queries) -> None:
-    assert (one.ids, one.session, one.typical_return) == (other.ids, other.session, other.typical_return)
+    for name in ("ids", "session", "typical_return", "instructions"):
+        assert getattr(one, name) == getattr(other, name)
     for left, right in ((one.left, other.left), (one.right, other.right)):
         for field in fields(Segments):
             first, second = getattr(left, field.name), getattr(right, field.name)

@@ -30,7 +30,9 @@ def session(number: int, count: int, steps: int = 4) -> Queries:
             start=rng.integers(0, 9, count),
         )
 
-    return Queries(tuple(query_id("run", number, i) for i in range(count)), number, draw(), draw(), rng.normal())
+    ids = tuple(query_id("run", number, i) for i in range(count))
+    said = tuple(rng.choice(["", "open the drawer", "Öffne 'die' \"Lade\"\n"], count)) if number == 1 else ()
+    return Queries(ids, number, draw(), draw(), rng.normal(), said)
 
 
 @pytest.fixture
@@ -45,11 +47,8 @@ def filled(tmp_path: Path) -> PreferenceDataset:
 
 def assert_equal(one: PreferenceDataset, other: PreferenceDataset) -> None:
     for (queries, answers), (expected, expected_answers) in zip(one.read(), other.read(), strict=True):
-        assert (queries.ids, queries.session, queries.typical_return) == (
-            expected.ids,
-            expected.session,
-            expected.typical_return,
-        )
+        for name in ("ids", "session", "typical_return", "instructions"):
+            assert getattr(queries, name) == getattr(expected, name)
         assert sorted(answers, key=str) == sorted(expected_answers, key=str)
         for side in ("left", "right"):
             for field in fields(Segments):
