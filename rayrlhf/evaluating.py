@@ -1,7 +1,7 @@
 """A trained policy from its checkpoint: evaluated, filmed or watched, without Ray."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from rayrlhf.algorithms import checkpoint
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env, make_env
 from rayrlhf.envs.gl import rendering_problem
+from rayrlhf.envs.instructions import Instructions
 from rayrlhf.envs.interface import VectorEnv
 from rayrlhf.envs.video import write_video
 from rayrlhf.envs.viewer import Viewer, open_viewer
 from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
+from rayrlhf.language.instructions import instructions_of
 from rayrlhf.policies import Actor
 from rayrlhf.tracking import RunDirectory
 from rayrlhf.trained import Trained, candidates, load_chosen
@@ -29,21 +31,24 @@ PAUSE_FRAMES = 10
 """How long the last frame of an episode stands."""
 
 
-def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool = False) -> dict[str, Any]:
+def evaluate(
+    target: Path, *, episodes: int, video: bool = False, render: bool = False, held_out_wordings: bool = False
+) -> dict[str, Any]:
     """Evaluates the policy in `target`, a run's folder (its newest checkpoint) or one checkpoint.
 
     Returns a row of numbers with `video`, the path of what was filmed. UserError where there is no checkpoint, or
-    where `video` or `render` cannot be had.
+    where `video` or `render` cannot be had. With `held_out_wordings` the policy is told what to do in words that no run
+    trains with.
     """
+    if held_out_wordings and candidates(target)[0].config().env.encoder is None:
+        raise UserError(f"{target} was trained without instructions (env.encoder): there are no other words for it")
     if video:
         _require_drawing(candidates(target)[0].config())
     trained = load_chosen(target)
     run, config, policy = trained.run, trained.config, trained.actor
+    said = instructions_of(config.env, held_out=True) if held_out_wordings else run.instructions()
     request = EvaluationRequest(tuple(range(episodes)), "final", trained.ensemble)
-    if render:
-        result = _watched(policy, config, request)
-    else:
-        result = EvaluationResult.concatenate(evaluate_episodes(policy, config, request))
+    results = (_watched if render else evaluate_episodes)(policy, config, request, said)
     progress = trained.manifest["progress"]
     row: dict[str, Any] = {
         "name": run.name,
@@ -54,11 +59,19 @@ def evaluate(target: Path, *, episodes: int, video: bool = False, render: bool =
         "env_steps": progress["env_steps"],
         "labels": progress["labels"],
         "eval_episodes": episodes,
-        **result.row(config.seed),
+        **EvaluationResult.concatenate(results).row(config.seed),
     }
+    if len(config.env.tasks) > 1:
+        row["tasks"] = by_task(config.env.tasks, results, config.seed)
     if video:
-        row["video"] = str(film(policy, config, run.videos, progress["env_steps"]))
+        row["video"] = str(film(policy, config, run.videos, progress["env_steps"], said))
     return row
+
+
+def by_task(tasks: Sequence[str], results: Sequence[EvaluationResult], seed: int) -> dict[str, dict[str, float]]:
+    """A row of numbers of each task, of `results` of episodes 0, 1, ..., which have the tasks in turn."""
+    own = {task: list(results[number :: len(tasks)]) for number, task in enumerate(tasks)}
+    return {task: EvaluationResult.concatenate(found).row(seed) for task, found in own.items() if found}
 
 
 def film_run(folder: RunDirectory) -> Path | None:
@@ -68,22 +81,29 @@ def film_run(folder: RunDirectory) -> Path | None:
         return None
     _require_drawing(config)
     trained = Trained.load(folder, saved[0])
-    return film(trained.actor, config, folder.videos, trained.manifest["progress"]["env_steps"])
+    steps = trained.manifest["progress"]["env_steps"]
+    return film(trained.actor, config, folder.videos, steps, folder.instructions())
 
 
-def film(policy: Actor, config: RunConfig, folder: Path, env_steps: int) -> Path:
+def film(
+    policy: Actor, config: RunConfig, folder: Path, env_steps: int, instructions: Instructions | None = None
+) -> Path:
     """An MP4 of the final evaluation's first episodes; whoever calls knows that drawing works."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step{env_steps:09d}.mp4"
-    write_video(path, _frames(policy, config, range(max(1, config.evaluation.videos))), VIDEO_FPS)
+    episodes = range(max(1, config.evaluation.videos))
+    write_video(path, _frames(policy, config, episodes, instructions), VIDEO_FPS)
     return path
 
 
-def _frames(policy: Actor, config: RunConfig, episodes: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
+def _frames(
+    policy: Actor, config: RunConfig, episodes: Iterable[int], instructions: Instructions | None
+) -> Iterator[NDArray[np.uint8]]:
     """One episode after another, with what lies between two decisions; each one's last frame stands a moment."""
     repeat = config.env.action_repeat
     every_step = {"action_repeat": 1, "horizon": check_env(config.env).horizon * repeat}
-    env = make_env(config.env.model_copy(update=every_step), 1, seed=config.seed, indices=[0], stream="final")
+    options = config.env.model_copy(update=every_step)
+    env = make_env(options, 1, seed=config.seed, indices=[0], stream="final", instructions=instructions)
     try:
         for number in episodes:
             for _ in _episode(policy, env, number, repeat):
@@ -116,7 +136,9 @@ def _episode(policy: Actor, env: VectorEnv, number: int, repeat: int) -> Iterato
         obs = step.obs
 
 
-def _watched(policy: Actor, config: RunConfig, request: EvaluationRequest) -> EvaluationResult:
+def _watched(
+    policy: Actor, config: RunConfig, request: EvaluationRequest, instructions: Instructions | None
+) -> list[EvaluationResult]:
     """Evaluates one episode after another in a window."""
     viewers: dict[int, Viewer] = {}
 
@@ -127,9 +149,7 @@ def _watched(policy: Actor, config: RunConfig, request: EvaluationRequest) -> Ev
             raise UserError("the window was closed: nothing was evaluated; without --render human nobody need watch")
 
     try:
-        return EvaluationResult.concatenate(
-            evaluate_episodes(policy, config, replace(request, side_by_side=1), watch=show)
-        )
+        return evaluate_episodes(policy, config, replace(request, side_by_side=1), instructions, watch=show)
     finally:
         for viewer in viewers.values():
             viewer.close()

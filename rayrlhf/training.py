@@ -35,8 +35,10 @@ from rayrlhf.cluster import (
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
 from rayrlhf.envs.gl import rendering_problem
+from rayrlhf.envs.instructions import Instructions
 from rayrlhf.envs.interface import EnvSpec
 from rayrlhf.errors import HeldUpError, UserError, in_one_line
+from rayrlhf.language.instructions import instructions_of
 from rayrlhf.logs import event
 from rayrlhf.placement import placement_of
 from rayrlhf.preferences.client import QueueAddress
@@ -169,6 +171,8 @@ def check(config: RunConfig, *, resumed: bool = False) -> EnvSpec:
     """Refuses a run that could not be trained, or not to its end, before anything is made; the environment's spec."""
     spec = _check_parts(config)
     explored = 0 if resumed else _check_exploration(config)
+    if not resumed:
+        instructions_of(config.env)  # where the model is not here, the folder is not made
     if config.mode == "preferences":
         check_budget(config, explored)
         if not resumed:  # else that session was held, or is held again with the questions it had
@@ -292,8 +296,10 @@ def _algorithm(
     config: RunConfig, folder: RunDirectory, queue: QueueAddress | None = None, mirror: InPlace | None = None
 ) -> Iterator[PreferenceAlgorithm]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    feedback = FeedbackLoop if queue is None else partial(FeedbackLoop, queue=queue)
-    options = algorithm_config(config).of(config, feedback=feedback, folder=str(folder.path.absolute()))
+    said = _instructions(config, folder)
+    feedback = partial(FeedbackLoop, queue=queue, instructions=said)
+    where = str(folder.path.absolute())
+    options = algorithm_config(config).of(config, feedback=feedback, folder=where, instructions=said)
     try:
         algorithm: PreferenceAlgorithm = options.build_algo()
     except Exception:
@@ -307,6 +313,14 @@ def _algorithm(
         yield algorithm
     finally:
         algorithm.stop()
+
+
+def _instructions(config: RunConfig, folder: RunDirectory) -> Instructions | None:
+    """What observations end with: as the run's folder has it, else by the encoder."""
+    said = folder.instructions()
+    if said is None and (said := instructions_of(config.env)) is not None:
+        folder.note_instructions(said)
+    return said
 
 
 def _check_exploration(config: RunConfig) -> int:

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rayrlhf.algorithms.roles import FeedbackFactory
 from rayrlhf.algorithms.sac_learner import PebbleLearner
 from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import RunConfig
+from rayrlhf.language.instructions import instructions_of
 from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.segments import Queries
 from rayrlhf.teachers import Teacher
@@ -84,7 +86,9 @@ def small(folder: Path) -> RunConfig:
 
 def build(run: RunConfig, folder: Path, feedback: FeedbackFactory = FeedbackLoop) -> PreferenceAlgorithm:
     """The algorithm of `run`, its answer log in `folder`."""
-    options = algorithm_config(run).of(run, feedback=feedback, folder=str(folder))
+    said = instructions_of(run.env)
+    told = feedback if said is None else partial(feedback, instructions=said)  # type: ignore[call-arg]
+    options = algorithm_config(run).of(run, feedback=told, folder=str(folder), instructions=said)
     algorithm: PreferenceAlgorithm = options.build_algo()
     return algorithm
 

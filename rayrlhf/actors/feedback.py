@@ -23,6 +23,9 @@ from rayrlhf.algorithms.checkpoint import ensemble_file, moments_file, read_ense
 from rayrlhf.algorithms.files import read_arrays, write_arrays
 from rayrlhf.algorithms.roles import Ref, SessionOutcome
 from rayrlhf.config import RunConfig
+from rayrlhf.envs.instructions import Instructions
+from rayrlhf.language.instructions import Vocabulary
+from rayrlhf.language.log import InstructedLog
 from rayrlhf.preferences.answers import Answer, Choice, Labels, labels_from
 from rayrlhf.preferences.client import QueueAddress
 from rayrlhf.preferences.dataset import PreferenceDataset
@@ -50,6 +53,7 @@ class FeedbackLoop:
     after a crash asks the same questions, and whatever was said of them counts.
 
     Where people answer, `queue` is where they are asked. `teacher` stands in for the one that the run's options name.
+    `instructions` is what observations end with, where `env.encoder` asks for it.
     """
 
     def __init__(
@@ -61,12 +65,15 @@ class FeedbackLoop:
         *,
         teacher: Teacher | None = None,
         queue: QueueAddress | None = None,
+        instructions: Instructions | None = None,
     ) -> None:
         self._run = run
-        self._log = PreferenceDataset(f"{folder}/preferences")
+        self._log: PreferenceDataset | InstructedLog = PreferenceDataset(f"{folder}/preferences")
+        if instructions is not None and run.env.encoder is not None:
+            self._log = InstructedLog(self._log, Vocabulary(instructions, run.env.encoder))
         self.logged: Callable[[], None] = lambda: None
         name = folder.rstrip("/").rsplit("/", 1)[-1]
-        self._trajectories, self._ensemble = start_roles(run, name, obs_dim, action_dim)
+        self._trajectories, self._ensemble = start_roles(run, name, obs_dim, action_dim, instructions)
         self._people: People | None = None
         self._thread: threading.Thread | None = None
         self._running: Future[SessionOutcome] | None = None

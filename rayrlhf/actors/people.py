@@ -42,7 +42,7 @@ class People:
     """
 
     def __init__(self, run: RunConfig, name: str, queue: QueueAddress, folder: Path) -> None:
-        sentence = run.people.sentence or sentence_of(run.env)
+        sentence = run.people.sentence or sentence_of(run.env.suite, run.env.task)
         identity = identity_of(folder)
         self._run = Run(name, run.env.task, sentence, run.people.guidelines, run.queue, identity)
         self._client = QueueClient(queue.url, queue.token, patience=PATIENCE)

@@ -9,15 +9,19 @@ import torch
 from numpy.typing import NDArray
 
 from rayrlhf import seeding
-from rayrlhf.algorithms.collector import environment_of
+from rayrlhf.algorithms.collector import environment_of, number_of
 from rayrlhf.config import RunConfig
+from rayrlhf.envs.draws import Draws
+from rayrlhf.envs.instructions import Instructions
+from rayrlhf.envs.make import draws_of
 from rayrlhf.errors import SessionError
+from rayrlhf.language.instructions import instructed, plain
 from rayrlhf.policies.ppo import moments_in
 from rayrlhf.preferences.answers import Choice, Labels
 from rayrlhf.preferences.fragments import Floats, Fragment, Integers
 from rayrlhf.preferences.segments import Queries, Segments, query_id
 from rayrlhf.preferences.trajectories import TrajectoryStore
-from rayrlhf.queries.selection import draw_pairs, select
+from rayrlhf.queries.selection import draw_pairs, draw_pairs_by_task, select
 from rayrlhf.rewards import Episodes, EpochReport, FitReport, RewardEnsemble, merge_members, take_members
 
 Arrays = dict[str, NDArray[Any]]
@@ -27,8 +31,15 @@ Pairs = tuple[Segments, Segments]
 class TrajectoryRole:
     """The newest episodes, and the questions made of them."""
 
-    def __init__(self, run: RunConfig, run_name: str, obs_dim: int, action_dim: int) -> None:
-        self._run, self._name = run, run_name
+    def __init__(
+        self,
+        run: RunConfig,
+        run_name: str,
+        obs_dim: int,
+        action_dim: int,
+        instructions: Instructions | None = None,
+    ) -> None:
+        self._run, self._name, self._instructions = run, run_name, instructions
         self._store = TrajectoryStore(run.queries.recent_episodes, obs_dim=obs_dim, action_dim=action_dim)
         self._moments: TrajectoryStore | None = None
         self._chosen: Arrays = {}
@@ -70,7 +81,12 @@ class TrajectoryRole:
                 "lower queries.per_session or queries.segment_length, or collect more steps before the first session"
             )
         rng = seeding.generator(self._run.seed, "candidates", session)
-        pairs = draw_pairs(self._store, questions * factor, length, rng, margin=self._run.reward.crop)
+        count, margin, tasks = questions * factor, self._run.reward.crop, len(self._run.env.tasks)
+        if tasks > 1:
+            pairs = draw_pairs_by_task(self._store, count, length, rng, self._task_of, tasks, margin=margin)
+        else:
+            pairs = draw_pairs(self._store, count, length, rng, margin=margin)
+        pairs = self._told_the_same(*pairs)
         # now: when the questions are chosen, an episode may have gone
         self._scenes = tuple(self._moments_of(side) for side in pairs)
         return pairs
@@ -84,7 +100,8 @@ class TrajectoryRole:
         index = select(method, count, left, right, lambda *_: _probability(logits), labelled, rng, device=device)
         ids = tuple(query_id(self._name, session, i) for i in range(count))
         typical = self._store.typical_return(self._run.queries.segment_length)
-        queries = Queries(ids, session, left.take(index), right.take(index), typical)
+        asked = left.take(index)
+        queries = Queries(ids, session, asked, right.take(index), typical, self._said(asked)[0])
         self._index, self._chosen = index, self._of_candidates(ids, index)
         return queries
 
@@ -99,9 +116,32 @@ class TrajectoryRole:
         best = np.argsort(-np.abs(gap), kind="stable")[:count]
         best = best[gap[best] != 0]
         ids = tuple(f"{query_id(self._name, session, i)}-test" for i in range(len(best)))
-        queries = Queries(ids, session, left.take(best), right.take(best))
+        asked = left.take(best)
+        queries = Queries(ids, session, asked, right.take(best), instructions=self._said(asked)[0])
         self._chosen |= self._of_candidates(ids, best)
         return queries, {key: "right" if gap[i] > 0 else "left" for key, i in zip(ids, best, strict=True)}
+
+    def _draws_of(self, episode: int) -> tuple[Draws, int]:
+        return draws_of(self._run.env, self._run.seed, (environment_of(episode),)), number_of(episode)
+
+    def _task_of(self, episode: int) -> int:
+        draws, number = self._draws_of(episode)
+        return draws.task_of(0, number)
+
+    def _said(self, segments: Segments) -> tuple[tuple[str, ...], Floats]:
+        """What was said in the episode of each segment: sentences, and vectors `[N, D]`; none where nothing was."""
+        width = self._run.env.said_width
+        if self._instructions is None or not len(segments):
+            return (), np.empty((len(segments), width), np.float32)
+        draws = map(self._draws_of, segments.episode.tolist())
+        sentences, vectors = zip(*(self._instructions.of(d, 0, number) for d, number in draws), strict=True)
+        return tuple(sentences), np.stack(vectors)
+
+    def _told_the_same(self, left: Segments, right: Segments) -> Pairs:
+        """Pairs whose right segment has the instruction of the left one, in its words."""
+        if self._instructions is None:
+            return left, right
+        return left, instructed(plain(right, self._instructions.width), self._said(left)[1])
 
     def episodes(self) -> Episodes:
         """The stored episodes, for pairs that nobody is asked about."""

@@ -9,6 +9,7 @@ import torch
 from rayrlhf import seeding
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import make_env
+from rayrlhf.envs.instructions import Instructions
 from rayrlhf.policies import GaussianActor, make_actor
 from rayrlhf.preferences.fragments import Bools, Floats, Fragment, Integers
 
@@ -61,11 +62,11 @@ class CollectReport:
 class Collector:
     """`envs_per_actor` environments of one worker, acting with the newest policy it was given."""
 
-    def __init__(self, run: RunConfig, worker: int) -> None:
+    def __init__(self, run: RunConfig, worker: int, instructions: Instructions | None = None) -> None:
         self._run, self._worker = run, worker
         count = run.rollout.envs_per_actor
         self.indices = range(worker * count, (worker + 1) * count)
-        self.env = make_env(run.env, count, seed=run.seed, indices=self.indices)
+        self.env = make_env(run.env, count, seed=run.seed, indices=self.indices, instructions=instructions)
         self.policy = make_actor(run, self.env.spec.obs_dim, self.env.spec.action_dim).eval()
         self._true_return = np.zeros(count)
         self._success = np.zeros(count, dtype=bool)

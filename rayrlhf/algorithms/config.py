@@ -16,6 +16,7 @@ from rayrlhf.algorithms.roles import FeedbackFactory
 from rayrlhf.algorithms.sac_learner import PebbleLearner
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import check_env
+from rayrlhf.envs.instructions import Instructions
 from rayrlhf.errors import UserError
 from rayrlhf.placement import placement_of
 
@@ -28,17 +29,28 @@ class RunAlgorithmConfig(AlgorithmConfig):
         self.run = RunConfig()
         self.feedback_factory: FeedbackFactory | None = None
         self.run_folder: str | None = None
+        self.instructions: Instructions | None = None
 
     @property
     def run_name(self) -> str:
         """The run's name: its folder's."""
         return Path(self.run_folder or self.run.name or "run").name
 
-    def of(self, run: RunConfig, *, feedback: FeedbackFactory | None = None, folder: str | None = None) -> Self:
-        """Takes over `run`. `feedback` makes the roles around the reward model, `folder` is the run's."""
+    def of(
+        self,
+        run: RunConfig,
+        *,
+        feedback: FeedbackFactory | None = None,
+        folder: str | None = None,
+        instructions: Instructions | None = None,
+    ) -> Self:
+        """Takes over `run`. `feedback` makes the roles around the reward model, `folder` is the run's.
+
+        instructions: what observations end with, where `env.encoder` asks for it
+        """
         spec = check_env(run.env)
         observations, actions = spaces_of(spec.obs_dim, spec.action_dim)
-        self.run, self.feedback_factory, self.run_folder = run, feedback, folder
+        self.run, self.feedback_factory, self.run_folder, self.instructions = run, feedback, folder, instructions
         resources, rollout = run.resources, run.rollout
         placement = placement_of(run)
         self.environment(observation_space=observations, action_space=actions, disable_env_checking=True)

@@ -47,7 +47,7 @@ class RolloutActor(EnvRunner, Checkpointable):
         self._report: CollectReport | Exception | None = None
         self._fresh = True
         try:
-            self.collector = Collector(self.run, worker)
+            self.collector = Collector(self.run, worker, config.instructions)
         except Exception as error:  # RLlib would start this process again and again: the first `sample` tells instead
             self._unbuilt: Exception | None = _cannot_be_made(self.run, worker, error)
         else:
@@ -112,7 +112,7 @@ class RolloutActor(EnvRunner, Checkpointable):
             if self._unbuilt is not None:
                 raise self._unbuilt
             self._load(weights)
-            return evaluate_episodes(self.collector.policy, self.run, request)
+            return evaluate_episodes(self.collector.policy, self.run, request, self.config.instructions)
         except Exception as broken:
             return broken
 

@@ -68,7 +68,13 @@ class PreferenceLearner(TorchLearner):
         # memory is taken as states come
         self.entropy: StateEntropy | None = None
         if run.explore.unsupervised_steps:
-            self.entropy = StateEntropy(widths[0], run.explore.neighbours, capacity=self.most_rows, device=self._device)
+            observed = widths[0] - run.env.said_width
+            self.entropy = StateEntropy(observed, run.explore.neighbours, capacity=self.most_rows, device=self._device)
+
+    def _add_states(self, obs: Tensor) -> None:
+        """Observations `[M, O]` for the state entropy: what is told the robot is nothing that it finds."""
+        if self.entropy is not None:
+            self.entropy.add(obs[:, : obs.shape[1] - self.run.env.said_width])
 
     @property
     def networks(self) -> Any:

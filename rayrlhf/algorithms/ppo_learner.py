@@ -148,7 +148,7 @@ class PrefPpoLearner(PreferenceLearner):
         if self.entropy is None:
             return torch.zeros_like(true)
         before = len(self.entropy)
-        self.entropy.add(flat)
+        self._add_states(flat)
         return self.entropy.reward(torch.arange(before, len(self.entropy), device=self._device)).view_as(true)
 
     def _observe(self, obs: Tensor) -> None:
@@ -188,5 +188,5 @@ class PrefPpoLearner(PreferenceLearner):
         self._fragments = []
 
     def _entropy_anew(self, states: list[NDArray[np.float32]], share: slice) -> None:
-        if self.entropy is not None and states:
+        if self.entropy is not None and states:  # what a shard saved
             self.entropy.add(torch.from_numpy(np.concatenate(states)[share]))

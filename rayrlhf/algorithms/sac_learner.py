@@ -53,8 +53,7 @@ class PebbleLearner(PreferenceLearner):
     def _insert(self, fragment: Fragment) -> None:
         """Writes it to the replay, scored by the newest reward."""
         rows = Rows.from_fragment(fragment, places=self.run.sac.n_step > 1).to(self._device)
-        if self.entropy is not None:
-            self.entropy.add(rows.obs)
+        self._add_states(rows.obs)
         self.replay.insert(rows, self._score(rows))
 
     def _score(self, rows: Rows) -> Tensor:
@@ -175,5 +174,5 @@ class PebbleLearner(PreferenceLearner):
         load_rows(self.replay, rows, entries, [state["reward"] for state in states], share)
 
     def _entropy_anew(self, states: list[NDArray[np.float32]], share: slice) -> None:
-        if self.entropy is not None and self.replay.size:
-            self.entropy.add(self.replay.columns["obs"][: self.replay.size])
+        if self.replay.size:
+            self._add_states(self.replay.columns["obs"][: self.replay.size])

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from rayrlhf.config.options import Decay, Fraction, Gpus, NonNegative, NonNegativeFloat, Options, Positive, Rate
 from rayrlhf.config.people import PeopleOptions, QueueOptions
+from rayrlhf.config.tasks import tasks_in
 from rayrlhf.errors import nearest
 
 
@@ -15,7 +16,17 @@ class EnvOptions(Options):
     suite: Literal["metaworld", "gymnasium", "dmc", "toy"] = "metaworld"
     """Whose task it is: MetaWorld v3, any Gymnasium id, DeepMind Control, or the point mass that learns in seconds."""
     task: str = "drawer-open"
-    """`drawer-open` (metaworld), `HalfCheetah-v5` (gymnasium), `cheetah-run` (dmc), `point` (toy)."""
+    """`drawer-open` (metaworld), `HalfCheetah-v5` (gymnasium), `cheetah-run` (dmc), `point` (toy). Several with commas
+    between them, or a set of MetaWorld's (`mt10`, `ml10-train`, `ml10-test`): each environment takes them in turn,
+    one an episode."""
+    encoder: str | None = None
+    """What turns each task's instruction into numbers, which observations end with: a model of sentence-transformers
+    on this machine, such as `all-MiniLM-L6-v2` (extra `language`), or `hashing`, which knows letters only; none: tasks
+    are not named."""
+    instruction_width: Positive = 32
+    """How many numbers: the embedding's, by a fixed random projection."""
+    wordings: Annotated[int, Field(ge=1, le=6)] = 6
+    """Ways to say each instruction of which every episode draws one; 1: the same sentence always."""
     backend: Literal["python", "envpool"] = "python"
     """MetaWorld only: MuJoCo stepped from Python, or EnvPool's C++ (extra `fast`; no V1 rewards, no fixed start)."""
     threads: Positive = 1
@@ -30,6 +41,26 @@ class EnvOptions(Options):
     """MetaWorld only."""
     random_start: bool = True
     """MetaWorld only: objects and goal are drawn anew at each reset; else once, from the seed, for the whole run."""
+
+    @field_validator("task")
+    @classmethod
+    def _names_tasks(cls, task: str) -> str:
+        tasks_in(task)
+        return task
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What `task` names."""
+        return tasks_in(self.task)
+
+    @property
+    def said_width(self) -> int:
+        """How many numbers of each observation are the instruction."""
+        return 0 if self.encoder is None else self.instruction_width
+
+    def only(self, number: int) -> "EnvOptions":
+        """The same with one of the tasks, and without its instruction."""
+        return self.model_copy(update={"task": self.tasks[number], "encoder": None})
 
 
 class SacOptions(Options):
@@ -457,6 +488,12 @@ class RunConfig(Options):
                 f"reward.crop ({self.reward.crop}) leaves nothing of queries.segment_length "
                 f"({self.queries.segment_length}): it must be smaller"
             )
+        if self.reward.unlabelled and len(self.env.tasks) > 1:
+            raise ValueError(
+                "reward.unlabelled wants one task: pairs that nobody was asked about would be of different ones"
+            )
+        if self.asks_people and len(self.env.tasks) > 1:
+            raise ValueError("teacher human wants one task: people are shown one sentence for all questions of a run")
         if self.reward.unlabelled and self.env.horizon is not None and self.env.horizon < self.unlabelled_steps:
             raise ValueError(
                 f"reward.unlabelled wants queries.segment_length + 2 * reward.crop ({self.unlabelled_steps}) steps of "

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayrlhf.config.schema import EnvOptions
+from rayrlhf.envs.interface import VectorEnv
 from rayrlhf.envs.make import draws_of, make_env
 from rayrlhf.envs.video import write_video
 from rayrlhf.errors import UserError
@@ -25,7 +26,7 @@ def clip_fps(steps: int) -> float:
 
 
 class Stage:
-    """One environment in which moments of a run's training episodes are shown again.
+    """An environment of each task, in which moments of a run's training episodes are shown again.
 
     The run's `options` and `seed` name its episodes, so that nothing but the moments need be kept of them.
     """
@@ -33,17 +34,18 @@ class Stage:
     def __init__(self, options: EnvOptions, *, seed: int, size: int = SIZE) -> None:
         """Raises `UserError` where the environment cannot show recorded moments."""
         self._options, self._seed, self._size = options, seed, size
-        self._env = make_env(options, 1, seed=seed)
-        if not self._env.spec.recalls:
-            name = f"{self._env.spec.name} ({options.backend})"
-            raise UserError(f"{name} cannot show recorded moments: people would see nothing")
+        self._envs: dict[int, VectorEnv] = {}
+        spec = self._of_task(0).spec
+        if not spec.recalls:
+            raise UserError(f"{spec.name} ({options.backend}) cannot show recorded moments: people would see nothing")
 
     def frames(self, environment: int, episode: int, moments: Floats) -> Iterator[NDArray[np.uint8]]:
         """A frame `[H, W, 3]` of each of `moments` `[T, M]` of the `episode`-th episode of an environment."""
-        start = draws_of(self._options, self._seed, (environment,)).seed_of(0, episode)
+        draws = draws_of(self._options, self._seed, (environment,))
+        start, env = draws.seed_of(0, episode), self._of_task(draws.task_of(0, episode))
         for moment in moments:
-            self._env.recall(0, start, moment)
-            yield self._env.render(0, width=self._size, height=self._size)
+            env.recall(0, start, moment)
+            yield env.render(0, width=self._size, height=self._size)
 
     def clip(self, environment: int, episode: int, moments: Floats) -> bytes:
         """The moments as an MP4 file: H.264, yuv420p, index first."""
@@ -53,5 +55,11 @@ class Stage:
             return path.read_bytes()
 
     def close(self) -> None:
-        """Frees the simulator."""
-        self._env.close()
+        """Frees the simulators."""
+        for env in self._envs.values():
+            env.close()
+
+    def _of_task(self, number: int) -> VectorEnv:
+        if number not in self._envs:
+            self._envs[number] = make_env(self._options.only(number), 1, seed=self._seed)
+        return self._envs[number]

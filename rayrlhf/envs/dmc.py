@@ -32,18 +32,30 @@ def task_names() -> list[str]:
 
 
 def describe(options: EnvOptions) -> EnvSpec:
-    """Loads the task once to see its spaces."""
-    env = DmcEnv(options.task, model_seed=0)
-    env.close()
-    return spec_of(options, env, env.limit)
+    """Loads each task once to see its spaces. Raises `UserError` where they differ."""
+    envs = [DmcEnv(task, model_seed=0) for task in options.tasks]
+    for env in envs:
+        env.close()
+    specs = [spec_of(options, env, env.limit) for env in envs]
+    for task, spec in zip(options.tasks, specs, strict=True):
+        if spec != specs[0]:
+            raise UserError(
+                f"{options.tasks[0]} and {task} differ in observations, actions or time limit: take tasks of one kind"
+            )
+    return specs[0]
 
 
 def make(options: EnvOptions, num_envs: int, draws: Draws) -> LoopEnv:
-    """`N` environments of one task."""
+    """`N` environments."""
     # of the run alone, so that all its environments have the same: lqr draws its stiffness and damping when it is made
     model_seed = seeding.integer_seed(draws.seed, "model")
-    envs = [DmcEnv(options.task, model_seed=model_seed) for _ in range(num_envs)]
-    return LoopEnv(spec_of(options, envs[0], envs[0].limit), envs, draws, action_repeat=options.action_repeat)
+
+    def make_one(task: int) -> DmcEnv:
+        return DmcEnv(options.tasks[task], model_seed=model_seed)
+
+    envs = [make_one(draws.task_of(i, 0)) for i in range(num_envs)]
+    spec = spec_of(options, envs[0], envs[0].limit)
+    return LoopEnv(spec, envs, draws, action_repeat=options.action_repeat, make=make_one)
 
 
 class DmcEnv(GymnasiumEnv):

@@ -1,6 +1,9 @@
 """What the robot is to do, in a sentence, for people who judge how well it does."""
 
-from rayrlhf.config.schema import EnvOptions
+from dataclasses import dataclass
+
+from rayrlhf.envs.draws import Draws
+from rayrlhf.preferences.fragments import Floats
 
 METAWORLD = {
     "assembly": "Pick up the ring by its handle and put it over the peg.",
@@ -56,6 +59,8 @@ METAWORLD = {
 }
 _OTHERS = {
     ("toy", "point"): "Bring the point to the goal.",
+    ("toy", "point-away"): "Keep the point far away from the goal.",
+    ("toy", "point-terminating"): "Bring the point to the goal, and stay within the square.",
     ("gymnasium", "HalfCheetah-v5"): "Run forward, as fast as you can.",
     ("gymnasium", "Hopper-v5"): "Hop forward, and do not fall.",
     ("gymnasium", "Walker2d-v5"): "Walk forward, and do not fall.",
@@ -66,9 +71,48 @@ _OTHERS = {
 }
 
 
-def sentence_of(options: EnvOptions) -> str:
-    """The task in a sentence; for one that nobody wrote one for, its name."""
-    task = options.task.removesuffix("-v3")
-    if options.suite == "metaworld" and task in METAWORLD:
-        return METAWORLD[task]
-    return _OTHERS.get((options.suite, options.task), f"The task: {options.task.replace('-', ' ')}.")
+def sentence_of(suite: str, task: str) -> str:
+    """A task in a sentence; for one that nobody wrote one for, its name."""
+    plain = task.removesuffix("-v3")
+    if suite == "metaworld" and plain in METAWORLD:
+        return METAWORLD[plain]
+    return _OTHERS.get((suite, task), f"The task: {task.replace('-', ' ')}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Instructions:
+    """What is said of each of `K` tasks, in `W` wordings, and as numbers.
+
+    sentences: `[K][W]`   vectors: `[K, W, D]`
+    """
+
+    sentences: tuple[tuple[str, ...], ...]
+    vectors: Floats
+
+    def __post_init__(self) -> None:
+        wordings = {len(own) for own in self.sentences}
+        if self.vectors.ndim != 3 or self.vectors.shape[0] != len(self.sentences) or wordings != {self.wordings}:
+            raise ValueError(f"vectors {self.vectors.shape} of {len(self.sentences)} tasks in {wordings} wordings")
+
+    @property
+    def wordings(self) -> int:
+        """Ways to say each."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Numbers that stand for a sentence."""
+        return int(self.vectors.shape[2])
+
+    def of(self, draws: Draws, i: int, episode: int) -> tuple[str, Floats]:
+        """The sentence, and its vector `[D]`, of an episode of the `i`-th environment."""
+        task, wording = draws.task_of(i, episode), draws.wording_of(i, episode, self.wordings)
+        return self.sentences[task][wording], self.vectors[task, wording]
+
+    def vector_of(self, sentence: str) -> Floats | None:
+        """The vector `[D]` of a sentence that is among them."""
+        for own, vectors in zip(self.sentences, self.vectors, strict=True):
+            if sentence in own:
+                found: Floats = vectors[own.index(sentence)]
+                return found
+        return None

@@ -1,6 +1,6 @@
 """`N` single environments stepped one after the other in this process, behind the vector interface."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -59,10 +59,21 @@ class SingleEnv(Protocol):
 class LoopEnv:
     """A `VectorEnv` over single environments; rewards are summed and successes joined over repeated actions."""
 
-    def __init__(self, spec: EnvSpec, envs: Sequence[SingleEnv], draws: Draws, *, action_repeat: int = 1) -> None:
+    def __init__(
+        self,
+        spec: EnvSpec,
+        envs: Sequence[SingleEnv],
+        draws: Draws,
+        *,
+        action_repeat: int = 1,
+        make: Callable[[int], SingleEnv] | None = None,
+    ) -> None:
+        """envs: each environment as its episode 0 has it; `make` makes that of another task, by its number."""
         self.spec = spec
         self.num_envs = len(envs)
-        self.envs = envs
+        self.envs = list(envs)
+        self._make = make
+        self._made = [{draws.task_of(i, 0): env} for i, env in enumerate(envs)]
         self._draws = draws
         self._repeat = action_repeat
         self._episode = [0] * self.num_envs
@@ -111,8 +122,9 @@ class LoopEnv:
             raise UserError(f"{self.spec.name} cannot show a moment of the past again: no clips can be made of it")
 
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        for made in self._made:
+            for env in made.values():
+                env.close()
 
     def _advance(self, i: int, action: Floats) -> Outcome:
         """One step of the agent in environment `i`."""
@@ -142,11 +154,21 @@ class LoopEnv:
         self._episode[i], self._step[i] = episode, 0
         self._recalled.pop(i, None)
         try:
+            self._take_up(i, self._draws.task_of(i, episode))
             obs[i] = self.envs[i].reset(self._draws.seed_of(i, episode))
         except Exception as error:
             raise self._broken(i, f"reset: {in_one_line(error)}") from error
         if not np.isfinite(obs[i]).all():
             raise self._broken(i, "its first observation is not finite")
+
+    def _take_up(self, i: int, task: int) -> None:
+        """Has environment `i` be the task with this number; a simulator once made stays."""
+        made = self._made[i]
+        if task not in made:
+            if self._make is None:
+                raise ValueError(f"nothing makes task {task}")
+            made[task] = self._make(task)
+        self.envs[i] = made[task]
 
     def _broken(self, i: int, reason: str) -> EnvironmentBroken:
         return EnvironmentBroken(self.spec.name, self._draws.indices[i], self._episode[i], self._step[i], reason)

@@ -5,6 +5,7 @@ generator. A fixed start is one draw for the whole run. Success of a step is Met
 ends an episode.
 """
 
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -38,13 +39,18 @@ def plain_name(task: str) -> str:
 def describe(options: EnvOptions) -> EnvSpec:
     """The same for all tasks but for the name and the horizon; 500 simulator steps are MetaWorld's own limit."""
     horizon = options.horizon or -(-LIMIT // options.action_repeat)
-    return EnvSpec(f"metaworld/{plain_name(options.task)}", OBS_DIM, ACTION_DIM, horizon, recalls=True)
+    return EnvSpec(f"metaworld/{options.task}", OBS_DIM, ACTION_DIM, horizon, recalls=True)
 
 
 def make(options: EnvOptions, num_envs: int, draws: Draws) -> LoopEnv:
-    """`N` environments of one task."""
-    envs = [MetaWorldEnv(options) for _ in range(num_envs)]
-    return LoopEnv(describe(options), envs, draws, action_repeat=options.action_repeat)
+    """`N` environments."""
+    make_one = partial(_make_one, options)
+    envs = [make_one(draws.task_of(i, 0)) for i in range(num_envs)]
+    return LoopEnv(describe(options), envs, draws, action_repeat=options.action_repeat, make=make_one)
+
+
+def _make_one(options: EnvOptions, task: int) -> "MetaWorldEnv":
+    return MetaWorldEnv(options.only(task))
 
 
 class MetaWorldEnv:

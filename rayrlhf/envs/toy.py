@@ -3,6 +3,7 @@
 Observed are the way to the goal (2 numbers) and the velocity (2).
 `N` points are stepped in one array. The agent pushes a point towards a goal; both are drawn anew at each reset, so
 neither a constant nor a random action solves it. The reward is dense, and success is being near the goal at a step.
+`point-away` is its contrary, and looks the same: success is being far from the goal.
 `point-terminating` has no walls: leaving the square ends the episode, as falling does in locomotion tasks.
 """
 
@@ -24,13 +25,16 @@ _RADIUS = 0.2
 """How near the goal counts as success."""
 _FAR = 0.7
 """Least distance of point and goal at a reset."""
+_AWAY = 1.4
+"""How far from the goal counts as success where the point is to be kept away; in some corner it is farther."""
 _WALL = 1.0
 _TERMINATING = "point-terminating"
+_KEEP_AWAY = "point-away"
 
 
 def task_names() -> list[str]:
-    """Both toys; the second one's episodes end outside the square."""
-    return ["point", _TERMINATING]
+    """All toys; episodes of `point-terminating` end outside the square."""
+    return ["point", _KEEP_AWAY, _TERMINATING]
 
 
 def describe(options: EnvOptions) -> EnvSpec:
@@ -52,7 +56,8 @@ class PointEnv:
         self.num_envs = num_envs
         self._draws = draws
         self._repeat = options.action_repeat
-        self._walls = options.task != _TERMINATING
+        self._tasks = np.array(options.tasks)
+        self._task = np.array([draws.task_of(i, 0) for i in range(num_envs)])
         self._state = np.zeros((num_envs, 6), np.float32)
         self._episode = np.zeros(num_envs, np.int64)
         self._step = np.zeros(num_envs, np.int64)
@@ -108,15 +113,15 @@ class PointEnv:
         velocity[alive] = _DRAG * velocity[alive] + push[alive]
         position[alive] += velocity[alive]
         outside = np.abs(position) > _WALL
-        if self._walls:
-            velocity[outside] = 0.0
-            np.clip(position, -_WALL, _WALL, out=position)
-        else:
-            terminated |= outside.any(axis=1)
+        walls = self._tasks[self._task] != _TERMINATING
+        velocity[outside & walls[:, None]] = 0.0
+        position[walls] = np.clip(position[walls], -_WALL, _WALL)
+        terminated |= outside.any(axis=1) & ~walls
         away = goal - position
         distance = np.sqrt(np.einsum("ni,ni->n", away, away))
-        reward += np.where(alive, 1.0 - distance / 2.0, 0.0)
-        success |= alive & (distance < _RADIUS)
+        flees = self._tasks[self._task] == _KEEP_AWAY
+        reward += np.where(alive, np.where(flees, distance / 2.0, 1.0 - distance / 2.0), 0.0)
+        success |= alive & np.where(flees, distance > _AWAY, distance < _RADIUS)
 
     def _restart(self, next_obs: Floats, ended: NDArray[np.bool_]) -> Floats:
         """What to act on next `[N, O]`; starts the next episode of the environments that ended."""
@@ -134,3 +139,4 @@ class PointEnv:
                 break
         self._state[i] = (*position, 0.0, 0.0, *goal)
         self._episode[i], self._step[i] = episode, 0
+        self._task[i] = self._draws.task_of(i, episode)

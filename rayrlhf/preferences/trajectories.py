@@ -17,6 +17,15 @@ from rayrlhf.errors import UserError
 from rayrlhf.preferences.fragments import Bools, Floats, Fragment, Integers
 from rayrlhf.preferences.segments import Segments
 
+Chosen = Callable[[int], bool]
+"""Whether the segments of an episode, by its id, count."""
+
+
+def every_episode(episode: int) -> bool:
+    """They do."""
+    return True
+
+
 _SMALLEST_BUFFER = 64
 _RETURNS_KEPT = 100
 
@@ -100,7 +109,7 @@ class TrajectoryStore:
         while len(self._ended) > self._capacity:
             self._spare.append(self._ended.popleft().rows)
 
-    def close_open_episodes(self, chosen: Callable[[int], bool] = lambda episode: True) -> None:
+    def close_open_episodes(self, chosen: Chosen = every_episode) -> None:
         """Ends the running episodes whose ids are `chosen` as they are; their environments start anew.
 
         For a resume (all of them) or a lost actor (those of its environments).
@@ -108,30 +117,32 @@ class TrajectoryStore:
         for episode in sorted(filter(chosen, self._running)):
             self._end(self._running[episode])
 
-    def legal_starts(self, length: int) -> int:
-        """How many different segments of `length` transitions the store holds."""
-        return int(self._starts(length).sum())
+    def legal_starts(self, length: int, chosen: Chosen = every_episode) -> int:
+        """How many different segments of `length` transitions the chosen episodes hold."""
+        return int(self._starts(length, chosen).sum())
 
-    def _starts(self, length: int) -> Integers:
-        """Legal starts per part, in the order of `_parts`."""
+    def _starts(self, length: int, chosen: Chosen) -> Integers:
+        """Legal starts per part, in the order of `_parts`; none in those that are not chosen."""
         if length < 1:
             raise ValueError(f"segments of {length} transitions")
-        lengths = np.array([part.length for part in self._parts()], dtype=np.int64)
+        lengths = np.array([part.length if chosen(part.episode) else 0 for part in self._parts()], dtype=np.int64)
         return np.maximum(lengths - length + 1, 0)
 
     def _parts(self) -> list[_Part]:
         """Ended parts, oldest first, then running ones by id: an order that does not depend on the cuts."""
         return list(self._ended) + [self._running[episode] for episode in sorted(self._running)]
 
-    def sample_segments(self, count: int, length: int, rng: np.random.Generator, *, margin: int = 0) -> Segments:
-        """`count` segments of `length` transitions, independent and uniform over all legal starts.
+    def sample_segments(
+        self, count: int, length: int, rng: np.random.Generator, *, margin: int = 0, chosen: Chosen = every_episode
+    ) -> Segments:
+        """`count` segments of `length` transitions, independent and uniform over all legal starts of chosen episodes.
 
         With `margin` they come with so many transitions of context on either side, as far as these are stored.
 
         Raises:
             UserError: no stored episode is as long as a segment.
         """
-        last = np.cumsum(self._starts(length))
+        last = np.cumsum(self._starts(length, chosen))
         if count and not (len(last) and last[-1]):
             raise UserError(
                 f"no stored episode has {length} transitions yet: lower queries.segment_length or explore for longer"

@@ -12,6 +12,7 @@ from rayrlhf.errors import UserError, nearest
 from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.fragments import Bools, Integers
 from rayrlhf.preferences.segments import Segments
+from rayrlhf.preferences.trajectories import Chosen, every_episode
 from rayrlhf.queries.acquisition import disagreement, entropy
 from rayrlhf.queries.diversity import k_center
 
@@ -32,37 +33,77 @@ METHODS: tuple[str, ...] = get_args(Method)
 class SegmentSource(Protocol):
     """What `draw_pairs` needs of the trajectory store."""
 
-    def legal_starts(self, length: int) -> int:
-        """How many different segments of `length` steps it holds."""
+    def legal_starts(self, length: int, chosen: Chosen = ...) -> int:
+        """How many different segments of `length` steps the chosen episodes hold."""
         ...
 
-    def sample_segments(self, count: int, length: int, rng: np.random.Generator, *, margin: int = 0) -> Segments:
+    def sample_segments(
+        self, count: int, length: int, rng: np.random.Generator, *, margin: int = 0, chosen: Chosen = ...
+    ) -> Segments:
         """`count` of them, drawn uniformly with replacement, with `margin` transitions of context on either side."""
         ...
 
 
 def draw_pairs(
-    store: SegmentSource, count: int, length: int, rng: np.random.Generator, *, margin: int = 0
+    store: SegmentSource,
+    count: int,
+    length: int,
+    rng: np.random.Generator,
+    *,
+    margin: int = 0,
+    chosen: Chosen = every_episode,
 ) -> tuple[Segments, Segments]:
     """`count` pairs of segments of `length` steps, uniform over all pairs of two different segments.
 
-    With `margin` they come with so many transitions of context on either side.
+    With `margin` they come with so many transitions of context on either side. `chosen` says of an episode's id
+    whether its segments count.
 
     Raises:
         UserError: the store holds fewer than two different segments of this length.
     """
-    if store.legal_starts(length) < 2:
+    if store.legal_starts(length, chosen) < 2:
         raise UserError(
             f"no question can be asked: the stored episodes hold fewer than two segments of {length} steps; "
             "lower queries.segment_length or collect more steps before the first session"
         )
-    left = store.sample_segments(count, length, rng, margin=margin)
-    right = store.sample_segments(count, length, rng, margin=margin)
+    left = store.sample_segments(count, length, rng, margin=margin, chosen=chosen)
+    right = store.sample_segments(count, length, rng, margin=margin, chosen=chosen)
     while (same := _same_segment(left, right)).any():
-        redrawn = store.sample_segments(int(same.sum()), length, rng, margin=margin)
+        redrawn = store.sample_segments(int(same.sum()), length, rng, margin=margin, chosen=chosen)
         order = np.arange(count)
         order[same] = count + np.arange(len(redrawn))
         right = Segments.concatenate([right, redrawn]).take(order)
+    return left, right
+
+
+def draw_pairs_by_task(
+    store: SegmentSource,
+    count: int,
+    length: int,
+    rng: np.random.Generator,
+    task_of: Callable[[int], int],
+    tasks: int,
+    *,
+    margin: int = 0,
+) -> tuple[Segments, Segments]:
+    """`draw_pairs`, both segments of a pair from episodes of one task, as many pairs of each of the `tasks` as can be.
+
+    task_of: the task's number, by an episode's id
+
+    Raises:
+        UserError: no task has two different segments of this length.
+    """
+    of_task: list[Chosen] = [lambda episode, task=task: task_of(episode) == task for task in range(tasks)]  # type: ignore[misc]
+    there = [chosen for chosen in of_task if store.legal_starts(length, chosen) > 1]
+    if not there:
+        return draw_pairs(store, count, length, rng, margin=margin, chosen=lambda _: False)
+    shares = [len(share) for share in np.array_split(np.arange(count), len(there))]
+    drawn = [
+        draw_pairs(store, share, length, rng, margin=margin, chosen=chosen)
+        for share, chosen in zip(shares, there, strict=True)
+    ]
+    order = rng.permutation(count)  # else what is cut off first, or chosen on a tie, is always of the same task
+    left, right = (Segments.concatenate(list(sides)).take(order) for sides in zip(*drawn, strict=True))
     return left, right
 
 

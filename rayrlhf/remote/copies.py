@@ -16,7 +16,7 @@ from rayrlhf.tracking.status import Elsewhere
 
 _log = logging.getLogger(__name__)
 
-SMALL = (CONFIG, "manifest.json", "metrics.jsonl", "events.jsonl", "summary.json")
+SMALL = (CONFIG, "instructions.json", "manifest.json", "metrics.jsonl", "events.jsonl", "summary.json")
 KEEP = 2
 """Newest checkpoints of a run that stay on this machine."""
 

@@ -52,6 +52,12 @@ METHODS: dict[str, Any] = {
     "queries": {"segment_length": 12},
 }
 """SURF, RUNE, QPA, RIME and MRN, all at once."""
+TOLD: dict[str, Any] = {
+    "env": {"task": "point, point-away", "encoder": "hashing", "instruction_width": 5},
+    "reward": {"crop": 2},
+    "queries": {"segment_length": 12},
+}
+"""Two tasks, of which each observation says which one it is."""
 METAWORLD: dict[str, Any] = {"env": {"suite": "metaworld", "task": "window-close", "horizon": 100}}
 
 
@@ -91,6 +97,7 @@ def test_another_seed_gives_another_run(small_run: RunConfig, make: Make) -> Non
         (400, TWO_LEARNERS),
         (400, {**EXTRAS, **FOUR}),
         (400, {**METHODS, **FOUR}),
+        (400, {**TOLD, **FOUR}),
     ],
 )
 def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(

@@ -7,6 +7,11 @@ from rayrlhf.config.schema import EnvOptions
 from rayrlhf.envs import make_env
 
 
+def flee(obs: np.ndarray) -> np.ndarray:
+    """Pushes away from the goal, along each axis."""
+    return -np.sign(obs[:, :2])
+
+
 def options(task: str = "point", **others: object) -> EnvOptions:
     return EnvOptions(**{"suite": "toy", "task": task, "horizon": None, **others})
 
@@ -35,6 +40,21 @@ def test_random_fails_and_steering_succeeds(task: str) -> None:
     rng = np.random.default_rng(0)
     assert success_rate(lambda obs: rng.uniform(-1, 1, (len(obs), 2)), task) < 0.15
     assert success_rate(steer, task) > 0.99
+
+
+def test_fleeing_is_rewarded_where_steering_is_not() -> None:
+    assert success_rate(flee, "point-away") > 0.9
+    assert success_rate(steer, "point-away") < 0.35
+    assert success_rate(flee) < 0.15
+
+
+def test_the_two_tasks_differ_in_rewards_alone() -> None:
+    near, away = (make_env(options(task), 20, seed=3) for task in ("point", "point-away"))
+    np.testing.assert_array_equal(near.reset([0] * 20), away.reset([0] * 20))
+    for _ in range(60):
+        steps = [env.step(np.full((20, 2), 0.3, np.float32)) for env in (near, away)]
+        np.testing.assert_array_equal(steps[0].obs, steps[1].obs)
+        np.testing.assert_allclose(steps[0].reward + steps[1].reward, 1.0, rtol=1e-6)
 
 
 def test_no_constant_action_solves_it() -> None:

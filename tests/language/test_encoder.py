@@ -79,7 +79,7 @@ def test_a_sentence_is_embedded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_model_that_is_missing_is_told_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not on this machine: `hf download someone/model` .*language.encoder=hashing"):
+    with pytest.raises(UserError, match=r"not on this machine: `hf download someone/model` .*env.encoder=hashing"):
         embed(SENTENCES, "someone/model", cache=tmp_path)
     assert not list(tmp_path.iterdir())
 

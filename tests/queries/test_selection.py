@@ -12,7 +12,7 @@ from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.fragments import Fragment
 from rayrlhf.preferences.segments import Segments
 from rayrlhf.preferences.trajectories import TrajectoryStore
-from rayrlhf.queries.selection import METHODS, draw_pairs, select
+from rayrlhf.queries.selection import METHODS, draw_pairs, draw_pairs_by_task, select
 
 N = 40
 
@@ -147,3 +147,26 @@ def test_a_store_without_two_segments_gives_no_question() -> None:
     store.add(episode(8))
     with pytest.raises(UserError, match="fewer than two segments of 8 steps"):
         draw_pairs(store, 1, 8, np.random.default_rng(0))
+
+
+def test_pairs_are_of_one_task_and_as_many_of_each() -> None:
+    """Task 2 has one segment only, of which no pair can be made."""
+    store = TrajectoryStore(20, obs_dim=1, action_dim=1)
+    lengths = [6, 6, 3, 9, 7]
+    for episode, length in enumerate(lengths):
+        columns = np.full((length, 1, 1), episode, np.float32)
+        flat, ended = np.zeros((length, 1), np.float32), np.zeros((length, 1), bool)
+        number = np.full((length, 1), episode, np.int64)
+        store.add(
+            Fragment(columns, columns * 0, columns, flat, ended, ended, ended, number, np.arange(length)[:, None])
+        )
+    rng = np.random.default_rng(0)
+    left, right = draw_pairs_by_task(store, 101, 3, rng, lambda episode: episode % 3, 3)
+    tasks = left.episode % 3
+    np.testing.assert_array_equal(tasks, right.episode % 3)
+    assert sorted(np.bincount(tasks, minlength=3).tolist()) == [0, 50, 51]
+    assert not ((left.episode == right.episode) & (left.start == right.start)).any()
+    assert not (np.diff(tasks) >= 0).all(), "mixed"
+    assert set(left.episode) == {0, 1, 3, 4}
+    with pytest.raises(UserError, match="fewer than two segments"):
+        draw_pairs_by_task(store, 5, 3, rng, lambda episode: episode, 0)

@@ -1,0 +1,91 @@
+"""Instructions of a run's tasks as numbers, and of segments: put on, exchanged and taken off again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+
+import numpy as np
+
+from rayrlhf.config import EnvOptions
+from rayrlhf.envs.instructions import Instructions, sentence_of
+from rayrlhf.language.encoder import embed, projected
+from rayrlhf.language.paraphrases import PARAPHRASES
+from rayrlhf.preferences.fragments import Floats
+from rayrlhf.preferences.segments import Segments
+
+
+def instructions_of(options: EnvOptions, *, held_out: bool = False) -> Instructions | None:
+    """What a run's tasks are called in words; none where `env.encoder` is none.
+
+    The first wording is the task's sentence, the others are paraphrases, as far as there are some. `held_out`: instead
+    those that no run trains with.
+
+    Raises:
+        UserError: the encoder is not on this machine.
+    """
+    if options.encoder is None:
+        return None
+    sentences = tuple(_wordings(options, task, held_out) for task in options.tasks)
+    vectors = vectors_of(list(chain.from_iterable(sentences)), options.encoder, options.instruction_width)
+    return Instructions(sentences, vectors.reshape(len(sentences), -1, options.instruction_width))
+
+
+def vectors_of(sentences: Sequence[str], encoder: str, width: int) -> Floats:
+    """The numbers `[N, D]` that observations end with."""
+    return projected(embed(sentences, encoder), width)
+
+
+def _wordings(options: EnvOptions, task: str, held_out: bool) -> tuple[str, ...]:
+    """As many for each task: where there are fewer, they come again."""
+    sentence = sentence_of(options.suite, task)
+    training, others = PARAPHRASES.get(task.removesuffix("-v3"), ((), ())) if options.suite == "metaworld" else ((), ())
+    if held_out:
+        return others or (sentence,) * 3
+    found = (sentence, *training)
+    return tuple(islice(chain.from_iterable([found] * options.wordings), options.wordings))
+
+
+def plain(segments: Segments, width: int) -> Segments:
+    """The segments without the `width` last numbers of each observation."""
+    end = segments.obs.shape[2] - width
+    context = segments.context
+    if context is not None:
+        context = np.concatenate([context[..., :end], context[..., end + width :]], axis=-1)
+    return replace(segments, obs=segments.obs[..., :end].copy(), context=context)
+
+
+def instructed(segments: Segments, vectors: Floats) -> Segments:
+    """The segments `N` with the instruction `vectors` `[N, D]` after each observation."""
+    obs, end = segments.obs, segments.obs.shape[2]
+    said = np.broadcast_to(vectors[:, None], (*obs.shape[:2], vectors.shape[1]))
+    context = segments.context
+    if context is not None:
+        around = np.broadcast_to(vectors[:, None], (*context.shape[:2], vectors.shape[1]))
+        absent = np.isnan(context[..., :1])
+        around = np.where(absent, np.float32(np.nan), around)
+        context = np.concatenate([context[..., :end], around, context[..., end:]], axis=-1)
+    return replace(segments, obs=np.concatenate([obs, said], axis=-1), context=context)
+
+
+class Vocabulary:
+    """The vectors of sentences: those of a run's instructions, and of others where the model is on this machine."""
+
+    def __init__(self, instructions: Instructions, encoder: str) -> None:
+        self.width = instructions.width
+        self._encoder = encoder
+        self._known: dict[str, Floats] = {
+            sentence: vector
+            for own, vectors in zip(instructions.sentences, instructions.vectors, strict=True)
+            for sentence, vector in zip(own, vectors, strict=True)
+        }
+
+    @property
+    def known(self) -> Mapping[str, Floats]:
+        """The vectors `[D]` by sentence that have been asked for, and the run's own."""
+        return self._known
+
+    def vectors(self, sentences: Sequence[str]) -> Floats:
+        """`[N, D]`. Raises `UserError` where a sentence is new and the model not here."""
+        if missing := sorted(set(sentences) - self._known.keys()):
+            self._known |= dict(zip(missing, vectors_of(missing, self._encoder, self.width), strict=True))
+        return np.stack([self._known[sentence] for sentence in sentences])
