@@ -1,7 +1,7 @@
 """A trained policy from its checkpoint: evaluated, filmed or watched, without Ray."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def evaluate(
     run, config, policy = trained.run, trained.config, trained.actor
     said = instructions_of(config.env, held_out=True) if held_out_wordings else run.instructions()
     request = EvaluationRequest(tuple(range(episodes)), "final", trained.ensemble)
-    results = (_watched if render else evaluate_episodes)(policy, config, request, said)
+    result = EvaluationResult.concatenate((_watched if render else evaluate_episodes)(policy, config, request, said))
     progress = trained.manifest["progress"]
     row: dict[str, Any] = {
         "name": run.name,
@@ -59,19 +59,13 @@ def evaluate(
         "env_steps": progress["env_steps"],
         "labels": progress["labels"],
         "eval_episodes": episodes,
-        **EvaluationResult.concatenate(results).row(config.seed),
+        **result.row(config.seed),
     }
     if len(config.env.tasks) > 1:
-        row["tasks"] = by_task(config.env.tasks, results, config.seed)
+        row["tasks"] = result.by_task(config.env.tasks)
     if video:
         row["video"] = str(film(policy, config, run.videos, progress["env_steps"], said))
     return row
-
-
-def by_task(tasks: Sequence[str], results: Sequence[EvaluationResult], seed: int) -> dict[str, dict[str, float]]:
-    """A row of numbers of each task, of `results` of episodes 0, 1, ..., which have the tasks in turn."""
-    own = {task: list(results[number :: len(tasks)]) for number, task in enumerate(tasks)}
-    return {task: EvaluationResult.concatenate(found).row(seed) for task, found in own.items() if found}
 
 
 def film_run(folder: RunDirectory) -> Path | None:

@@ -12,7 +12,9 @@ from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Arrays, Damaged, read_arrays
 from rayrlhf.config import RunConfig
 from rayrlhf.envs import EnvSpec, check_env
+from rayrlhf.envs.instructions import Instructions
 from rayrlhf.errors import UserError
+from rayrlhf.language.instructions import Vocabulary
 from rayrlhf.policies import Actor, DeployedPolicy, make_actor
 from rayrlhf.rewards import RewardScorer, merge_members
 from rayrlhf.tracking import RunDirectory
@@ -30,6 +32,7 @@ class Trained:
     place:    its folder; training may have deleted it since
     manifest: what it says of itself
     ensemble: the reward ensemble's state; none where nobody had answered
+    instructions: what its observations end with, if they do
     """
 
     run: RunDirectory
@@ -39,6 +42,7 @@ class Trained:
     spec: EnvSpec
     actor: Actor
     ensemble: Arrays | None
+    instructions: Instructions | None = None
 
     @classmethod
     def load(cls, run: RunDirectory, place: Path) -> "Trained":
@@ -47,7 +51,8 @@ class Trained:
         manifest = checkpoint.verify(place, config, with_replay=False)
         spec = check_env(config.env)
         actor = _actor(place, config, spec)
-        return cls(run, place, config, manifest, spec, actor, _ensemble(place, manifest))
+        ensemble = _ensemble(place, manifest)
+        return cls(run, place, config, manifest, spec, actor, ensemble, run.instructions())
 
     @property
     def name(self) -> str:
@@ -58,6 +63,12 @@ class Trained:
     def version(self) -> str:
         """Its environment steps and the beginning of its seal: a resumed run may come by the same steps again."""
         return f"{self.manifest['progress']['env_steps']}-{self.manifest['seal'][:8]}"
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vectors of sentences; none where observations end with no instruction."""
+        encoder = self.config.env.encoder
+        return None if self.instructions is None or encoder is None else Vocabulary(self.instructions, encoder)
 
     def deployed(self) -> DeployedPolicy:
         """The policy with actions in the simulator's own units."""
@@ -81,7 +92,7 @@ class Trained:
             "task": env.task,
             "env": {**env.model_dump(mode="json", include=own), "horizon": self.spec.horizon},
             "observation": {
-                "width": self.spec.obs_dim,
+                "width": self.spec.obs_dim - env.said_width,
                 "layout": "the simulator's own, flattened; what is to be normalised the policy normalises",
             },
             "action": {
@@ -91,6 +102,7 @@ class Trained:
                 "units": "the simulator's own",
                 "repeat": env.action_repeat,
             },
+            **self._said(),
             "version": self.version,
             "checkpoint": self.place.name,
             "env_steps": progress["env_steps"],
@@ -102,6 +114,14 @@ class Trained:
             "seed": self.config.seed,
             "measured": self._measured(),
         }
+
+    def _said(self) -> dict[str, Any]:
+        """What it can be told to do, in the words that it was trained with."""
+        if self.instructions is None:
+            return {}
+        tasks = dict(zip(self.config.env.tasks, self.instructions.sentences, strict=True))
+        own = {"encoder": self.config.env.encoder, "width": self.instructions.width}
+        return {"instructions": {**own, "tasks": {task: list(dict.fromkeys(said)) for task, said in tasks.items()}}}
 
     def _measured(self) -> dict[str, Any] | None:
         """The last evaluation of the run up to this checkpoint; none before the first."""

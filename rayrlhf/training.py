@@ -447,7 +447,7 @@ class _Run:
         row: dict[str, float] = self.algorithm.train()["rayrlhf"]
         due = self.env_steps >= self._row_due
         if self.env_steps >= self._evaluation_due:
-            row |= self._evaluate(self.config.evaluation.episodes, "evaluation")
+            row |= self._evaluate(self.config.evaluation.episodes, "evaluation")[0]
             self._evaluation_due = _next(self.env_steps, self.config.evaluation.interval)
             due = True
             if self._listener is not None and self.env_steps < self.config.total_steps:
@@ -500,14 +500,16 @@ class _Run:
             return True
         return False
 
-    def _evaluate(self, episodes: int, stream: str) -> dict[str, float]:
+    def _evaluate(self, episodes: int, stream: str) -> tuple[dict[str, float], dict[str, float]]:
+        """A row of numbers, and each task's success rate."""
         _log.info("%s begins", stream, extra=self._event("evaluating", episodes=episodes))
-        row = self.algorithm.evaluate(episodes, stream=stream).row(self.config.seed)
+        result = self.algorithm.evaluate(episodes, stream=stream)
+        row = result.row(self.config.seed)
         success, reward = row.get("success_rate"), row["true_return_mean"]
         words = f"true return {reward:,.1f}" + ("" if success is None else f", success {success:.0%}")
         facts = {"episodes": episodes, "success_rate": success, "true_return_mean": reward}
         _log.info("%s: %s", stream, words, extra=self._event("evaluation", **facts))
-        return row
+        return row, result.by_task(self.config.env.tasks)
 
     def _event(self, kind: str, **facts: Any) -> dict[str, Any]:
         return event(kind, env_steps=self.env_steps, **facts)
@@ -535,7 +537,7 @@ class _Run:
 
     def _summary(self) -> dict[str, Any]:
         config = self.config
-        final = self._evaluate(config.evaluation.final_episodes, "final")
+        final, by_task = self._evaluate(config.evaluation.final_episodes, "final")
         self._log(self.algorithm.row() | final)
         progress = self.algorithm.progress
         return {
@@ -558,6 +560,7 @@ class _Run:
             "eval_episodes": config.evaluation.final_episodes,
             "reward_model_accuracy": None,
             **final,
+            **({"tasks": by_task} if len(config.env.tasks) > 1 else {}),
         }
 
 

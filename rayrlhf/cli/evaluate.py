@@ -28,6 +28,8 @@ class EvalOptions:
     """Episodes to evaluate over."""
     video: bool = False
     """Film some of them."""
+    held_out_wordings: bool = False
+    """Tell a policy that takes instructions what to do in words that no run trains with."""
     render: Literal["none", "human"] = "none"
     """`human` opens a window and shows them as they run."""
     json: bool = False
@@ -51,7 +53,13 @@ def run(args: Sequence[str]) -> int:
     show_window = options.render == "human"
     with one_line():
         target = local(options.target)
-        result = evaluate(target, episodes=options.episodes, video=options.video, render=show_window)
+        result = evaluate(
+            target,
+            episodes=options.episodes,
+            video=options.video,
+            render=show_window,
+            held_out_wordings=options.held_out_wordings,
+        )
     how = protocol(RunDirectory.open(run_of(target)).config())
     show(options.target, ("", ""), result_rows(result, how))
     if options.video:

@@ -47,7 +47,9 @@ def run(args: Sequence[str]) -> int:
             raise UserError(f"{file} is a folder: name a file, such as {file / default}")
         if file.exists() and not options.overwrite:
             raise UserError(f"{file} exists: choose another --to, or give --overwrite")
-        write_atomically(file, WRITERS[options.format](trained.deployed(), card["observation"]["width"], card))
+        if trained.vocabulary is not None:
+            card["instruction_vectors"] = {said: row.tolist() for said, row in trained.vocabulary.own.items()}
+        write_atomically(file, WRITERS[options.format](trained.deployed(), trained.spec.obs_dim, card))
     say(f"{file}: {card['task']}, version {card['version']}")
     finish({"file": str(file), **card}, as_json=options.json)
     return 0

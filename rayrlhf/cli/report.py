@@ -36,6 +36,7 @@ _ROWS: dict[str, tuple[str, Any]] = {
     "task": ("task", lambda s: str(s["task"])),
     "algorithm": ("algorithm", _algorithm),
     "success_rate": ("success", _success),
+    "tasks": ("by task", lambda s: ", ".join(f"{task} {rate:.0%}" for task, rate in s["tasks"].items())),
     "true_return_mean": ("return", lambda s: f"{s['true_return_mean']:,.1f}"),
     "time_to_success": ("time to success", lambda s: f"{s['time_to_success']:,.0f} steps"),
     "smoothness": ("smoothness", lambda s: f"{s['smoothness']:.3g}"),

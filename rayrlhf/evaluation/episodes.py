@@ -1,6 +1,6 @@
 """Deterministic episodes in environments of their own, measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,11 @@ class EvaluationResult:
             np.concatenate([part.true for part in parts]),
             np.concatenate([part.predicted for part in parts]),
         )
+
+    def by_task(self, tasks: Sequence[str]) -> dict[str, float]:
+        """Each task's success rate, of episodes 0, 1, ..., which have the tasks in turn."""
+        own = {task: self.episodes.success[number :: len(tasks)] for number, task in enumerate(tasks)}
+        return {task: float(success.mean()) for task, success in own.items() if len(success)}
 
     def row(self, seed: int) -> dict[str, float]:
         """One flat row of numbers; what is not defined (no success, no reward model) is left out."""

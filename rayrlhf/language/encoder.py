@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,10 @@ Encode = Callable[[Sequence[str]], Floats]
 """From `N` sentences to unit vectors `[N, D]`."""
 
 
-def embed(sentences: Sequence[str], encoder: str, *, cache: Path | None = None) -> Floats:
+def embed(sentences: Sequence[str], encoder: str, *, cache: Path | None = None, remember: bool = True) -> Floats:
     """Unit vectors `[N, D]` of `sentences`, by `hashing` or a model's name or folder.
+
+    remember: whether new ones are kept on the disk
 
     Raises:
         UserError: the model is not on this machine.
@@ -42,8 +45,9 @@ def embed(sentences: Sequence[str], encoder: str, *, cache: Path | None = None) 
     missing = sorted({sentence for sentence in sentences if _key(sentence) not in known})
     if missing:
         known |= dict(zip(map(_key, missing), _model(encoder)(missing), strict=True))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, save(known))
+        if remember:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(place, save(known))
     return np.stack([known[_key(sentence)] for sentence in sentences])
 
 
@@ -92,6 +96,7 @@ def _read(place: Path) -> dict[str, Floats]:
         return {}
 
 
+@lru_cache(maxsize=1)
 def _model(encoder: str) -> Encode:
     """Loads the model from this machine."""
     # seconds to import, and only for a sentence that is new

@@ -13,6 +13,9 @@ from rayrlhf.language.paraphrases import PARAPHRASES
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.preferences.segments import Segments
 
+MOST_OTHERS = 1000
+"""Sentences that are not a run's own whose vectors are kept."""
+
 
 def instructions_of(options: EnvOptions, *, held_out: bool = False) -> Instructions | None:
     """What a run's tasks are called in words; none where `env.encoder` is none.
@@ -30,9 +33,9 @@ def instructions_of(options: EnvOptions, *, held_out: bool = False) -> Instructi
     return Instructions(sentences, vectors.reshape(len(sentences), -1, options.instruction_width))
 
 
-def vectors_of(sentences: Sequence[str], encoder: str, width: int) -> Floats:
-    """The numbers `[N, D]` that observations end with."""
-    return projected(embed(sentences, encoder), width)
+def vectors_of(sentences: Sequence[str], encoder: str, width: int, *, remember: bool = True) -> Floats:
+    """The numbers `[N, D]` that observations end with. `remember`: whether new embeddings are kept on the disk."""
+    return projected(embed(sentences, encoder, remember=remember), width)
 
 
 def _wordings(options: EnvOptions, task: str, held_out: bool) -> tuple[str, ...]:
@@ -68,24 +71,26 @@ def instructed(segments: Segments, vectors: Floats) -> Segments:
 
 
 class Vocabulary:
-    """The vectors of sentences: those of a run's instructions, and of others where the model is on this machine."""
+    """The vectors of sentences: those of a run's instructions, and of others where the model is on this machine.
+
+    own: the run's own, `[D]` by sentence
+    """
 
     def __init__(self, instructions: Instructions, encoder: str) -> None:
         self.width = instructions.width
-        self._encoder = encoder
-        self._known: dict[str, Floats] = {
+        self.own: Mapping[str, Floats] = {
             sentence: vector
             for own, vectors in zip(instructions.sentences, instructions.vectors, strict=True)
             for sentence, vector in zip(own, vectors, strict=True)
         }
-
-    @property
-    def known(self) -> Mapping[str, Floats]:
-        """The vectors `[D]` by sentence that have been asked for, and the run's own."""
-        return self._known
+        self._encoder = encoder
+        self._others: dict[str, Floats] = {}
 
     def vectors(self, sentences: Sequence[str]) -> Floats:
         """`[N, D]`. Raises `UserError` where a sentence is new and the model not here."""
-        if missing := sorted(set(sentences) - self._known.keys()):
-            self._known |= dict(zip(missing, vectors_of(missing, self._encoder, self.width), strict=True))
-        return np.stack([self._known[sentence] for sentence in sentences])
+        if missing := sorted(set(sentences) - self.own.keys() - self._others.keys()):
+            if len(self._others) + len(missing) > MOST_OTHERS:  # whoever asks an endpoint may say anything
+                self._others, missing = {}, sorted(set(sentences) - self.own.keys())
+            found = vectors_of(missing, self._encoder, self.width, remember=False)
+            self._others |= dict(zip(missing, found, strict=True))
+        return np.stack([self.own[said] if said in self.own else self._others[said] for said in sentences])

@@ -3,6 +3,7 @@
 Nothing is held between two requests. Where tokens are set, every request but those for health carries one.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -20,7 +21,9 @@ from rayrlhf.serving.guard import FREE, Bounds, FromHere, Gate, Rates
 from rayrlhf.serving.policy_bodies import ActBody, Acted, Name, RewardBody, Rewarded
 from rayrlhf.serving.policy_settings import PolicySettings
 from rayrlhf.serving.refusals import RETRY_SECONDS, add_refusals, problems
-from rayrlhf.serving.shelf import Ask, Model
+from rayrlhf.serving.shelf import Ask, Model, Version
+
+log = logging.getLogger(__name__)
 
 MODEL_HEADER = "serve_multiplexed_model_id"
 """Serve sends a request with a policy's name in it to a replica that has that policy in memory."""
@@ -111,6 +114,21 @@ class _Desk:
             detail = f"the policy {name!r} cannot be loaded just now"
             raise HTTPException(503, detail, {"Retry-After": str(RETRY_SECONDS)}) from error
 
+    async def told(self, version: Version, obs: Floats, instruction: str | None) -> Floats:
+        """The observations with the instruction; 422 where one is missing, or is not understood."""
+        if (version.vocabulary is None) != (instruction is None):
+            if instruction is None:
+                raise HTTPException(422, "this policy has several tasks: say which in `instruction`; its card has some")
+            raise HTTPException(422, "this policy takes no instruction")
+        if version.vocabulary is None or instruction in version.vocabulary.own:
+            return version.told(obs, instruction)
+        try:  # by the encoder, which takes its time
+            return await run_in_threadpool(version.told, obs, instruction)
+        except UserError as error:
+            detail = f"this policy does not know the instruction {instruction!r}; its card has those it knows"
+            log.warning("an instruction was not understood: %s", error)
+            raise HTTPException(422, detail) from error
+
     def require(self, name: str, array: Floats, width: int, ranks: tuple[int, int]) -> None:
         """422 where an array is not `[..., width]` of one of `ranks`, has no rows or too many."""
         if array.ndim not in ranks or array.shape[-1] != width:
@@ -132,12 +150,13 @@ def _add_answers(app: FastAPI, desk: _Desk) -> None:
         model = await desk.model(body.task, request)
         version = model.current
         desk.require("obs", body.obs, version.obs_dim, (1, 2))
+        obs = await desk.told(version, body.obs, body.instruction)
         rows = 1 if body.obs.ndim == 1 else len(body.obs)
         noise = None if body.deterministic else version.noise(rows, body.seed)
         if body.obs.ndim == 1:
-            action = await desk.models.act(Ask(version, body.obs, None if noise is None else noise[0]))
+            action = await desk.models.act(Ask(version, obs, None if noise is None else noise[0]))
         else:
-            action = await run_in_threadpool(version.act, body.obs, noise)
+            action = await run_in_threadpool(version.act, obs, noise)
         return _json(action=action.tolist(), task=model.name, version=version.id)
 
     @app.post("/v1/reward", response_model=Rewarded, responses=problems(409))
@@ -151,7 +170,8 @@ def _add_answers(app: FastAPI, desk: _Desk) -> None:
             raise HTTPException(422, f"obs is {_shape(body.obs)} and action {_shape(body.action)}: their steps differ")
         if version.scorer is None:
             raise HTTPException(409, f"version {version.id} of {model.name} has no fitted reward")
-        segments = body.obs.reshape(-1, *body.obs.shape[-2:]), body.action.reshape(-1, *body.action.shape[-2:])
+        obs = await desk.told(version, body.obs, body.instruction)
+        segments = obs.reshape(-1, *obs.shape[-2:]), body.action.reshape(-1, *body.action.shape[-2:])
         scores = await run_in_threadpool(version.rewards, *segments)
         return _json(**_judged(scores, single=body.obs.ndim == 2), task=model.name, version=version.id)
 

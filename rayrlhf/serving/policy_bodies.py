@@ -32,6 +32,8 @@ _SCHEMA = {"type": "array", "items": {}, "description": "numbers, in lists of eq
 Numbers = Annotated[Any, BeforeValidator(_numbers), WithJsonSchema(_SCHEMA)]
 """A float32 array of any rank, finite."""
 Name = Annotated[str, Field(max_length=100)]
+Sentence = Annotated[str, Field(min_length=1, max_length=300)]
+"""What the robot is to do, for a policy of several tasks."""
 
 
 class ActBody(Body):
@@ -39,6 +41,7 @@ class ActBody(Body):
 
     obs: Numbers
     task: Name | None = None
+    instruction: Sentence | None = None
     deterministic: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Of the noise where `deterministic` is false; the same body is answered by the same action then."""
@@ -56,6 +59,7 @@ class RewardBody(Body):
     obs: Numbers
     action: Numbers
     task: Name | None = None
+    instruction: Sentence | None = None
 
 
 @dataclass(frozen=True)

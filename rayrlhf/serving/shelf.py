@@ -15,6 +15,7 @@ from rayrlhf import seeding
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged
 from rayrlhf.errors import UserError
+from rayrlhf.language.instructions import Vocabulary
 from rayrlhf.policies import DeployedPolicy
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.rewards import RewardScorer
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 class Version:
     """One checkpoint's policy and reward, ready to answer. It never changes, so a request keeps the one it began with.
 
+    obs_dim: width of the simulator's observations
+    vocabulary: the vectors of instructions; none where the policy takes none
     scoring: one request at a time scores; the ensemble's workspaces are shared
     """
 
@@ -38,6 +41,7 @@ class Version:
     scorer: RewardScorer | None
     obs_dim: int
     action_dim: int
+    vocabulary: Vocabulary | None = None
     scoring: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -50,12 +54,23 @@ class Version:
             trained.card(),
             trained.deployed(),
             trained.scorer(),
-            spec.obs_dim,
+            spec.obs_dim - trained.config.env.said_width,
             spec.action_dim,
+            trained.vocabulary,
         )
 
+    def told(self, obs: Floats, instruction: str | None) -> Floats:
+        """Observations `[..., O]` as the policy takes them: with the instruction, where it takes one.
+
+        Raises `UserError` where the sentence is none that it was trained with, and its encoder is not here.
+        """
+        if self.vocabulary is None or instruction is None:
+            return obs
+        said = np.broadcast_to(self.vocabulary.vectors([instruction])[0], (*obs.shape[:-1], self.vocabulary.width))
+        return np.concatenate([obs, said], axis=-1)
+
     def act(self, obs: Floats, noise: Floats | None) -> Floats:
-        """Actions `[B, A]` in the simulator's units, for obs `[B, O]` and standard normal noise `[B, A]` or none."""
+        """Actions `[B, A]` in the simulator's units: `told` obs `[B, O]`, standard normal noise `[B, A]` or none."""
         with torch.inference_mode():
             drawn = None if noise is None else torch.from_numpy(noise)
             actions: Floats = self.policy.act(torch.from_numpy(obs), drawn).numpy()
@@ -67,7 +82,7 @@ class Version:
         return draws.standard_normal((rows, self.action_dim), dtype=np.float32)
 
     def rewards(self, obs: Floats, action: Floats) -> Floats:
-        """Each member's rewards `[E, B, T]` of obs `[B, T, O]` and actions `[B, T, A]` in the simulator's units.
+        """Each member's rewards `[E, B, T]` of told obs `[B, T, O]` and actions `[B, T, A]` in the simulator's units.
 
         Raises ValueError where there is no fitted reward.
         """
@@ -81,7 +96,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Ask:
-    """A single observation `[O]`, the noise `[A]` of a sampled action or none, and the version that is to answer."""
+    """One observation `[O]`, `told`, the noise `[A]` of a sampled action or none, and the version that is to answer."""
 
     version: Version
     obs: Floats

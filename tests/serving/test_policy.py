@@ -451,3 +451,8 @@ def test_settings_are_refused_in_one_line() -> None:
         with pytest.raises(UserError, match=says) as refused:
             PolicySettings.model_validate(given)
         assert "\n" not in str(refused.value)
+
+
+def test_a_policy_of_one_task_takes_no_instruction(url: str) -> None:
+    answer = httpx.post(f"{url}/v1/act", json={"obs": OBS.tolist(), "instruction": "Go."})
+    assert answer.status_code == 422 and answer.json()["detail"] == "this policy takes no instruction"
