@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from rayrlhf.cli import generate
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say, show
 from rayrlhf.errors import UserError, nearest
@@ -59,12 +60,13 @@ def run(args: Sequence[str]) -> int:
     """Carries out `rayrlhf dataset ARGS`."""
     what = args[0] if args else ""
     if what in ("-h", "--help"):
-        say("usage: rayrlhf dataset info|export|import ...\n")
-        for name, kind in (("info", InfoOptions), ("export", ExportOptions), ("import", ImportOptions)):
+        say("usage: rayrlhf dataset info|export|import|generate ...\n")
+        kinds = (("info", InfoOptions), ("export", ExportOptions), ("import", ImportOptions))
+        for name, kind in (*kinds, ("generate", generate.GenerateOptions)):
             say(f"  {name:<8}{kind.__doc__}")
         return 0
     if what not in _ACTIONS:
-        raise UserError(f"wanted rayrlhf dataset info, export or import, not {what!r}{nearest(what, _ACTIONS)}")
+        raise UserError(f"wanted rayrlhf dataset {', '.join(_ACTIONS)}, not {what!r}{nearest(what, _ACTIONS)}")
     _ACTIONS[what](args[1:])
     return 0
 
@@ -116,4 +118,9 @@ def _folder(where: str) -> str:
     return below(where, "preferences") if exists(below(where, "config.yaml")) else where
 
 
-_ACTIONS: dict[str, Callable[[Sequence[str]], None]] = {"info": _info, "export": _export, "import": _import}
+_ACTIONS: dict[str, Callable[[Sequence[str]], None]] = {
+    "info": _info,
+    "export": _export,
+    "import": _import,
+    "generate": generate.run,
+}

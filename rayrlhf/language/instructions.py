@@ -28,7 +28,10 @@ def instructions_of(options: EnvOptions, *, held_out: bool = False) -> Instructi
     """
     if options.encoder is None:
         return None
-    sentences = tuple(_wordings(options, task, held_out) for task in options.tasks)
+    if held_out:
+        sentences = tuple(held_out_wordings_of(options.suite, task) for task in options.tasks)
+    else:
+        sentences = tuple(wordings_of(options.suite, task, options.wordings) for task in options.tasks)
     vectors = vectors_of(list(chain.from_iterable(sentences)), options.encoder, options.instruction_width)
     return Instructions(sentences, vectors.reshape(len(sentences), -1, options.instruction_width))
 
@@ -38,14 +41,19 @@ def vectors_of(sentences: Sequence[str], encoder: str, width: int, *, remember: 
     return projected(embed(sentences, encoder, remember=remember), width)
 
 
-def _wordings(options: EnvOptions, task: str, held_out: bool) -> tuple[str, ...]:
-    """As many for each task: where there are fewer, they come again."""
-    sentence = sentence_of(options.suite, task)
-    training, others = PARAPHRASES.get(task.removesuffix("-v3"), ((), ())) if options.suite == "metaworld" else ((), ())
-    if held_out:
-        return others or (sentence,) * 3
-    found = (sentence, *training)
-    return tuple(islice(chain.from_iterable([found] * options.wordings), options.wordings))
+def wordings_of(suite: str, task: str, count: int) -> tuple[str, ...]:
+    """`count` ways to say what a task's robot is to do; where there are fewer, they come again."""
+    found = (sentence_of(suite, task), *_paraphrases(suite, task)[0])
+    return tuple(islice(chain.from_iterable([found] * count), count))
+
+
+def held_out_wordings_of(suite: str, task: str) -> tuple[str, ...]:
+    """Three that nothing is trained with, as far as there are some."""
+    return _paraphrases(suite, task)[1] or (sentence_of(suite, task),) * 3
+
+
+def _paraphrases(suite: str, task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return PARAPHRASES.get(task.removesuffix("-v3"), ((), ())) if suite == "metaworld" else ((), ())
 
 
 def plain(segments: Segments, width: int) -> Segments:

@@ -1,0 +1,172 @@
+"""Preference data over many tasks, made by Ray tasks: a draw of a MetaWorld task each.
+
+A session of the dataset is one draw; what was finished before an interruption is not made again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rayrlhf import seeding
+from rayrlhf.cluster import ray_session
+from rayrlhf.config import EnvOptions, TeacherOptions
+from rayrlhf.envs import check_env
+from rayrlhf.envs.experts import Episodes, play
+from rayrlhf.errors import UserError
+from rayrlhf.files import read_object, write_atomically
+from rayrlhf.language.instructions import wordings_of
+from rayrlhf.preferences.answers import Answer
+from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.preferences.segments import Queries, query_id
+from rayrlhf.preferences.trajectories import TrajectoryStore
+from rayrlhf.queries.selection import draw_pairs
+from rayrlhf.teachers import make_teacher
+
+_log = logging.getLogger(__name__)
+
+RECIPE = "generated.json"
+AHEAD = 2
+"""Draws that wait for each processor, so that none is idle."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is generated; a function of it and of nothing else. The numbers are the paper's (appendix B).
+
+    tasks:    one, several with commas between them, or a set
+    without:  tasks to leave out of these
+    draws:    of objects and goal, of each task
+    pairs:    questions about each draw
+    wordings: ways to say each instruction, of which every question draws one
+    """
+
+    tasks: str = "ml10-train"
+    without: str = ""
+    draws: int = 25
+    episodes: Episodes = field(default_factory=Episodes)
+    pairs: int = 1000
+    segment_length: int = 25
+    horizon: int = 500
+    goal_hidden: bool = True
+    teacher: str = "oracle"
+    wordings: int = 6
+    seed: int = 0
+
+    def chosen(self) -> tuple[str, ...]:
+        """The tasks. Raises `UserError` where none is left, or one is unknown."""
+        left_out = set(self._options(self.without).tasks) if self.without else set()
+        tasks = tuple(task for task in self._options(self.tasks).tasks if task not in left_out)
+        if not tasks:
+            raise UserError(f"--tasks {self.tasks} without {self.without} leaves none")
+        return tasks
+
+    def env_of(self, task: str) -> EnvOptions:
+        """The environment of one task."""
+        return EnvOptions(task=task, horizon=self.horizon, goal_hidden=self.goal_hidden)
+
+    @property
+    def name(self) -> str:
+        """How its questions' ids begin."""
+        return f"generated-{hashlib.blake2b(json.dumps(asdict(self)).encode(), digest_size=4).hexdigest()}"
+
+    def _options(self, tasks: str) -> EnvOptions:
+        options = EnvOptions(task=tasks)
+        check_env(options)
+        return options
+
+    def require_possible(self) -> None:
+        """Raises `UserError` where nothing could come of it."""
+        counts = {"draws": self.draws, "pairs": self.pairs, "segment_length": self.segment_length}
+        counts |= {"horizon": self.horizon, "wordings": self.wordings}
+        for name, value in counts.items():
+            if value < 1:
+                raise UserError(f"--{name} is {value}, wanted a whole number above 0")
+        if self.segment_length > self.horizon:
+            raise UserError(f"--segment_length {self.segment_length} is longer than --horizon {self.horizon}")
+        if not self.episodes.kinds() or min(asdict(self.episodes).values()) < 0:
+            raise UserError("the numbers of episodes must not be negative, and one of them above 0")
+        self.chosen()
+        make_teacher(TeacherOptions(name=self.teacher), self.seed)
+
+
+def generate(recipe: Recipe, folder: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Makes what of `recipe` the dataset in `folder` lacks; how many questions and labels it has then.
+
+    Raises:
+        UserError: the recipe cannot be followed, or the folder holds something else.
+    """
+    recipe.require_possible()
+    dataset, tasks = PreferenceDataset(folder), recipe.chosen()
+    _require_own(dataset, recipe, Path(folder))
+    there = set(dataset.sessions())
+    missing = [(task, draw) for task in range(len(tasks)) for draw in range(recipe.draws)]
+    missing = [(task, draw) for task, draw in missing if task * recipe.draws + draw not in there]
+    if missing:
+        with ray_session(os.cpu_count() or 1):
+            for done, (queries, answers) in enumerate(_made(recipe, tasks, missing), start=1):
+                dataset.append(queries, answers)
+                task = tasks[queries.session // recipe.draws]
+                say(f"{len(there) + done} of {len(tasks) * recipe.draws} draws: {task}, {len(queries):,} questions")
+    records = dataset.read()
+    return {
+        "dataset": folder,
+        "tasks": list(tasks),
+        "draws": len(records),
+        "questions": sum(len(queries) for queries, _ in records),
+        "answers": sum(len(answers) for _, answers in records),
+    }
+
+
+def _require_own(dataset: PreferenceDataset, recipe: Recipe, folder: Path) -> None:
+    noted = read_object(folder / RECIPE, "not a JSON object; move it away to go on")
+    wanted = json.loads(json.dumps(asdict(recipe)))
+    if noted is None:
+        if dataset.sessions():
+            raise UserError(f"{folder} holds other preferences: generate into a folder of its own, then combine them")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / RECIPE, json.dumps(wanted, indent=1))
+    elif noted != wanted:
+        differing = [name for name in wanted if noted.get(name) != wanted[name]]
+        raise UserError(f"{folder} was begun with another {', '.join(differing)}: give the same, or another folder")
+
+
+def _made(
+    recipe: Recipe, tasks: tuple[str, ...], missing: list[tuple[int, int]]
+) -> Iterator[tuple[Queries, list[Answer]]]:
+    """Draws as they are finished, as many at a time as there are processors."""
+    remote = ray.remote(num_cpus=1)(draw_of)
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    at_once = AHEAD * max(1, int(there.get("CPU", 1)))
+    waiting, running = list(missing), list[Any]()
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            running.append(remote.remote(recipe, tasks, *waiting.pop(0)))
+        [done], running = ray.wait(running, num_returns=1)
+        yield ray.get(done)
+
+
+def draw_of(recipe: Recipe, tasks: tuple[str, ...], task: int, draw: int) -> tuple[Queries, list[Answer]]:
+    """The questions about one draw of the task with this number, and a scripted teacher's answers."""
+    options = recipe.env_of(tasks[task])
+    spec = check_env(options)
+    store = TrajectoryStore(len(recipe.episodes.kinds()), obs_dim=spec.obs_dim, action_dim=spec.action_dim)
+    for fragment in play(options, tasks, recipe.draws, draw, recipe.episodes, recipe.seed):
+        store.add(fragment)
+    session = task * recipe.draws + draw
+    rng = seeding.generator(recipe.seed, "pairs", session)
+    left, right = draw_pairs(store, recipe.pairs, recipe.segment_length, rng)
+    ids = tuple(query_id(recipe.name, session, i) for i in range(recipe.pairs))
+    said = wordings_of(options.suite, tasks[task], recipe.wordings)
+    sentences = tuple(said[i] for i in rng.integers(len(said), size=recipe.pairs))
+    typical = store.typical_return(recipe.segment_length)
+    queries = Queries(ids, session, left, right, typical, sentences)
+    teacher = make_teacher(TeacherOptions(name=recipe.teacher), recipe.seed)
+    teacher.ask(queries)
+    return queries, teacher.collect()
