@@ -38,6 +38,22 @@ def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
         return make()
 
 
+def member_networks(
+    options: RewardOptions,
+    obs_dim: int,
+    action_dim: int,
+    members: Sequence[int] | None = None,
+    stream: Sequence[str | int] = ("init",),
+    *,
+    seed: int,
+) -> list[nn.Module]:
+    """A network for each of `members` (none: all), drawn from a `stream` of its own."""
+    make = partial(make_network, options, obs_dim, action_dim)
+    chosen = range(options.members) if members is None else members
+    seeds = [integer_seed(seed, "reward", m, *stream) for m in chosen]
+    return [_seeded(make, one).eval() for one in seeds]  # what a user's dropout would draw is nobody's stream
+
+
 class Members:
     """Networks with the normaliser of their inputs and the scale of their rewards.
 
@@ -81,9 +97,7 @@ class Members:
 
     def _made(self, *stream: str | int) -> list[nn.Module]:
         """A network for each member, drawn from `stream` of its own."""
-        make = partial(make_network, self.options, self.obs_dim, self.action_dim)
-        seeds = [integer_seed(self._seed, "reward", m, *stream) for m in self.indices]
-        return [_seeded(make, seed).eval() for seed in seeds]  # what a user's dropout would draw is nobody's stream
+        return member_networks(self.options, self.obs_dim, self.action_dim, self.indices, stream, seed=self._seed)
 
     @torch.no_grad()
     def restart(self, number: int) -> None:
