@@ -1,4 +1,4 @@
-"""Few-shot pre-training: weights from which a few labels of a new task lead far (Hejna & Sadigh 2022, arXiv 2212.03363).
+"""Few-shot pre-training: weights from which a few labels of a new task lead far (Hejna & Sadigh, arXiv 2212.03363).
 
 Model-agnostic meta-learning (Finn et al. 2017, arXiv 1703.03400) on preferences, with a learning rate of its own for
 each parameter tensor (Li et al. 2017, arXiv 1707.09835). Of each of `K` tasks, `support` labels are learnt from in some
@@ -10,6 +10,7 @@ Tasks and members are computed side by side (`torch.func.vmap`). Shape letters: 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +125,7 @@ def over_devices(
 
 def _shares(tasks: int, devices: int) -> list[slice]:
     ends = [round(tasks * i / devices) for i in range(devices + 1)]
-    return [slice(begin, end) for begin, end in zip(ends, ends[1:], strict=False)]
+    return [slice(begin, end) for begin, end in pairwise(ends)]
 
 
 def _accuracy(logits: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Few-shot pre-training: the inner and the outer step restated, their gradients, devices, and that it learns to learn."""
+"""Few-shot pre-training: inner and outer step restated, their gradients, devices, and that it learns to learn."""
 
 import numpy as np
 import pytest
