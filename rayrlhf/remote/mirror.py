@@ -29,7 +29,16 @@ TELL_SECONDS, LOOK_SECONDS = 5.0, 0.1
 JOIN_SECONDS = 5.0
 WRITTEN_ONCE = ("preferences/*.parquet", "moments/*.safetensors")
 """Files of a run's folder that never change."""
-RECORDS = ("*.yaml", *WRITTEN_ONCE, "moments/identity", "manifest.json", "*.jsonl", "summary.json", "tensorboard/*")
+RECORDS = (
+    "*.yaml",
+    "reward_model.safetensors",
+    *WRITTEN_ONCE,
+    "moments/identity",
+    "manifest.json",
+    "*.jsonl",
+    "summary.json",
+    "tensorboard/*",
+)
 """What is copied besides checkpoints, in this order. Not the queue's database and tokens, clips, and logs."""
 PICTURES = ("plots/*", "videos/*")
 
