@@ -128,7 +128,7 @@ def placement_of(run: RunConfig) -> Placement:
         Process("rollout", rollout.actors, {"CPU": resources.rollout_cpus} | passing),
         Process("learner", resources.learners, learner | durable),
     ]
-    if run.mode == "preferences":
+    if run.asks:
         found.append(Process("reward", resources.reward_actors, reward | durable))
     if run.asks_people:
         found.append(Process("renderer", 1, {"CPU": resources.renderer_cpus} | durable))

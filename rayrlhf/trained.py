@@ -17,6 +17,7 @@ from rayrlhf.errors import UserError
 from rayrlhf.language.instructions import Vocabulary
 from rayrlhf.policies import Actor, DeployedPolicy, make_actor
 from rayrlhf.rewards import RewardScorer, merge_members
+from rayrlhf.rewards.stored import FILE, RewardModel, scoring_part
 from rayrlhf.tracking import RunDirectory
 
 ACTOR = "networks/actor."
@@ -182,6 +183,25 @@ def load_newest(target: Path) -> Trained:
     if not tried:
         raise UserError(f"{target} has no checkpoint yet")
     raise UserError(f"{target} has no whole checkpoint: {next(iter(tried.values()))}")
+
+
+def reward_model_at(where: Path) -> RewardModel:
+    """The reward model in a file, or a folder, that `rayrlhf fit` wrote, or the newest of a run or a checkpoint.
+
+    Raises `UserError` where there is none.
+    """
+    file = where / FILE if where.is_dir() else where
+    if file.is_file():
+        return RewardModel.load(file)
+    if not where.is_dir():
+        wanted = "wanted what `rayrlhf fit` wrote, the folder of a run, or a checkpoint"
+        raise UserError(f"there is no reward model {str(where)!r}: {wanted}")
+    found = load_newest(where)
+    if found.ensemble is None:
+        raise UserError(f"{where} has no reward model: nobody had answered, or it learnt from the true reward")
+    facts = {"run": found.run.name, "task": found.config.env.task, "version": found.version}
+    widths = found.spec.obs_dim, found.spec.action_dim
+    return RewardModel(found.config.reward, *widths, scoring_part(found.ensemble), facts)
 
 
 def newest_run(storage: Path) -> RunDirectory:

@@ -19,10 +19,12 @@ import torch
 from ray.exceptions import ObjectLostError, RayActorError
 
 from rayrlhf.actors.feedback import FeedbackLoop
+from rayrlhf.actors.fixed_reward import FixedReward
 from rayrlhf.algorithms import checkpoint
 from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.loop import Interrupted, PreferenceAlgorithm
 from rayrlhf.algorithms.make import algorithm_config
+from rayrlhf.algorithms.roles import FeedbackFactory
 from rayrlhf.cluster import (
     name_of_lost,
     note_cluster,
@@ -49,6 +51,7 @@ from rayrlhf.rewards.networks import make_network
 from rayrlhf.teachers.make import check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start, told
 from rayrlhf.tracking.ray_metrics import RunMeters
+from rayrlhf.trained import reward_model_at
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +107,7 @@ def train(
                 if not config.resources.wait_minutes:  # else nodes that have some may come
                     _require_gpus(config, there.get("GPU", 0))
                 _require_room(config, say)
+                _keep_reward_model(config, folder)
                 with _asking(config, folder, people) as queue:
                     begun = True
                     mirror.begin()
@@ -112,6 +116,12 @@ def train(
             if not begun:
                 folder.discard()
             raise
+
+
+def _keep_reward_model(config: RunConfig, folder: RunDirectory) -> None:
+    """Copies the fixed reward model, if there is one, into the run's folder: the run never looks elsewhere again."""
+    if config.reward.from_ is not None and not folder.reward_model_file.is_file():
+        reward_model_at(Path(config.reward.from_)).save(folder.reward_model_file)
 
 
 @contextmanager
@@ -169,11 +179,11 @@ def _to_the_end(
 
 def check(config: RunConfig, *, resumed: bool = False) -> EnvSpec:
     """Refuses a run that could not be trained, or not to its end, before anything is made; the environment's spec."""
-    spec = _check_parts(config)
+    spec = _check_parts(config, resumed)
     explored = 0 if resumed else _check_exploration(config)
     if not resumed:
         instructions_of(config.env)  # where the model is not here, the folder is not made
-    if config.mode == "preferences":
+    if config.asks:
         check_budget(config, explored)
         if not resumed:  # else that session was held, or is held again with the questions it had
             check_first_session(config, spec.horizon, explored)
@@ -220,10 +230,12 @@ def check_first_session(config: RunConfig, horizon: int, explored: int = 0) -> N
         )
 
 
-def _check_parts(config: RunConfig) -> EnvSpec:
-    """Refuses an environment, a teacher or a reward network that cannot be, before anything is made."""
+def _check_parts(config: RunConfig, resumed: bool) -> EnvSpec:
+    """Refuses an environment, a teacher or a reward model that cannot be, before anything is made."""
     spec = check_env(config.env)
-    if config.mode == "preferences":
+    if config.reward.from_ is not None and not resumed:  # else the run has its own copy
+        reward_model_at(Path(config.reward.from_)).require_fit(config.reward, spec.obs_dim, spec.action_dim)
+    if config.asks:
         if config.resources.reward_actors > config.reward.members:
             raise UserError(
                 f"resources.reward_actors ({config.resources.reward_actors}) is above reward.members "
@@ -254,7 +266,7 @@ def _check_clips(config: RunConfig, spec: EnvSpec) -> None:
 
 
 def _budget(config: RunConfig) -> int:
-    return config.queries.budget if config.mode == "preferences" else 0
+    return config.queries.budget if config.asks else 0
 
 
 def _require_gpus(config: RunConfig, there: float) -> None:
@@ -297,7 +309,9 @@ def _algorithm(
 ) -> Iterator[PreferenceAlgorithm]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     said = _instructions(config, folder)
-    feedback = partial(FeedbackLoop, queue=queue, instructions=said)
+    feedback: FeedbackFactory = partial(FeedbackLoop, queue=queue, instructions=said)
+    if config.reward.from_ is not None:
+        feedback = FixedReward
     where = str(folder.path.absolute())
     options = algorithm_config(config).of(config, feedback=feedback, folder=where, instructions=said)
     try:
@@ -546,7 +560,8 @@ class _Run:
             "suite": config.env.suite,
             "algorithm": config.algorithm,
             "mode": config.mode,
-            "teacher": config.teacher.name,
+            "teacher": None if config.reward.from_ else config.teacher.name,
+            "reward_model": config.reward.from_,
             "seed": config.seed,
             "labels": progress.labels,
             "budget": _budget(config),

@@ -16,7 +16,7 @@ LAYERS = (
     {"config", "cores", "seeding", "errors", "files", "placement", "logs"},
     {"preferences", "envs"},
     {"policies", "rewards", "queries", "teachers", "exploration", "language", "evaluation"},
-    {"algorithms"},
+    {"algorithms", "fitting"},
     {
         "actors",
         "cluster",
@@ -53,6 +53,7 @@ SIDEWAYS = {
     ("tuning", "cluster"),
     ("tuning", "tracking"),
     ("training", "remote"),
+    ("training", "trained"),
     ("remote", "tracking"),
     ("evaluating", "tracking"),
     ("evaluating", "trained"),

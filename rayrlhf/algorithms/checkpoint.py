@@ -64,7 +64,7 @@ STATE_FITS: dict[str, Any] = EXPLORATION_FITS | {
     # a new pace would owe, or have had, all its updates so far at once
     "sac": NETWORKS | {"updates_per_step", "n_step"},
     "explore": {"neighbours", "seed_steps"},
-    "reward": {"members", "network", "hidden", "output", "normalize_inputs", "normalize_rewards"},
+    "reward": {"members", "network", "hidden", "output", "normalize_inputs", "normalize_rewards", "from_"},
     "queries": {"segment_length"},
     "rollout": {"envs_per_actor", "synchronous"},
 }
@@ -242,7 +242,7 @@ def _refuse_mismatch(
         if isinstance(value, dict):
             _refuse_mismatch(folder, f"{prefix}{key}.", saved.get(key, {}), value, default[key])
         elif (former := saved.get(key, default[key])) != value:
-            name = f"{prefix}{key}"
+            name = f"{prefix}{key}".removesuffix("_")  # `from` is a word of Python's
             raise UserError(f"{folder} was made with {name}={former}, this run has {name}={value}: they must agree")
 
 
@@ -307,8 +307,11 @@ def explored_steps(folder: Path, run: RunConfig) -> int:
 
 
 def _require_usable_exploration(folder: Path, progress: Progress, run: RunConfig) -> None:
-    if run.mode != "oracle" and not (folder / "feedback").is_dir():
-        raise UserError(f"{folder} was saved in the mode 'oracle', which keeps no trajectories: questions need some")
+    if run.asks and not trajectories_file(folder / "feedback").is_file():
+        raise UserError(
+            f"{folder} was saved in the mode 'oracle' or with reward.from, which keeps no trajectories: questions need "
+            "some"
+        )
     steps = progress.env_steps
     if not progress.exploring:
         raise UserError(f"{folder} was made after the exploration phase; explore.from wants what explore.save wrote")

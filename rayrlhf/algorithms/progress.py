@@ -84,7 +84,7 @@ class Plan:
         """
         queries = self._run.queries
         learning = self._since_exploration(at)
-        if self._run.mode == "oracle" or learning < 0 or at.sessions >= 2 * len(self._sizes):
+        if not self._run.asks or learning < 0 or at.sessions >= 2 * len(self._sizes):
             return 0
         for number in range(at.sessions, learning // queries.interval + 1):
             if (due := sum(self._sizes[: number + 1]) - at.labels) > 0:
@@ -93,7 +93,7 @@ class Plan:
 
     def next_questions_at(self, at: Progress) -> int | None:
         """Environment steps at which the next questions are due, so far as answers come; none where none are."""
-        if self._run.mode == "oracle" or at.sessions >= 2 * len(self._sizes) or at.labels >= self._run.queries.budget:
+        if not self._run.asks or at.sessions >= 2 * len(self._sizes) or at.labels >= self._run.queries.budget:
             return None
         begin = max(self._run.exploration_steps, at.borrowed)
         due = begin + at.sessions * self._run.queries.interval
@@ -106,5 +106,5 @@ class Plan:
 
     def sessions_left(self, at: Progress) -> int:
         """Planned sessions that have not been held, while labels are left."""
-        spent = self._run.mode == "oracle" or at.labels >= self._run.queries.budget
+        spent = not self._run.asks or at.labels >= self._run.queries.budget
         return 0 if spent else max(0, len(self._sizes) - at.sessions)

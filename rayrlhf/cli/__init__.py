@@ -24,6 +24,7 @@ VERBS = {
     "tune": ("tune", "search for good options of a run"),
     "plot": ("plot", "learning curves of one or many runs"),
     "dataset": ("dataset", "preference data: info, export, import"),
+    "fit": ("fit", "a reward model from a dataset alone, for `train CONFIG --reward.from`"),
     "bench": ("bench", "speed and controls, side by side with a reference"),
     "doctor": ("doctor", "what this machine has, what is missing and how to get it"),
 }

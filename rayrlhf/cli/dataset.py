@@ -73,7 +73,7 @@ def run(args: Sequence[str]) -> int:
 
 def _info(args: Sequence[str]) -> None:
     options = parse(InfoOptions, args, "dataset info")
-    found = info(_existing(options.dataset))
+    found = info(existing(options.dataset))
     shapes = ", ".join(
         f"{shape['queries']:,} of {shape['segment_length']} steps, obs {shape['obs_dim']}, action {shape['action_dim']}"
         for shape in found["shapes"]
@@ -94,7 +94,7 @@ def _export(args: Sequence[str]) -> None:
     options = parse(ExportOptions, args, "dataset export")
     if not options.overwrite and exists(options.file):
         raise UserError(f"{options.file} exists: choose another name, or replace it with --overwrite")
-    count = export_file(_existing(options.dataset), options.file)
+    count = export_file(existing(options.dataset), options.file)
     say(f"wrote {count:,} questions to {options.file}")
     finish({"file": options.file, "queries": count}, as_json=options.json)
 
@@ -106,7 +106,8 @@ def _import(args: Sequence[str]) -> None:
     finish({"dataset": options.dataset, "new_answers": count}, as_json=options.json)
 
 
-def _existing(where: str) -> PreferenceDataset:
+def existing(where: str) -> PreferenceDataset:
+    """The dataset at `where`, a run's folder or a folder of preferences. Raises `UserError` where there is none."""
     if not is_url(where) and not Path(where).is_dir():
         raise UserError(f"there is no dataset {where!r}")
     return PreferenceDataset(_folder(where))

@@ -24,9 +24,11 @@ def _success(summary: Mapping[str, Any]) -> str:
 
 
 def _algorithm(summary: Mapping[str, Any]) -> str:
-    learns_from = (
-        "the true reward" if summary.get("mode") == "oracle" else f"teacher {summary.get('teacher', 'unknown')}"
-    )
+    learns_from = f"teacher {summary.get('teacher', 'unknown')}"
+    if summary.get("mode") == "oracle":
+        learns_from = "the true reward"
+    elif summary.get("reward_model"):
+        learns_from = f"fixed reward model {summary['reward_model']}"
     return f"{summary['algorithm']}, {learns_from}, seed {summary.get('seed', 0)}"
 
 

@@ -89,6 +89,7 @@ def _rows(status: Status, actors: list[dict[str, Any]], problem: str | None) -> 
     """Name and words of what is known of one run."""
     rows = [
         ("state", status.state + (f", {status.holder}" if status.holder else "")),
+        ("taught by", status.taught_by),
         ("phase", status.phase or ""),
         ("environment steps", _steps(status)),
         ("labels", _labels(status)),

@@ -19,5 +19,11 @@ def protocol(config: RunConfig) -> str:
         words.append(f"{env.horizon} steps an episode")
     if env.action_repeat > 1:
         words.append(f"action repeat {env.action_repeat}")
-    taught = "true reward" if config.mode == "oracle" else f"{config.teacher.name} teacher"
-    return ", ".join([*words, taught, f"{env.backend} backend"])
+    return ", ".join([*words, taught_by(config), f"{env.backend} backend"])
+
+
+def taught_by(config: RunConfig) -> str:
+    """What says what is good."""
+    if config.mode == "oracle":
+        return "true reward"
+    return f"fixed reward model {config.reward.from_}" if config.reward.from_ else f"{config.teacher.name} teacher"

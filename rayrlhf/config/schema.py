@@ -235,6 +235,11 @@ class RewardOptions(Options):
     """A fit goes on from the one before it (B-Pref); else the members start anew each time."""
     normalize_rewards: bool = False
     """Scale the ensemble's mean to unit standard deviation over the labelled segments."""
+    from_: str | None = Field(default=None, alias="from")
+    """A fixed reward model instead of questions: what `rayrlhf fit` wrote, or a run or a checkpoint whose ensemble is
+    taken; options and widths must match."""
+
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class QueryOptions(Options):
@@ -438,9 +443,14 @@ class RunConfig(Options):
     tracking: TrackingOptions = TrackingOptions()
 
     @property
+    def asks(self) -> bool:
+        """Whether questions are asked: not where the true reward, or a fixed reward model, says what is good."""
+        return self.mode == "preferences" and self.reward.from_ is None
+
+    @property
     def asks_people(self) -> bool:
         """Whether people answer, who want to see clips."""
-        return self.mode == "preferences" and self.teacher.name == "human"
+        return self.asks and self.teacher.name == "human"
 
     @property
     def random_steps(self) -> int:
@@ -478,6 +488,7 @@ class RunConfig(Options):
                 f"queries.segment_length ({self.queries.segment_length}) is longer than "
                 f"env.horizon ({self.env.horizon}): no segment would fit an episode"
             )
+        self._consistent_fixed_reward()
         if self.reward.pretrain_epochs and (self.mode == "oracle" or not self.explore.unsupervised_steps):
             raise ValueError(
                 "reward.pretrain_epochs wants the mode preferences and explore.unsupervised_steps: there is nothing to "
@@ -506,6 +517,15 @@ class RunConfig(Options):
                 f"{phases if self.random_steps else 'explore.unsupervised_steps'} ({self.exploration_steps})"
             )
         return self
+
+    def _consistent_fixed_reward(self) -> None:
+        if self.reward.from_ is None:
+            return
+        if self.mode == "oracle":
+            raise ValueError("reward.from wants the mode preferences: the mode oracle learns from the true reward")
+        for name in ("meta_interval", "pretrain_epochs"):
+            if getattr(self.reward, name):
+                raise ValueError(f"reward.from is a reward model that stays as it is; reward.{name} would change it")
 
     def _consistent_sac(self) -> None:
         sac = self.sac

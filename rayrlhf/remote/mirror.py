@@ -31,6 +31,7 @@ WRITTEN_ONCE = ("preferences/*.parquet", "moments/*.safetensors")
 """Files of a run's folder that never change."""
 RECORDS = (
     "*.yaml",
+    "reward_model.safetensors",
     *WRITTEN_ONCE,
     "moments/identity",
     "instructions.json",

@@ -164,6 +164,11 @@ class RunDirectory:
         return self.path / "preferences"
 
     @property
+    def reward_model_file(self) -> Path:
+        """The fixed reward model of a run that has one (`reward.from`)."""
+        return self.path / "reward_model.safetensors"
+
+    @property
     def videos(self) -> Path:
         """Folder of the videos."""
         return self.path / "videos"

@@ -146,7 +146,7 @@ class RunMeters:
     def __init__(self, run: RunDirectory) -> None:
         config = run.config()
         self._meters = Meters(run=run.name, task=config.env.task)
-        self._budget = config.queries.budget if config.mode == "preferences" else 0
+        self._budget = config.queries.budget if config.asks else 0
         self._before: Mapping[str, float] | None = None
         self._at = 0.0
 

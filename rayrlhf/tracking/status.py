@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rayrlhf.config.protocol import taught_by
 from rayrlhf.tracking.directory import RunDirectory
 from rayrlhf.tracking.story import BEGINS, ENDS
 
@@ -32,6 +33,7 @@ class Status:
 
     state: running, finished, stopped (Ctrl-C, SIGTERM), failed, killed (it left no word), or new (nothing was trained)
     holder: the process that has the folder   phase: random, exploring, learning
+    taught_by: what says what is good: a teacher, the true reward, a fixed reward model
     steps_per_second, updates_per_second: over the last minutes of training
     checkpoint: the newest one; its age is in seconds   lost: how often a process died, by what it was
     errors: what ended the run, oldest first   damage: what in the folder cannot be read
@@ -43,6 +45,7 @@ class Status:
     state: str
     holder: str | None
     task: str
+    taught_by: str
     phase: str | None
     env_steps: int
     total_steps: int
@@ -82,11 +85,12 @@ def status_of(run: RunDirectory, elsewhere: Elsewhere | None = None) -> Status:
         state=_state(run, holder, process),
         holder=holder,
         task=config.env.task,
+        taught_by=taught_by(config),
         phase=_newest(process, "phase"),
         env_steps=int(max(_newest(rows, "env_steps") or 0, _newest(process, "env_steps") or 0)),
         total_steps=config.total_steps,
         labels=int(max(_newest(rows, "labels") or 0, _newest(process, "labels") or 0)),
-        budget=config.queries.budget if config.mode == "preferences" else 0,
+        budget=config.queries.budget if config.asks else 0,
         open_questions=_whole(_newest(rows, "open_questions")),
         success_rate=_newest([*rows, *process], "success_rate"),
         true_return=_newest([*rows, *process], "true_return_mean"),

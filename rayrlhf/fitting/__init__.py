@@ -1,0 +1,1 @@
+"""Fitting a reward model to a dataset alone: no environment, no Ray."""
