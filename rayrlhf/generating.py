@@ -8,13 +8,14 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from rayrlhf import seeding
+from rayrlhf.algorithms.collector import EPISODE_BITS
 from rayrlhf.cluster import ray_session
 from rayrlhf.config import EnvOptions, TeacherOptions
 from rayrlhf.envs import check_env
@@ -157,9 +158,9 @@ def draw_of(recipe: Recipe, tasks: tuple[str, ...], task: int, draw: int) -> tup
     options = recipe.env_of(tasks[task])
     spec = check_env(options)
     store = TrajectoryStore(len(recipe.episodes.kinds()), obs_dim=spec.obs_dim, action_dim=spec.action_dim)
-    for fragment in play(options, tasks, recipe.draws, draw, recipe.episodes, recipe.seed):
-        store.add(fragment)
     session = task * recipe.draws + draw
+    for fragment in play(options, tasks, recipe.draws, draw, recipe.episodes, recipe.seed):
+        store.add(replace(fragment, episode=fragment.episode | (session << EPISODE_BITS)))  # unique over the dataset
     rng = seeding.generator(recipe.seed, "pairs", session)
     left, right = draw_pairs(store, recipe.pairs, recipe.segment_length, rng)
     ids = tuple(query_id(recipe.name, session, i) for i in range(recipe.pairs))

@@ -48,6 +48,8 @@ from rayrlhf.preferences.wire import Doing
 from rayrlhf.queries.schedules import session_sizes
 from rayrlhf.remote import InPlace, open_run
 from rayrlhf.rewards.networks import make_network
+from rayrlhf.rewards.rates import rates_in
+from rayrlhf.rewards.stored import FEW_SHOT, RewardModel
 from rayrlhf.teachers.make import check_teacher
 from rayrlhf.tracking import Progress, RunDirectory, Tracker, native_stderr_to, seconds_since_start, told
 from rayrlhf.tracking.ray_metrics import RunMeters
@@ -119,9 +121,18 @@ def train(
 
 
 def _keep_reward_model(config: RunConfig, folder: RunDirectory) -> None:
-    """Copies the fixed reward model, if there is one, into the run's folder: the run never looks elsewhere again."""
+    """Copies what the reward model is, or begins from, into the run's folder: the run never looks elsewhere again."""
     if config.reward.from_ is not None and not folder.reward_model_file.is_file():
         reward_model_at(Path(config.reward.from_)).save(folder.reward_model_file)
+    if config.reward.few_shot is not None and not (folder.path / FEW_SHOT).is_file():
+        _meta_weights(config.reward.few_shot).save(folder.path / FEW_SHOT)
+
+
+def _meta_weights(where: str) -> RewardModel:
+    found = reward_model_at(Path(where))
+    if not rates_in(found.weights):
+        raise UserError(f"{where} has no learnt rates: reward.few_shot wants what `rayrlhf pretrain` wrote")
+    return found
 
 
 @contextmanager
@@ -235,6 +246,8 @@ def _check_parts(config: RunConfig, resumed: bool) -> EnvSpec:
     spec = check_env(config.env)
     if config.reward.from_ is not None and not resumed:  # else the run has its own copy
         reward_model_at(Path(config.reward.from_)).require_fit(config.reward, spec.obs_dim, spec.action_dim)
+    if config.reward.few_shot is not None and not resumed:
+        _meta_weights(config.reward.few_shot).require_fit(config.reward, spec.obs_dim, spec.action_dim)
     if config.asks:
         if config.resources.reward_actors > config.reward.members:
             raise UserError(

@@ -33,6 +33,7 @@ from rayrlhf.preferences.segments import Queries
 from rayrlhf.preferences.wire import Doing
 from rayrlhf.queries.selection import SCORES
 from rayrlhf.rewards import FitReport, fit_together, reward_scale
+from rayrlhf.rewards.stored import FEW_SHOT, RewardModel
 from rayrlhf.teachers import Teacher, make_teacher
 
 _log = logging.getLogger(__name__)
@@ -74,6 +75,11 @@ class FeedbackLoop:
         self.logged: Callable[[], None] = lambda: None
         name = folder.rstrip("/").rsplit("/", 1)[-1]
         self._trajectories, self._ensemble = start_roles(run, name, obs_dim, action_dim, instructions)
+        if run.reward.few_shot is not None:
+            meta = RewardModel.load(Path(folder) / FEW_SHOT)
+            meta.require_fit(run.reward, obs_dim, action_dim)
+            reference = ray.put(meta.weights)
+            ray.get([role("begin_from", reference) for role in self._ensemble])
         self._people: People | None = None
         self._thread: threading.Thread | None = None
         self._running: Future[SessionOutcome] | None = None
@@ -351,7 +357,7 @@ class FeedbackLoop:
     def _fit_to(self, parts: list[Labels]) -> dict[str, float]:
         for labels in parts:
             self._give(labels)
-        if not self._run.reward.warm_start:
+        if self._run.reward.fits_anew:
             ray.get([role("restart") for role in self._ensemble])
         if self._policy is not None:
             ray.get([role("standardise_by", self._policy) for role in self._ensemble])

@@ -214,6 +214,10 @@ class EnsembleRole:
         """Takes the statistics of observations from a policy's weights."""
         self._ensemble.standardise_by(moments_in(policy))
 
+    def begin_from(self, meta: Arrays) -> None:
+        """Begins from meta-weights of the whole ensemble."""
+        self._ensemble.begin_from(meta)
+
     def restart(self) -> None:
         """Forgets what fits have taught."""
         self._ensemble.restart()

@@ -25,6 +25,7 @@ VERBS = {
     "plot": ("plot", "learning curves of one or many runs"),
     "dataset": ("dataset", "preference data: info, export, import"),
     "fit": ("fit", "a reward model from a dataset alone, for `train CONFIG --reward.from`"),
+    "pretrain": ("pretrain", "weights from many tasks, for `train CONFIG --reward.few_shot`"),
     "bench": ("bench", "speed and controls, side by side with a reference"),
     "doctor": ("doctor", "what this machine has, what is missing and how to get it"),
 }

@@ -29,6 +29,7 @@ _OF_RUNS = {
     "pretrain_epochs": "nothing was explored",
     "meta_interval": "there is no critic",
     "from": "the model starts from nothing",
+    "few_shot": "the model starts from nothing",
 }
 """Options of the reward model that mean something in a run alone, and why."""
 _PLAIN_SECONDS = 5.0
@@ -70,10 +71,10 @@ class FitOptions:
 
 def run(args: Sequence[str]) -> int:
     """Carries out `rayrlhf fit ARGS`."""
-    own, overrides = _parted(args)
+    own, overrides = parted(args)
     options = parse(FitOptions, own, "fit")
     _check(options)
-    reward = _reward_options(options.config, overrides, None)
+    reward = reward_options(options.config, overrides, None)
     # imported here, so that help and a mistake in the options come at once
     from rayrlhf.fitting.card import HEAD, require_free, rows, write_model
     from rayrlhf.fitting.fit import fit_labels
@@ -85,7 +86,7 @@ def run(args: Sequence[str]) -> int:
     out = Path(options.out or _default_out(options.dataset))
     require_free(out, overwrite=options.overwrite)
     data = read_labels(existing(options.dataset))
-    reward = _reward_options(options.config, overrides, data.labels.left.length)
+    reward = reward_options(options.config, overrides, data.labels.left.length)
     widths = data.labels.left.obs.shape[2], data.labels.left.action.shape[2]
     make_network(reward, *widths)
     parts = (
@@ -107,7 +108,7 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _parted(args: Sequence[str]) -> tuple[list[str], list[str]]:
+def parted(args: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words of the verb itself, and those that set options of the reward model."""
     own: list[str] = []
     overrides: list[str] = []
@@ -136,7 +137,7 @@ def _check(options: FitOptions) -> None:
             raise UserError(f"--device is {options.device!r}, wanted cpu, or cuda where there is a GPU")
 
 
-def _reward_options(config: str | None, overrides: Sequence[str], steps: int | None) -> RewardOptions:
+def reward_options(config: str | None, overrides: Sequence[str], steps: int | None) -> RewardOptions:
     """The reward model's options: a config's, or the defaults, and overrides; for segments of `steps`, once known."""
     values = dict(parse_overrides(overrides))
     for key in values:
@@ -148,6 +149,7 @@ def _reward_options(config: str | None, overrides: Sequence[str], steps: int | N
         "reward.pretrain_epochs": 0,
         "reward.meta_interval": None,
         "reward.from": None,
+        "reward.few_shot": None,
     }
     if steps is not None:
         of_runs |= {"queries.segment_length": steps, "env.horizon": None, "sac.recent_share": 0.0}

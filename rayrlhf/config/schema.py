@@ -235,11 +235,22 @@ class RewardOptions(Options):
     """A fit goes on from the one before it (B-Pref); else the members start anew each time."""
     normalize_rewards: bool = False
     """Scale the ensemble's mean to unit standard deviation over the labelled segments."""
+    few_shot: str | None = None
+    """Weights from which few labels of a new task lead far, by `rayrlhf pretrain`, where each fit begins (Hejna &
+    Sadigh 2022, arXiv 2212.03363); options and widths must match."""
+    adaptation: Literal["inner", "adam"] = "inner"
+    """With `few_shot`: `inner`, gradient descent with the learnt rates from there at each fit; or `adam`, the paper's
+    init baseline: they are where the first fit begins, and all goes on as it does without."""
     from_: str | None = Field(default=None, alias="from")
     """A fixed reward model instead of questions: what `rayrlhf fit` wrote, or a run or a checkpoint whose ensemble is
     taken; options and widths must match."""
 
     model_config = ConfigDict(populate_by_name=True)
+
+    @property
+    def fits_anew(self) -> bool:
+        """Whether a fit forgets what those before it have taught."""
+        return not self.warm_start or (self.few_shot is not None and self.adaptation == "inner")
 
 
 class QueryOptions(Options):
@@ -489,6 +500,7 @@ class RunConfig(Options):
                 f"env.horizon ({self.env.horizon}): no segment would fit an episode"
             )
         self._consistent_fixed_reward()
+        self._consistent_few_shot()
         if self.reward.pretrain_epochs and (self.mode == "oracle" or not self.explore.unsupervised_steps):
             raise ValueError(
                 "reward.pretrain_epochs wants the mode preferences and explore.unsupervised_steps: there is nothing to "
@@ -517,6 +529,18 @@ class RunConfig(Options):
                 f"{phases if self.random_steps else 'explore.unsupervised_steps'} ({self.exploration_steps})"
             )
         return self
+
+    def _consistent_few_shot(self) -> None:
+        reward = self.reward
+        if reward.few_shot is None:
+            return
+        if not self.asks:
+            raise ValueError("reward.few_shot wants labels: neither the mode oracle nor reward.from asks for any")
+        for name in ("pretrain_epochs", "meta_interval"):
+            if getattr(reward, name):
+                raise ValueError(
+                    f"reward.few_shot is where fits begin; reward.{name} would be lost, or begin elsewhere"
+                )
 
     def _consistent_fixed_reward(self) -> None:
         if self.reward.from_ is None:

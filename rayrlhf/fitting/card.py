@@ -49,6 +49,11 @@ def write_model(folder: Path, model: RewardModel, report: Report) -> None:
     `report` has `dataset`, `labels`, `questions`, `segment_length`, `split`, `training`, `held_out`, `epochs`,
     `best_epoch`, `ended`, `seed` and `command`.
     """
+    write_folder(folder, model, report, card(model, report))
+
+
+def write_folder(folder: Path, model: RewardModel, report: Report, page: str) -> None:
+    """A model with numbers and a page about it, whole or not at all."""
     aside, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
     try:
         for leftover in (aside, old):
@@ -56,7 +61,7 @@ def write_model(folder: Path, model: RewardModel, report: Report) -> None:
         aside.mkdir(parents=True)
         model.save(aside / FILE)
         (aside / METRICS).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-        (aside / PAGE).write_text(card(model, report))
+        (aside / PAGE).write_text(page)
         if folder.exists():
             folder.rename(old)
         aside.rename(folder)

@@ -32,6 +32,7 @@ WRITTEN_ONCE = ("preferences/*.parquet", "moments/*.safetensors")
 RECORDS = (
     "*.yaml",
     "reward_model.safetensors",
+    "few_shot.safetensors",
     *WRITTEN_ONCE,
     "moments/identity",
     "instructions.json",

@@ -15,8 +15,9 @@ from rayrlhf.preferences.segments import Segments
 from rayrlhf.rewards.crops import draw_crops
 from rayrlhf.rewards.denoise import Denoiser
 from rayrlhf.rewards.fit import EpochReport, FitReport, fit_together, mean_over_members, reward_scale, shuffles
-from rayrlhf.rewards.members import Arrays, Members, as_tensor
+from rayrlhf.rewards.members import Arrays, Members, as_tensor, take_members
 from rayrlhf.rewards.plan import Plan, Workspace
+from rayrlhf.rewards.rates import RATES, rates_in
 from rayrlhf.rewards.table import LabelTable
 from rayrlhf.rewards.trainer import BlockTrainer
 from rayrlhf.rewards.unlabelled import Drawn, Episodes, draw
@@ -52,6 +53,7 @@ class RewardEnsemble:
         self._table = LabelTable(self._members)
         self._denoiser = Denoiser(options) if options.denoise else None
         self._unlabelled: Episodes | None = None
+        self._beginning: Arrays | None = None
         self._epochs = 0
         plan, blocks, device = self._members.plan, self._members.blocks, self._members.device
         self._trainers = [BlockTrainer(block, options, plan, Workspace(device)) for block in blocks]
@@ -83,16 +85,33 @@ class RewardEnsemble:
 
     def standardise_by(self, moments: Mapping[str, Tensor]) -> None:
         """Takes the policy's moments of observations (`RunningMoments.state`) for inputs, with `normalize_inputs`."""
-        if self._options.normalize_inputs:
+        if self._options.normalize_inputs and self._beginning is None:
             self._table.standardise_by(moments)
 
     def take_unlabelled(self, episodes: Episodes | None) -> None:
         """The episodes from which the next fits draw pairs that nobody was asked about (`reward.unlabelled`)."""
         self._unlabelled = episodes
 
+    def begin_from(self, meta: Mapping[str, NDArray[np.generic]]) -> None:
+        """Begins from `Pretraining.weights`, of the whole ensemble, now and after each `restart`.
+
+        Observations are standardised as they were there. With `reward.adaptation` `inner` fits go down the gradient
+        with the rates learnt there; what else they do stays. Raises ValueError on another ensemble's.
+        """
+        own = take_members({name: value for name, value in meta.items() if not name.startswith(RATES)}, self.members)
+        self.load_weights(own)
+        self._beginning = own
+        self._table.keep_moments()
+        if self._options.adaptation == "inner":
+            for trainer in self._trainers:
+                trainer.descend_by({name: float(rate) for name, rate in rates_in(meta).items()})
+
     def restart(self) -> None:
-        """Forgets what fits have taught the members, and Adam what it remembers; the next fit begins from nothing."""
-        self._members.restart(self._epochs)
+        """Forgets what fits have taught the members, and Adam what it remembers; the next fit begins at the start."""
+        if self._beginning is None:
+            self._members.restart(self._epochs)
+        else:
+            self.load_weights({**self._beginning, "reward_scale": np.array(self._members.reward_scale)})
         for trainer in self._trainers:
             for value in trainer.adam_state.values():
                 value.zero_()

@@ -1,11 +1,10 @@
 """The outer loop of few-shot pre-training, its held-out tasks, and the weights as a file holds them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rayrlhf import seeding
 from rayrlhf.config.meta import MetaOptions
@@ -14,9 +13,7 @@ from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.rewards.members import MIN_STD, Arrays, member_networks
 from rayrlhf.rewards.meta import Learner, Pairs, Parameters, Rates, over_devices, rates_of, stacked
-
-RATES = "rates/"
-"""Under which names a file has the learnt rates of the inner steps."""
+from rayrlhf.rewards.rates import RATES
 
 
 @dataclass(frozen=True)
@@ -145,11 +142,6 @@ class Pretraining:
             for side in (labels.left, labels.right)
         ]
         return Pairs(torch.from_numpy(np.stack(sides, axis=1)), torch.from_numpy(labels.target))
-
-
-def rates_in(weights: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-    """The learnt rates in what `Pretraining.weights` gave, by parameter's name."""
-    return {name.removeprefix(RATES): value for name, value in weights.items() if name.startswith(RATES)}
 
 
 def _side_by_side(parts: Sequence[Pairs]) -> Pairs:

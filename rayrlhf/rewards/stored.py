@@ -19,6 +19,8 @@ from rayrlhf.rewards.scorer import RewardScorer
 
 FILE = "reward_model.safetensors"
 """What the file is called in a folder."""
+FEW_SHOT = "few_shot.safetensors"
+"""What weights that fits begin from are called there."""
 FORMAT = 1
 _KEY = "rayrlhf.reward_model"
 _MUST_AGREE = ("network", "members", "hidden", "output", "normalize_inputs")
@@ -48,7 +50,7 @@ class RewardModel:
 
     def require_fit(self, options: RewardOptions, obs_dim: int, action_dim: int) -> None:
         """Refuses, in one line, to be the reward model of a run with these options and widths."""
-        source = options.from_ or "the reward model"
+        source = options.from_ or options.few_shot or "the reward model"
         if (self.obs_dim, self.action_dim) != (obs_dim, action_dim):
             raise UserError(
                 f"{source} is for observations of {self.obs_dim} numbers and actions of {self.action_dim}, and the "

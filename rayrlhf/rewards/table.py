@@ -124,6 +124,11 @@ class LabelTable:
         self._members.set_input_moments(self.moments.mean, self.moments.std)
         self.forget_inputs()
 
+    def keep_moments(self) -> None:
+        """The members' moments are others' and stay as they are."""
+        self._given = True
+        self.forget_inputs()
+
     def forget_inputs(self) -> None:
         """Drops the converted labels, not the moments: the next update converts all again."""
         self._rows, self._marks = 0, None

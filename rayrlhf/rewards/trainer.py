@@ -6,6 +6,7 @@ its own learning rate (B-Pref; Christiano et al. 2017, section 2.2.3). No bootst
 an order of its own.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ class BlockTrainer:
             "exp_avg_sq": torch.zeros_like(flat.values),
         }
         self._adam.state[self._parameter] = self.adam_state
+        self._rates: Tensor | None = None
         self._loss = torch.zeros(len(block.networks), device=device)
         self._right = torch.zeros(len(block.networks), device=device)
         self._sure = torch.zeros(len(block.networks), device=device)
@@ -92,6 +94,22 @@ class BlockTrainer:
             self._block.backward((2.0 / index.shape[1]) * error[..., None], self._space)
             self._adam.step()
 
+    def descend_by(self, rates: Mapping[str, float]) -> None:
+        """From now on steps are those of gradient descent, with a rate for each parameter by its name, not Adam's."""
+        flat = self._block.parameters
+        self._rates = torch.zeros_like(flat.values)
+        for name, rate in rates.items():
+            flat.view(self._rates, name).fill_(rate)
+        self._graph = None
+
+    def _optimise(self) -> None:
+        """One step by the gradients that are there."""
+        if self._rates is None:
+            self._adam.step()
+        else:
+            flat = self._block.parameters
+            flat.values.addcmul_(self._rates, flat.gradients, value=-1.0)
+
     @torch.no_grad()
     def step_by(self, gradients: dict[str, Tensor]) -> None:
         """One Adam step by `gradients`, by parameter's name `[G, ...]`."""
@@ -125,7 +143,7 @@ class BlockTrainer:
             pairs = step["start"].shape[1]
             for part in self._parts(pairs, table.inputs.shape[2]):
                 self._pseudo(table, drawn.inputs, step["start"][:, part], step["drawn"][:, part], pairs)
-        self._adam.step()
+        self._optimise()
 
     def _parts(self, pairs: int, steps: int) -> list[slice]:
         """Pairs of segments of `steps` steps in chunks that fit the plan."""

@@ -13,7 +13,8 @@ from rayrlhf.preferences.segments import Segments
 from rayrlhf.rewards import RewardEnsemble
 from rayrlhf.rewards.members import member_networks
 from rayrlhf.rewards.meta import Learner, Pairs, over_devices, rates_of, stacked
-from rayrlhf.rewards.pretraining import Pretraining, rates_in
+from rayrlhf.rewards.pretraining import Pretraining
+from rayrlhf.rewards.rates import rates_in
 
 OBS, ACTION, STEPS = 3, 2, 4
 REWARD = RewardOptions(members=2, hidden=(5, 4))

@@ -1,0 +1,144 @@
+"""`rayrlhf pretrain`: weights from many tasks, from which few labels of a new one lead far."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from rayrlhf.cli.dataset import existing
+from rayrlhf.cli.fit import parted, reward_options
+from rayrlhf.cli.options import parse
+from rayrlhf.cli.output import finish, show
+from rayrlhf.errors import UserError
+
+if TYPE_CHECKING:
+    from rayrlhf.rewards.pretraining import Look
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """Few-shot pre-training (MAML on preferences, arXiv 2212.03363) over the draws of a dataset, each a task.
+
+    `rayrlhf dataset generate` makes such data. Options of the reward model are set as `--reward.key value`.
+    """
+
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """A folder of preferences, or its URI; each session of it is a task."""
+    out: str = "reward_models/few_shot"
+    """Folder to write."""
+    config: str | None = None
+    """A preset's name or a YAML file whose options of the reward model are the defaults here."""
+    support: int = 32
+    """Labels of a task that the inner steps learn from."""
+    query: int = 32
+    """Labels of the same task that the outcome is judged by."""
+    inner_steps: int = 2
+    """Steps of gradient descent on the support."""
+    inner_lr: float = 1e-3
+    """Their learning rate at the start; each parameter tensor learns its own."""
+    lr: float = 1e-4
+    """Adam's, of the outer step."""
+    tasks: int = 4
+    """Tasks of an outer step."""
+    steps: int = 20_000
+    """Outer steps at most."""
+    evaluate_every: int = 250
+    """Outer steps between two looks at the held-out tasks."""
+    patience: int = 20
+    """Looks without anything better after which it ends."""
+    held_out: float = 0.1
+    """Share of the tasks that nothing is learnt from."""
+    seed: int = 0
+    """All of it follows from this."""
+    devices: str = "cpu"
+    """Where it computes: `cpu`, `cuda`, or several with commas, which share the tasks of a step: `cuda:0,cuda:1`."""
+    overwrite: bool = False
+    """Replace what is in the folder."""
+    quiet: bool = False
+    """No progress."""
+    json: bool = False
+    """Print one JSON object, as the last line."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Carries out `rayrlhf pretrain ARGS`."""
+    own, overrides = parted(args)
+    options = parse(PretrainOptions, own, "pretrain")
+    reward = reward_options(options.config, overrides, None)
+    # imported here, so that help and a mistake in the options come at once
+    from rayrlhf.config.meta import MetaOptions
+    from rayrlhf.fitting.card import require_free, write_folder
+    from rayrlhf.fitting.tasks import few_shot_page, labels_by_session
+    from rayrlhf.rewards.pretraining import Pretraining
+    from rayrlhf.rewards.stored import RewardModel
+
+    out = Path(options.out)
+    require_free(out, overwrite=options.overwrite)
+    names = set(MetaOptions.model_fields) - {"reward"}
+    values = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    meta = _checked(MetaOptions, {"reward": reward, **values})
+    tasks = labels_by_session(existing(options.dataset))
+    training = Pretraining(tasks, meta, _devices(options.devices))
+    weights, looks = training.run(lambda look: _tell(look, options))
+    best = min(looks, key=lambda look: look.loss)
+    report = {
+        "dataset": options.dataset,
+        "tasks": len(training.training),
+        "held_out_tasks": len(training.held_out),
+        "labels": sum(map(len, tasks)),
+        "step": best.step,
+        "accuracy_before": best.before,
+        "accuracy": best.accuracy,
+        "untrained_accuracy": looks[0].accuracy,
+        "looks": [vars(look) | {"training": None if look.step == 0 else look.training} for look in looks],
+        "command": shlex.join(["rayrlhf", "pretrain", *args]),
+    }
+    model = RewardModel(reward, training.obs_dim, training.action_dim, weights, {"few_shot": report["dataset"]})
+    write_folder(out, model, report, few_shot_page(report, meta))
+    show(str(out), ("", ""), _rows(report))
+    finish({"out": str(out), **report}, as_json=options.json)
+    return 0
+
+
+def _checked(kind: Any, values: dict[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--{'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from error
+
+
+def _devices(text: str) -> list[str]:
+    import torch
+
+    devices = [part.strip() for part in text.split(",")]
+    for device in devices:
+        kind, _, number = device.partition(":")
+        if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+            raise UserError(f"--devices has {device!r}, wanted cpu, cuda, or cuda:0,cuda:1")
+        if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+            raise UserError(f"--devices has {device!r}, and this machine has {torch.cuda.device_count()} GPUs")
+    return devices
+
+
+def _tell(look: "Look", options: PretrainOptions) -> None:
+    if not options.quiet:
+        told = f"step {look.step:,}/{options.steps:,}  held-out tasks: loss {look.loss:.3f}"
+        line = f"{told}, accuracy {look.before:.1%} before their labels, {look.accuracy:.1%} after\n"
+        sys.stderr.write(line)
+        sys.stderr.flush()
+
+
+def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("tasks", f"{report['tasks']:,}, and {report['held_out_tasks']:,} held out"),
+        ("outer steps", f"{report['step']:,}, the best of {report['looks'][-1]['step']:,}"),
+        ("accuracy", f"{report['accuracy']:.1%} on held-out tasks after their labels"),
+        ("", f"{report['accuracy_before']:.1%} before, {report['untrained_accuracy']:.1%} untrained, after the same"),
+    ]
