@@ -13,7 +13,7 @@ from rayrlhf.errors import UserError, nearest
 
 BENCHES = (
     "learner", "rollout", "relabel", "query", "reward", "serve", "end2end", "driver", "memory", "controls", "faults",
-    "chaos", "cluster", "metaworld", "scale", "limits", "share", "methods", "language",
+    "chaos", "cluster", "metaworld", "scale", "limits", "share", "methods", "language", "few_shot",
 )  # fmt: skip
 """Each a module of this package with a function `run(**options)`; loading one loads what it measures."""
 

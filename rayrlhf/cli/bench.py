@@ -20,7 +20,7 @@ class BenchOptions:
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """learner, rollout, relabel, query, reward, serve, end2end, driver, memory, controls, faults, chaos, cluster,
-    metaworld, scale, limits, share, methods or language."""
+    metaworld, scale, limits, share, methods, language or few_shot."""
     options: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=VALUE")] = ()
     """The benchmark's own, such as rounds=3; one that it lacks names those it has."""
     json: bool = False

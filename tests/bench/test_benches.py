@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,6 +18,7 @@ from rayrlhf.bench.timing import alternate
 from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import TeacherOptions
 from rayrlhf.errors import UserError
+from rayrlhf.rewards.stored import FILE, RewardModel
 
 
 def check(result: dict[str, Any], name: str, cases: set[str]) -> None:
@@ -62,6 +64,28 @@ def test_methods() -> None:
     check(result, "methods", {"rune_updates", "qpa_updates", "mrn_updates", "surf_fit", "rime_fit"})
     mrn, outer = result["cases"]["mrn_updates"], result["notes"]["mrn_outer_step_seconds"]
     assert 1000 / mrn["ours"] == pytest.approx(1000 / mrn["reference"] + outer)
+
+
+def test_language(tmp_path: Path, ray_session: None) -> None:
+    sizes: dict[str, Any] = {"draws": 1, "test_draws": 1, "pairs": 30, "horizon": 40, "hidden": [16], "epochs": 2}
+    names: dict[str, Any] = {"tasks": "faucet-open, faucet-close", "new_tasks": "window-open", "encoder": "hashing"}
+    result = run("language", device="cpu", data=str(tmp_path), **sizes, **names)
+    check(result, "language", {"known_tasks", "new_tasks"})
+    known = result["notes"]["known_tasks"]
+    assert known["questions"] == 60 and known["held_out_wordings"] == result["cases"]["known_tasks"]["ours"]
+    assert set(known["by_task"]) == {"faucet-open", "faucet-close"} and result["notes"]["fit"]["labels"] == 60
+
+
+def test_few_shot(tmp_path: Path, ray_session: None) -> None:
+    sizes: dict[str, Any] = {"draws": 3, "pairs": 70, "horizon": 40, "hidden": [16], "steps": 2, "labels": [4, 16, 32]}
+    names = {"tasks": "reach, push", "new_tasks": "window-open"}
+    result = run("few_shot", device="cpu", data=str(tmp_path), seeds=1, epochs=2, **sizes, **names)
+    check(result, "few_shot", {"held_out_tasks", "window-open, 4 labels"})
+    curves = result["notes"]["window-open"]
+    assert result["cases"]["window-open, 4 labels"]["reference"] == curves["fresh"][1]
+    assert RewardModel.load(tmp_path / "metaworld" / FILE).options.hidden == (16,)
+    toy = run("few_shot", device="cpu", data=str(tmp_path), part="toy", pairs=70, steps=1)
+    check(toy, "few_shot", {"held_out_tasks"})
 
 
 def test_relabel() -> None:
