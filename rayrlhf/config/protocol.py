@@ -19,5 +19,5 @@ def protocol(config: RunConfig) -> str:
         words.append(f"{env.horizon} steps an episode")
     if env.action_repeat > 1:
         words.append(f"action repeat {env.action_repeat}")
-    taught = "true reward" if config.mode == "oracle" else f"{config.teacher.name} teacher"
+    taught = "true reward" if config.mode == "oracle" else f"{config.teacher.title} teacher"
     return ", ".join([*words, taught, f"{env.backend} backend"])

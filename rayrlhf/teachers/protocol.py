@@ -1,6 +1,6 @@
 """How training talks to whoever answers: a program now, people through a queue later."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.segments import Queries
@@ -15,4 +15,13 @@ class Teacher(Protocol):
 
     def collect(self) -> list[Answer]:
         """The answers that have come since the last call, possibly none."""
+        ...
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """A teacher that holds something, such as threads or connections."""
+
+    def close(self) -> None:
+        """Called once, at the end of the run: nothing is asked or collected any more."""
         ...

@@ -13,6 +13,7 @@ from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.segments import Queries, Segments
 from rayrlhf.teachers import Teacher, TeacherError, make_teacher
+from rayrlhf.training import check
 
 USERS = """
 from rayrlhf.preferences.answers import Answer
@@ -134,8 +135,8 @@ def test_a_users_teacher_that_fails_is_named_in_one_line(users_module: str, name
 
 def test_a_misspelt_name_offers_the_nearest() -> None:
     with pytest.raises(UserError) as caught:
-        load_config("toy", ["teacher.name=orcale"])
+        check(load_config("toy", ["teacher.name=orcale"]))
     assert str(caught.value) == (
-        "teacher.name is 'orcale', wanted one of oracle, mistake, noisy, skip, myopic, equal, random, silent, human, "
-        "or 'package.module:Class'; did you mean 'oracle'?"
+        "teacher.name is 'orcale', wanted one of oracle, mistake, noisy, skip, myopic, equal, mixture, random, silent, "
+        "human, or 'package.module:Class'; did you mean 'oracle'?"
     )
