@@ -266,6 +266,8 @@ class TeacherOptions(Options):
     """Reproduce B-Pref's repeated multiplication of the thresholds after the first session."""
     wait: bool = False
     """Hold training until every open question is answered."""
+    clips: bool = False
+    """Record what clips are drawn from, for a teacher of the user's own that looks at them."""
 
     @property
     def title(self) -> str:
@@ -353,7 +355,7 @@ class ResourceOptions(Options):
     reward_gpus: Gpus = 0.0
     """GPUs, or a share of one, for each of them."""
     renderer_cpus: Annotated[float, Field(ge=0.0)] = 0.1
-    """CPUs declared for the process that draws clips, where people answer."""
+    """CPUs declared for the process that draws clips, where they are looked at."""
     gradient_parts: Positive = 1
     """Parts of a learner's batch that are computed one after another, their gradients added up: a batch that a GPU's
     memory does not hold."""
@@ -451,6 +453,11 @@ class RunConfig(Options):
     def asks_people(self) -> bool:
         """Whether people answer, who want to see clips."""
         return self.mode == "preferences" and self.teacher.name == "human"
+
+    @property
+    def shows_clips(self) -> bool:
+        """Whether whoever answers sees clips: what it takes to draw them is recorded, and somebody draws them."""
+        return self.asks_people or (self.mode == "preferences" and self.teacher.clips)
 
     @property
     def random_steps(self) -> int:

@@ -32,13 +32,12 @@ def make_teacher(options: TeacherOptions, seed: int) -> Teacher:
 def check_teacher(options: TeacherOptions) -> None:
     """Raises what `make_teacher` would raise, and makes none."""
     if options.name not in TEACHERS:
-        check_users_class(options.name)
-    elif options.name not in PRESETS and options.name != "mixture":
-        _check_control(options)
-
-
-def _check_control(options: TeacherOptions) -> None:
-    if meaningless := [*overrides(options), *["bpref_compat"] * options.bpref_compat]:
+        check_users_class(options)
+        return
+    meaningless = ["clips"] * options.clips
+    if options.name not in (*PRESETS, "mixture"):
+        meaningless += [*overrides(options), *["bpref_compat"] * options.bpref_compat]
+    if meaningless:
         raise UserError(f"teacher.{meaningless[0]} means nothing to the {options.name} teacher: leave it out")
     if options.name == "silent" and options.wait:
         raise UserError("teacher.wait would wait for ever for the silent teacher: set it to false")

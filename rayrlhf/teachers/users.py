@@ -12,7 +12,7 @@ from rayrlhf.errors import SessionError, UserError, in_one_line, nearest
 from rayrlhf.logs import event
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.segments import Queries
-from rayrlhf.teachers.protocol import Closes, Teacher
+from rayrlhf.teachers.protocol import Clips, Closes, Sees, Teacher
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,12 @@ class UsersTeacher:
         made = users_class(options.name)
         with self._naming("its construction"):
             self._teacher: Teacher = made(options, seed=seed)
+
+    def see(self, clips: Clips) -> None:
+        """Passed on where the teacher looks at clips."""
+        if isinstance(self._teacher, Sees):
+            with self._naming("see()"):
+                self._teacher.see(clips)
 
     def ask(self, queries: Queries) -> None:
         """Passed on."""
@@ -72,15 +78,26 @@ def users_class(name: str) -> Any:
     offered = installed(GROUP)
     if name in offered:
         return imported(f"teacher.name {name!r}, installed as", offered[name])
-    plugins = f" or, of packages installed here, {', '.join(offered)}" if offered else ""
+    plugins = f", an installed one ({', '.join(offered)})" if offered else ""
     raise UserError(
         f"teacher.name is {name!r}, wanted one of {', '.join(TEACHERS)}{plugins}, or 'package.module:Class'"
         f"{nearest(name, [*TEACHERS, *offered])}"
     )
 
 
-def check_users_class(name: str) -> None:
-    """Raises `UserError` where there is nothing that `name` names, or it is no teacher."""
+def check_users_class(options: TeacherOptions) -> None:
+    """Raises `UserError` where nothing has the options' name, it is no teacher, or `teacher.clips` does not fit it."""
+    name = options.name
     found = users_class(name)
-    if missing := [method for method in ("ask", "collect") if not callable(getattr(found, method, None))]:
+    if missing := [method for method in ("ask", "collect") if not _can(found, method)]:
         raise UserError(f"teacher.name {name!r} is no teacher: it has no {' and no '.join(missing)}")
+    if _can(found, "see") and not options.clips:
+        raise UserError(
+            f"the teacher {name} looks at clips: set teacher.clips to true, and what they are drawn from is recorded"
+        )
+    if options.clips and not _can(found, "see"):
+        raise UserError(f"teacher.clips means nothing to the teacher {name}, which has no see(): leave it out")
+
+
+def _can(found: Any, method: str) -> bool:
+    return callable(getattr(found, method, None))
