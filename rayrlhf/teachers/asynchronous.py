@@ -71,10 +71,9 @@ class AsynchronousTeacher(ABC):
         return sorted(answers, key=lambda answer: answer.query_id)
 
     def close(self) -> None:
-        """Drops what is in line, and waits a little for what is under way."""
+        """Begins no answer any more, and waits a little for those under way."""
         with self._changed:
             self._closed = True
-            self._due.clear()
             self._changed.notify_all()
         end = time.monotonic() + LEAVE_SECONDS
         for thread in self._threads:

@@ -12,7 +12,7 @@ from rayrlhf.config.load import load_config
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.segments import Queries, Segments
-from rayrlhf.teachers import Teacher, TeacherError, make_teacher
+from rayrlhf.teachers import Closes, Sees, Teacher, TeacherError, make_teacher
 from rayrlhf.training import check
 
 USERS = """
@@ -63,6 +63,14 @@ class Gone(Longer):
 class Chatty(Longer):
     def collect(self):
         return ["left"]
+
+class Leaving(Longer):
+    '''Sees nothing, and does not go well.'''
+    def see(self, clips):
+        raise RuntimeError("no eyes")
+
+    def close(self):
+        raise RuntimeError("no door")
 
 function = print
 """
@@ -140,3 +148,20 @@ def test_a_misspelt_name_offers_the_nearest() -> None:
         "teacher.name is 'orcale', wanted one of oracle, mistake, noisy, skip, myopic, equal, mixture, random, silent, "
         "human, or 'package.module:Class'; did you mean 'oracle'?"
     )
+
+
+def test_a_teacher_that_fails_at_the_end_ends_nothing(users_module: str, caplog: pytest.LogCaptureFixture) -> None:
+    name = f"{users_module}:Leaving"
+    teacher = make_teacher(TeacherOptions(name=name, clips=True), 0)
+    assert isinstance(teacher, Closes)
+    teacher.close()
+    assert [one.getMessage() for one in caplog.records] == [
+        f"the teacher {name} failed in close(): RuntimeError: no door"
+    ]
+
+
+def test_a_teacher_that_cannot_see_is_named(users_module: str) -> None:
+    teacher = make_teacher(TeacherOptions(name=f"{users_module}:Leaving", clips=True), 0)
+    assert isinstance(teacher, Sees)
+    with pytest.raises(TeacherError, match=r"Leaving failed in see\(\): RuntimeError: no eyes"):
+        teacher.see(None)  # type: ignore[arg-type]
