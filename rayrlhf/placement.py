@@ -130,7 +130,7 @@ def placement_of(run: RunConfig) -> Placement:
     ]
     if run.asks:
         found.append(Process("reward", resources.reward_actors, reward | durable))
-    if run.asks_people:
+    if run.shows_clips:
         found.append(Process("renderer", 1, {"CPU": resources.renderer_cpus} | durable))
     return Placement(tuple(_without_zeros(process) for process in found if process.count))
 

@@ -255,7 +255,7 @@ def _check_parts(config: RunConfig, resumed: bool) -> EnvSpec:
                 f"({config.reward.members}): a process would have nothing to compute"
             )
         check_teacher(config.teacher)
-        if config.asks_people:
+        if config.shows_clips:
             _check_clips(config, spec)
         make_network(config.reward, spec.obs_dim, spec.action_dim)
         if config.queries.segment_length > spec.horizon:  # where env.horizon leaves it to the environment
@@ -267,15 +267,16 @@ def _check_parts(config: RunConfig, resumed: bool) -> EnvSpec:
 
 
 def _check_clips(config: RunConfig, spec: EnvSpec) -> None:
-    """Refuses people who would see nothing."""
+    """Refuses people, or a teacher of the user's own, who would see nothing."""
+    who = "people" if config.asks_people else "the teacher"
     if not spec.recalls:
         raise UserError(
-            f"{spec.name} (backend {config.env.backend}) cannot show recorded moments, and people would see nothing: "
+            f"{spec.name} (backend {config.env.backend}) cannot show recorded moments, and {who} would see nothing: "
             "use env.backend python and a suite that can, or a scripted teacher"
         )
     problem = rendering_problem() if config.env.suite != "toy" else None
     if problem is not None:
-        raise UserError(f"people would see nothing: {problem}")
+        raise UserError(f"{who} would see nothing: {problem}")
 
 
 def _budget(config: RunConfig) -> int:

@@ -86,6 +86,8 @@ def test_the_roles_of_a_run(small_run: RunConfig) -> None:
         *[{"CPU": 0.1, "GPU": 0.25} | kept] * 2,
         {"CPU": 0.1} | kept,
     ]
+    seeing = changed(small_run, teacher={"name": "my.module:Mine", "clips": True})
+    assert [process.role for process in placement_of(seeing).processes] == ["driver", "rollout", "reward", "renderer"]
     oracle = changed(small_run, mode="oracle", resources={"gpus_per_learner": 1.0}, rollout={"actors": 0})
     assert placement_of(oracle).bundles() == [{"CPU": 0.5, "GPU": 1.0}]
 

@@ -18,6 +18,7 @@ import ray
 
 from rayrlhf.actors.hosts import RoleHandle
 from rayrlhf.actors.people import People
+from rayrlhf.actors.pictures import Pictures
 from rayrlhf.actors.starting import start_roles
 from rayrlhf.algorithms.checkpoint import ensemble_file, moments_file, read_ensemble, trajectories_file
 from rayrlhf.algorithms.files import read_arrays, write_arrays
@@ -34,7 +35,7 @@ from rayrlhf.preferences.wire import Doing
 from rayrlhf.queries.selection import SCORES
 from rayrlhf.rewards import FitReport, fit_together, reward_scale
 from rayrlhf.rewards.stored import FEW_SHOT, RewardModel
-from rayrlhf.teachers import Teacher, make_teacher
+from rayrlhf.teachers import Closes, Sees, Teacher, make_teacher
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class FeedbackLoop:
             reference = ray.put(meta.weights)
             ray.get([role("begin_from", reference) for role in self._ensemble])
         self._people: People | None = None
+        self._clips: People | Pictures | None = None
         self._thread: threading.Thread | None = None
         self._running: Future[SessionOutcome] | None = None
         self._abandoned = threading.Event()
@@ -103,10 +105,13 @@ class FeedbackLoop:
             self._open |= dict.fromkeys(_unanswered(queries, said).ids, queries.session)
         self.labels, self.answers, self.version = 0, 0, 0
         if run.asks_people and queue is not None:  # last: it starts a thread
-            self._people = People(run, name, queue, Path(folder))
+            self._clips = self._people = People(run, name, queue, Path(folder))
         if teacher is None:
             teacher = make_teacher(run.teacher, run.seed) if self._people is None else self._people.teacher
         self._teacher = teacher
+        if run.teacher.clips and isinstance(teacher, Sees):
+            self._clips = pictures = Pictures(run, name, Path(folder))
+            teacher.see(pictures)
 
     # --- the protocol ---
 
@@ -246,11 +251,11 @@ class FeedbackLoop:
             self._keep(session, said)
         else:
             queries, pairs = self._select(session, count)
-            if self._people is not None:
-                tests = self._tests(session, count, pairs)
-                self._people.keep(queries, ray.get(self._trajectories("chosen_moments")))
-                if tests is not None:
-                    self._people.test(*tests)
+            tests = self._tests(session, count, pairs)
+            if self._clips is not None:
+                self._clips.keep(queries, ray.get(self._trajectories("chosen_moments")))
+            if self._people is not None and tests is not None:
+                self._people.test(*tests)
             self._log.append(queries, [])
             self.logged()
         self._newest, self._held = queries, session + 1
@@ -259,16 +264,15 @@ class FeedbackLoop:
     def _put(self, queries: Queries, said: list[Answer]) -> None:
         """Puts what is unanswered to the teacher. It may have been asked before: by another process, of another one."""
         unanswered = _unanswered(queries, said)
-        if self._people is not None:
-            unanswered = self._shown(unanswered)
+        if self._clips is not None:
+            unanswered = self._shown(unanswered, self._clips)
         if len(unanswered):
             self._open |= dict.fromkeys(unanswered.ids, queries.session)
             self._teacher.ask(unanswered)
 
-    def _shown(self, queries: Queries) -> Queries:
-        """Those of `queries` that can be shown to people; the others are not asked."""
-        assert self._people is not None
-        showable = self._people.showable(queries)
+    def _shown(self, queries: Queries, clips: People | Pictures) -> Queries:
+        """Those of `queries` whose clips can be drawn; the others are not asked."""
+        showable = clips.showable(queries)
         if lost := set(queries.ids).difference(showable.ids):
             for key in lost:
                 self._open.pop(key, None)
@@ -423,7 +427,7 @@ class FeedbackLoop:
         """Restores the roles. The log may hold more labels of the first `sessions` than the `labels` fitted."""
         cut_inside = trajectories_only or not self._run.rollout.synchronous
         moments = moments_file(folder)
-        shown = read_arrays(moments) if self._run.asks_people and moments.is_file() else None
+        shown = read_arrays(moments) if self._run.shows_clips and moments.is_file() else None
         ray.get(self._trajectories("load", read_arrays(trajectories_file(folder)), shown, cut_inside))
         if trajectories_only:
             return
@@ -446,10 +450,12 @@ class FeedbackLoop:
         self._trajectories("close_episodes", environments)
 
     def close(self) -> None:
-        """Ends the session's thread and the actors."""
+        """Ends the session's thread, the teacher and the actors."""
         self._abandoned.set()
-        if self._people is not None:
-            self._people.close()
+        if isinstance(self._teacher, Closes):
+            self._teacher.close()
+        if self._clips is not None:
+            self._clips.close()
         for host in {role.host for role in [self._trajectories, *self._ensemble]}:
             ray.kill(host)
         if self._thread is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from rayrlhf.actors.renderer import Studio
 from rayrlhf.config import RunConfig
-from rayrlhf.envs.instructions import sentence_of
+from rayrlhf.envs.instructions import sentences_of
 from rayrlhf.errors import UserError
 from rayrlhf.files import write_atomically
 from rayrlhf.preferences.answers import Choice
@@ -42,7 +42,7 @@ class People:
     """
 
     def __init__(self, run: RunConfig, name: str, queue: QueueAddress, folder: Path) -> None:
-        sentence = run.people.sentence or sentence_of(run.env.suite, run.env.task)
+        sentence = run.people.sentence or sentences_of(run.env)
         identity = identity_of(folder)
         self._run = Run(name, run.env.task, sentence, run.people.guidelines, run.queue, identity)
         self._client = QueueClient(queue.url, queue.token, patience=PATIENCE)

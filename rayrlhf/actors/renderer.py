@@ -1,15 +1,10 @@
-"""Clips of what people are asked about: drawn in a process of their own from recorded moments, and uploaded.
-
-Moments lie in the run's folder (`moments/00003.safetensors`, a file per session) before anybody is asked, so that a
-clip that a crash kept from being made is made after it.
-"""
+"""Clips of what people are asked about: drawn in a process of their own from recorded moments, and uploaded."""
 
 import logging
 import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +12,9 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from rayrlhf.actors.hosts import RendererHost, RoleHandle, start_host
+from rayrlhf.actors.moments import Moments, Scene
 from rayrlhf.algorithms.collector import environment_of, number_of
-from rayrlhf.algorithms.files import Arrays, Damaged, read_arrays, write_arrays
+from rayrlhf.algorithms.files import Damaged
 from rayrlhf.algorithms.roles import Ref
 from rayrlhf.config import RunConfig
 from rayrlhf.envs.clips import Stage
@@ -26,8 +22,6 @@ from rayrlhf.errors import UserError, in_one_line
 from rayrlhf.logs import event
 from rayrlhf.placement import placement_of
 from rayrlhf.preferences.client import QueueAddress, QueueClient, is_loopback
-from rayrlhf.preferences.fragments import Floats
-from rayrlhf.preferences.segments import Queries
 from rayrlhf.preferences.store import RefusedError
 
 _log = logging.getLogger(__name__)
@@ -42,8 +36,6 @@ TRIES = 5
 """Of a clip that cannot be drawn; then its question is withdrawn."""
 PATIENCE = 20.0
 """Seconds that an upload is tried for before the next try waits."""
-Scene = tuple[int, Floats]
-"""An episode's id and moments of it `[T, M]`."""
 
 
 class NotDrawnError(Exception):
@@ -77,15 +69,6 @@ class Renderer:
         return question
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a question's moments are, in the run's folder, and the episodes that they are of."""
-
-    session: int
-    left: int
-    right: int
-
-
 class Studio:
     """The driver's side: which clips are to be made, and by whom. For threads.
 
@@ -93,41 +76,23 @@ class Studio:
     """
 
     def __init__(self, run: RunConfig, name: str, queue: QueueAddress, folder: Path) -> None:
-        self._folder = folder
+        self._moments = Moments(folder)
+        self.keep, self.showable = self._moments.keep, self._moments.showable
         self._start = partial(_start_renderer, run, name, queue)
         self._renderer = self._start()
         self._lock = threading.Lock()
         self._closed = False
-        self._places: dict[str, Place] = {}
         self._wanted: list[str] = []
         self._tries: dict[str, int] = {}
         self._on_their_way: dict[Ref, str] = {}
         self._rest_until = 0.0
         self._complained = False
 
-    def keep(self, queries: Queries, moments: Arrays) -> None:
-        """Writes the moments of a session's questions, before these are asked."""
-        write_arrays(self._file(queries.session), moments)
-
-    def showable(self, queries: Queries) -> Queries:
-        """Those of one session's questions whose clips can be made."""
-        file = self._file(queries.session)
-        moments = read_arrays(file) if len(queries) and file.is_file() else {}
-        rows = zip(queries.ids, queries.left.episode.tolist(), queries.right.episode.tolist(), strict=True)
-        found = {
-            key: Place(queries.session, left, right)
-            for key, left, right in rows
-            if f"{key}/left" in moments and f"{key}/right" in moments
-        }
-        with self._lock:
-            self._places |= found
-        return queries.among(found.keys())
-
     def make(self, questions: Sequence[str]) -> None:
         """Sees to the clips of `questions`, those asked last first; returns at once."""
         with self._lock:
             known = {*self._wanted, *self._on_their_way.values()}
-            self._wanted = [key for key in questions if key in self._places and key not in known] + self._wanted
+            self._wanted = [key for key in questions if key in self._moments and key not in known] + self._wanted
             for key in questions:
                 self._tries.pop(key, None)
 
@@ -150,10 +115,7 @@ class Studio:
     def _send_off(self, question: str) -> Ref:
         if self._tries.get(question, 0) >= TRIES:
             return self._renderer("withdraw", question)
-        place = self._places[question]
-        moments = read_arrays(self._file(place.session))
-        left, right = (place.left, moments[f"{question}/left"]), (place.right, moments[f"{question}/right"])
-        return self._renderer("show", question, left, right)
+        return self._renderer("show", question, *self._moments.scenes(question))
 
     def _take(self, reference: Ref, question: str) -> None:
         try:
@@ -190,9 +152,6 @@ class Studio:
         with self._lock:
             self._closed = True
             ray.kill(self._renderer.host)
-
-    def _file(self, session: int) -> Path:
-        return self._folder / f"{session:05d}.safetensors"
 
 
 def _start_renderer(run: RunConfig, name: str, queue: QueueAddress) -> RoleHandle:

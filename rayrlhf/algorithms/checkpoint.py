@@ -298,10 +298,10 @@ def explored_steps(folder: Path, run: RunConfig) -> int:
     progress = Progress(**manifest["progress"])
     _require_usable_exploration(folder, progress, run)
     drawable = manifest["made_for"]["seed"] == run.seed and moments_file(folder / "feedback").is_file()
-    if run.asks_people and not drawable:
+    if run.shows_clips and not drawable:
         raise UserError(
-            f"{folder} cannot be shown to people, who see what was recorded for them with the same seed: explore anew, "
-            "without explore.from"
+            f"{folder} cannot be shown to people, nor to a teacher of yours, who see what was recorded for them with "
+            "the same seed: explore anew, without explore.from"
         )
     return progress.env_steps
 

@@ -100,7 +100,7 @@ class Collector:
         raw: list[tuple[Floats, Floats]] = []
         finished: list[FinishedEpisode] = []
         for t in range(steps):
-            if self._run.asks_people:
+            if self._run.shows_clips:
                 moments.append(self.env.moments())
             if mode == "policy" and isinstance(self.policy, GaussianActor):
                 raw.append(self._sample(self.policy, self._obs, action[t]))

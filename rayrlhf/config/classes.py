@@ -1,6 +1,7 @@
-"""Options that name a class of the user's own, as `package.module:Class`."""
+"""Options that name a class of the user's own: as `package.module:Class`, or as its package calls it (entry points)."""
 
 import importlib
+from importlib.metadata import entry_points
 from typing import Any
 
 from rayrlhf.errors import UserError, in_one_line, nearest
@@ -22,4 +23,19 @@ def imported(option: str, path: str) -> Any:
     found = getattr(module, name, None)
     if found is None:
         raise UserError(f"{option}: {module_name!r} has no {name!r}{nearest(name, dir(module))}")
+    return found
+
+
+def installed(group: str) -> dict[str, str]:
+    """What installed packages offer in the entry point group `group`: the class' path by its name, sorted.
+
+    Raises `UserError` where two packages give one name to different classes.
+    """
+    found: dict[str, str] = {}
+    for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
+        if found.setdefault(entry.name, entry.value) != entry.value:
+            raise UserError(
+                f"two installed packages call something {entry.name!r} in {group}: {found[entry.name]} and "
+                f"{entry.value}; name the one that is meant by that path"
+            )
     return found

@@ -62,6 +62,8 @@ def value_of(config: RunConfig, name: str) -> str:
 def _written(value: object) -> str:
     if isinstance(value, list):
         return ",".join(_written(item) for item in value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_written(item)}" for name, item in value.items()) + "}"
     if isinstance(value, bool):
         return str(value).lower()
     return "none" if value is None else str(value)
@@ -125,6 +127,9 @@ def describe(annotation: Any, bounds: tuple[Any, ...] = ()) -> str:
         items = get_args(annotation)
         many = "a list" if Ellipsis in items else f"a list of {len(items)} values"
         return f"{many}, each {describe(items[0])}"
+    if get_origin(annotation) is dict:
+        name, value = map(describe, get_args(annotation))
+        return f"{{{name}: {value}, ...}}"
     return _WORDS.get(annotation, str(annotation)) + _bound_words(bounds)
 
 

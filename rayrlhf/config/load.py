@@ -51,7 +51,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A config's tree by dotted key, as `overridden` takes it."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        key = f"{prefix}{name}"
+        found |= flat(value, f"{key}.") if isinstance(value, dict) and key not in keys() else {key: value}
     return found
 
 
@@ -146,7 +147,7 @@ def _tree(content: Any, source: str, folder: Path | None, seen: tuple[str, ...])
 def _merge(tree: Tree, content: Mapping[Any, Any], prefix: str = "") -> None:
     for name, value in content.items():
         key = f"{prefix}{name}"
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and key not in keys():
             _merge(tree, value, f"{key}.")
         elif value is None and key in RunConfig.model_fields and key not in keys():
             continue  # a group whose lines are all commented out

@@ -26,4 +26,4 @@ def taught_by(config: RunConfig) -> str:
     """What says what is good."""
     if config.mode == "oracle":
         return "true reward"
-    return f"fixed reward model {config.reward.from_}" if config.reward.from_ else f"{config.teacher.name} teacher"
+    return f"fixed reward model {config.reward.from_}" if config.reward.from_ else f"{config.teacher.title} teacher"

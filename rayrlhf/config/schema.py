@@ -1,6 +1,6 @@
 """Every option of a run, typed and declared once. Defaults are PEBBLE's on MetaWorld (B-Pref's protocol)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -276,16 +276,22 @@ class QueryOptions(Options):
     """Episodes the trajectory store keeps; questions come from these."""
 
 
-TEACHERS = ("oracle", "mistake", "noisy", "skip", "myopic", "equal", "random", "silent", "human")
+SCRIPTED = ("oracle", "mistake", "noisy", "skip", "myopic", "equal")
+TEACHERS = (*SCRIPTED, "mixture", "random", "silent", "human")
+MIXABLE = (*SCRIPTED, "random")
 
 
 class TeacherOptions(Options):
     """Who answers. The six named teachers are B-Pref's; a field that is set overrides the name's value."""
 
     name: str = "oracle"
-    """`oracle`, `mistake`, `noisy`, `skip`, `myopic`, `equal`: B-Pref's. `random` draws its answers and `silent` never
-    answers: the controls of every claim. `human`: people, on a page in the browser. `package.module:Class` is a teacher
-    of the user's own. `--teacher NAME` is short for it."""
+    """`oracle`, `mistake`, `noisy`, `skip`, `myopic`, `equal`: B-Pref's. `mixture`: several of them. `random` draws its
+    answers and `silent` never answers: the controls of every claim. `human`: people, on a page in the browser. A
+    teacher of the user's own is `package.module:Class`, or what its package calls it. `--teacher NAME` is short for
+    it."""
+    mixture: dict[str, Rate] = Field(default_factory=dict)
+    """Weights of several teachers by name, such as {oracle: 0.7, mistake: 0.2, random: 0.1}: each question is answered
+    by one of them, drawn by these. They need not sum to 1; `teacher.name` is `mixture` then, unless told otherwise."""
     beta: float | None = None
     """Rationality: above 0 the teacher samples from the Bradley-Terry probability, else it takes the larger sum."""
     gamma: Fraction | None = None
@@ -296,18 +302,55 @@ class TeacherOptions(Options):
     """Skips where neither clip's true return exceeds this share of the typical one."""
     equal: Fraction | None = None
     """Says equal where the true returns differ by less than this share of the typical one."""
+    blur: NonNegativeFloat | None = None
+    """How far it misjudges each clip's return, as a share of the typical one: the standard deviation of an error that
+    turns answers round, half of them where returns are alike, few where they differ much (Thurstone 1927, case V)."""
+    fatigue: NonNegativeFloat | None = None
+    """Added to the probability of the opposite answer with each question of a session, as far as one half."""
+    session_fatigue: NonNegativeFloat | None = None
+    """The same with each session."""
     bpref_compat: bool = False
     """Reproduce B-Pref's repeated multiplication of the thresholds after the first session."""
     wait: bool = False
     """Hold training until every open question is answered."""
+    clips: bool = False
+    """Record what clips are drawn from, for a teacher of the user's own that looks at them."""
 
-    @field_validator("name")
+    @property
+    def title(self) -> str:
+        """Who answers, in words; of a mixture, with the shares."""
+        total = sum(self.mixture.values())
+        shares = ", ".join(f"{name} {weight / total:.3g}" for name, weight in self.mixture.items())
+        return f"mixture ({shares})" if shares else self.name
+
+    @model_validator(mode="before")
     @classmethod
-    def _known_or_a_path(cls, name: str) -> str:
-        if name not in TEACHERS and ":" not in name:
-            wanted = f"wanted one of {', '.join(TEACHERS)}, or 'package.module:Class'"
-            raise ValueError(f"teacher.name is {name!r}, {wanted}{nearest(name, TEACHERS)}")
-        return name
+    def _named_by_its_mixture(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("mixture") and "name" not in values:
+            return {**values, "name": "mixture"}
+        return values
+
+    @model_validator(mode="after")
+    def _whole_mixture(self) -> "TeacherOptions":
+        if self.mixture and self.name != "mixture":
+            raise ValueError(f"teacher.mixture wants teacher.name mixture, not {self.name}: change one of the two")
+        if self.name == "mixture" and not self.mixture:
+            raise ValueError("teacher.name mixture wants teacher.mixture, such as {oracle: 0.8, mistake: 0.2}")
+        for name in self.mixture:
+            if name not in MIXABLE:
+                raise ValueError(f"teacher.mixture names {name!r}, {_why_unmixed(name)}")
+        return self
+
+
+def _why_unmixed(name: str) -> str:
+    wanted = f"wanted some of {', '.join(MIXABLE)}"
+    if name == "silent":
+        return f"whose questions would stay open for ever; {wanted}"
+    if name == "human":
+        return f"who answer through a queue, all questions or none; {wanted}"
+    if ":" in name:
+        return f"and a teacher of your own answers all questions or none; {wanted}"
+    return f"{wanted}{nearest(name, MIXABLE)}"
 
 
 class RolloutOptions(Options):
@@ -359,7 +402,7 @@ class ResourceOptions(Options):
     reward_gpus: Gpus = 0.0
     """GPUs, or a share of one, for each of them."""
     renderer_cpus: Annotated[float, Field(ge=0.0)] = 0.1
-    """CPUs declared for the process that draws clips, where people answer."""
+    """CPUs declared for the process that draws clips, where they are looked at."""
     gradient_parts: Positive = 1
     """Parts of a learner's batch that are computed one after another, their gradients added up: a batch that a GPU's
     memory does not hold."""
@@ -462,6 +505,11 @@ class RunConfig(Options):
     def asks_people(self) -> bool:
         """Whether people answer, who want to see clips."""
         return self.asks and self.teacher.name == "human"
+
+    @property
+    def shows_clips(self) -> bool:
+        """Whether whoever answers sees clips: what it takes to draw them is recorded, and somebody draws them."""
+        return self.asks_people or (self.mode == "preferences" and self.teacher.clips)
 
     @property
     def random_steps(self) -> int:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rayrlhf.config.schema import EnvOptions
 from rayrlhf.envs.draws import Draws
 from rayrlhf.preferences.fragments import Floats
 
@@ -77,6 +78,11 @@ def sentence_of(suite: str, task: str) -> str:
     if suite == "metaworld" and plain in METAWORLD:
         return METAWORLD[plain]
     return _OTHERS.get((suite, task), f"The task: {task.replace('-', ' ')}.")
+
+
+def sentences_of(options: EnvOptions) -> str:
+    """A run's tasks in a sentence each."""
+    return " / ".join(sentence_of(options.suite, task) for task in options.tasks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,3 +140,8 @@ class Queries:
 def query_id(run: str, session: int, index: int) -> str:
     """The id of one query: the same after every resume, so that nobody is asked twice."""
     return f"{run}/{session:05d}/{index:05d}"
+
+
+def index_in_session(key: str) -> int:
+    """The `index` in an id that `query_id` made; ValueError for another one."""
+    return int(key.rpartition("/")[2])

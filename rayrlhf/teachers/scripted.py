@@ -16,6 +16,7 @@ from rayrlhf.preferences.fragments import Bools, Floats
 from rayrlhf.preferences.segments import Queries
 from rayrlhf.seeding import generator
 from rayrlhf.teachers.immediate import ImmediateTeacher
+from rayrlhf.teachers.mistakes import either, misjudged, slips, tiredness
 
 Doubles = NDArray[np.float64]
 FIRST_SESSION = 0
@@ -30,6 +31,9 @@ class Parameters:
     mistake: probability of the opposite answer
     skip:    skips where neither segment's sum exceeds so much of the typical return
     equal:   equal where the sums differ by less than so much of the typical return
+    blur:    misjudges each sum by so much of the typical return; not B-Pref's, nor are the following
+    fatigue: added to `mistake` with each question of a session
+    session_fatigue: added to `mistake` with each session
     """
 
     beta: float = -1.0
@@ -37,6 +41,9 @@ class Parameters:
     mistake: float = 0.0
     skip: float = 0.0
     equal: float = 0.0
+    blur: float = 0.0
+    fatigue: float = 0.0
+    session_fatigue: float = 0.0
 
 
 PRESETS: dict[str, Parameters] = {
@@ -72,30 +79,39 @@ def discounted_sum(reward: Floats, gamma: float) -> Doubles:
     return total
 
 
-def prefers_right(left: Floats, right: Floats, parameters: Parameters, uniform: Doubles) -> Bools:
-    """Which of the pairs of rewards `[N, T]` the teacher takes the right one of, before mistakes.
+def prefers_right(difference: Doubles, beta: float, uniform: Doubles) -> Bools:
+    """Whether the teacher takes the right one, `[N]`, before mistakes; `difference` `[N]` is right minus left.
 
     `uniform` `[N]` in [0, 1) decides where the teacher samples.
     """
-    difference = discounted_sum(right, parameters.gamma) - discounted_sum(left, parameters.gamma)
-    if parameters.beta <= 0:
+    if beta <= 0:
         return difference > 0
     # The logistic function as a tangent, which does not overflow.
-    return uniform < 0.5 * (1.0 + np.tanh(0.5 * parameters.beta * difference))
+    return uniform < 0.5 * (1.0 + np.tanh(0.5 * beta * difference))
 
 
 def judge(
-    left: Floats, right: Floats, parameters: Parameters, typical_return: float, uniform: Doubles, *, repeated: bool
+    left: Floats,
+    right: Floats,
+    parameters: Parameters,
+    typical_return: float,
+    uniform: Doubles,
+    tired: Doubles,
+    *,
+    repeated: bool,
 ) -> list[Choice]:
     """The teacher's choices for pairs of true rewards `[N, T]`; `uniform` `[N, 2]` in [0, 1) is its randomness.
 
-    Skip and equal look at plain sums, the choice at weighted ones; equal overrides a mistake, skip overrides all.
+    Skip and equal look at plain sums, the choice and its misjudgement at weighted ones; equal overrides a mistake, skip
+    overrides all. `tired` `[N]` adds to the probability of a mistake.
     """
-    if left.shape != right.shape or uniform.shape != (len(left), 2):
-        raise ValueError(f"rewards {left.shape} and {right.shape} with randomness {uniform.shape}")
+    if left.shape != right.shape or uniform.shape != (len(left), 2) or tired.shape != (len(left),):
+        raise ValueError(f"rewards {left.shape} and {right.shape} with randomness {uniform.shape}, tired {tired.shape}")
     skip_below, equal_below = thresholds(typical_return, parameters, repeated=repeated)
     left_sum, right_sum = discounted_sum(left, 1.0), discounted_sum(right, 1.0)
-    goes_right = prefers_right(left, right, parameters, uniform[:, 0]) ^ (uniform[:, 1] < parameters.mistake)
+    difference = discounted_sum(right, parameters.gamma) - discounted_sum(left, parameters.gamma)
+    wrong = either(slips(parameters.mistake, tired), misjudged(difference, typical_return, parameters.blur))
+    goes_right = prefers_right(difference, parameters.beta, uniform[:, 0]) ^ (uniform[:, 1] < wrong)
     choices = np.where(goes_right, "right", "left").astype(object)
     choices[np.abs(left_sum - right_sum) < equal_below] = "equal"
     if skip_below > 0:
@@ -104,7 +120,7 @@ def judge(
     return said
 
 
-def _stream(seed: int, teacher: str, query: str) -> np.random.Generator:
+def stream_of(seed: int, teacher: str, query: str) -> np.random.Generator:
     """The generator of one answer. The run's name, an id's first part, has no say: a repeated run is answered alike."""
     return generator(seed, "teacher", teacher, query.partition("/")[2] or query)
 
@@ -125,13 +141,15 @@ class ScriptedTeacher(ImmediateTeacher):
         # B-Pref's code passes a margin that already holds eps to a setter that multiplies by eps, in all sessions but
         # the first (`train_PEBBLE.py`, "update margin"): its later thresholds are 10 times too small at eps 0.1.
         repeated = self._compatible and queries.session > FIRST_SESSION
-        uniform = np.array([_stream(self._seed, self.annotator, key).random(2) for key in queries.ids])
+        uniform = np.array([stream_of(self._seed, self.annotator, key).random(2) for key in queries.ids])
+        mine = self.parameters
         return judge(
             queries.left.reward,
             queries.right.reward,
-            self.parameters,
+            mine,
             queries.typical_return,
             uniform.reshape(-1, 2),
+            tiredness(queries.ids, queries.session, mine.fatigue, mine.session_fatigue),
             repeated=repeated,
         )
 
@@ -144,7 +162,7 @@ class RandomTeacher(ImmediateTeacher):
         self._seed = seed
 
     def choose(self, queries: Queries) -> Sequence[Choice]:
-        return ["right" if _stream(self._seed, self.annotator, key).random() < 0.5 else "left" for key in queries.ids]
+        return ["right" if stream_of(self._seed, self.annotator, key).random() < 0.5 else "left" for key in queries.ids]
 
 
 class SilentTeacher(ImmediateTeacher):

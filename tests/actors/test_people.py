@@ -206,7 +206,7 @@ def test_moments_that_are_lost_are_not_waited_for(
 
     def lose(asked: Queries) -> Queries:
         found = showable(asked)
-        studio._file(asked.session).unlink()
+        studio._moments.file(asked.session).unlink()
         return found
 
     algorithm.feedback._people.showable = lose

@@ -12,7 +12,8 @@ from rayrlhf.config.load import load_config
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.segments import Queries, Segments
-from rayrlhf.teachers import Teacher, TeacherError, make_teacher
+from rayrlhf.teachers import Closes, Sees, Teacher, TeacherError, make_teacher
+from rayrlhf.training import check
 
 USERS = """
 from rayrlhf.preferences.answers import Answer
@@ -62,6 +63,14 @@ class Gone(Longer):
 class Chatty(Longer):
     def collect(self):
         return ["left"]
+
+class Leaving(Longer):
+    '''Sees nothing, and does not go well.'''
+    def see(self, clips):
+        raise RuntimeError("no eyes")
+
+    def close(self):
+        raise RuntimeError("no door")
 
 function = print
 """
@@ -134,8 +143,25 @@ def test_a_users_teacher_that_fails_is_named_in_one_line(users_module: str, name
 
 def test_a_misspelt_name_offers_the_nearest() -> None:
     with pytest.raises(UserError) as caught:
-        load_config("toy", ["teacher.name=orcale"])
+        check(load_config("toy", ["teacher.name=orcale"]))
     assert str(caught.value) == (
-        "teacher.name is 'orcale', wanted one of oracle, mistake, noisy, skip, myopic, equal, random, silent, human, "
-        "or 'package.module:Class'; did you mean 'oracle'?"
+        "teacher.name is 'orcale', wanted one of oracle, mistake, noisy, skip, myopic, equal, mixture, random, silent, "
+        "human, or 'package.module:Class'; did you mean 'oracle'?"
     )
+
+
+def test_a_teacher_that_fails_at_the_end_ends_nothing(users_module: str, caplog: pytest.LogCaptureFixture) -> None:
+    name = f"{users_module}:Leaving"
+    teacher = make_teacher(TeacherOptions(name=name, clips=True), 0)
+    assert isinstance(teacher, Closes)
+    teacher.close()
+    assert [one.getMessage() for one in caplog.records] == [
+        f"the teacher {name} failed in close(): RuntimeError: no door"
+    ]
+
+
+def test_a_teacher_that_cannot_see_is_named(users_module: str) -> None:
+    teacher = make_teacher(TeacherOptions(name=f"{users_module}:Leaving", clips=True), 0)
+    assert isinstance(teacher, Sees)
+    with pytest.raises(TeacherError, match=r"Leaving failed in see\(\): RuntimeError: no eyes"):
+        teacher.see(None)  # type: ignore[arg-type]

@@ -8,41 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from questions import answers, asked
 from scipy import stats
 
 from rayrlhf.config import TeacherOptions
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Answer
-from rayrlhf.preferences.segments import Queries, Segments, query_id
 from rayrlhf.teachers import PRESETS, Parameters, ScriptedTeacher, make_teacher
 from rayrlhf.teachers.scripted import judge
 
 Rewards = np.ndarray
-
-
-def segments(reward: Rewards) -> Segments:
-    count, steps = reward.shape
-    return Segments(
-        obs=np.zeros((count, steps, 1), np.float32),
-        action=np.zeros((count, steps, 1), np.float32),
-        reward=reward.astype(np.float32),
-        success=np.zeros((count, steps), bool),
-        episode=np.zeros(count, np.int64),
-        start=np.zeros(count, np.int64),
-    )
-
-
-def asked(left: Rewards, right: Rewards, *, typical_return: float = 0.0, session: int = 0) -> Queries:
-    ids = tuple(query_id("run", session, i) for i in range(len(left)))
-    return Queries(ids, session, segments(left), segments(right), typical_return)
-
-
-def answers(queries: Queries, *, seed: int = 0, **options: Any) -> list[str]:
-    teacher = make_teacher(TeacherOptions(**options), seed)
-    teacher.ask(queries)
-    given_answers = teacher.collect()
-    assert [answer.query_id for answer in given_answers] == list(queries.ids)
-    return [answer.choice for answer in given_answers]
 
 
 def restated(
@@ -52,8 +27,12 @@ def restated(
     typical_return: float,
     uniform: tuple[float, float],
     times: int,
+    tired: float = 0.0,
 ) -> str:
-    """The teacher of the paper's section 3.2 for one query: what B-Pref's `get_label` does, step by step."""
+    """The teacher of the paper's section 3.2 for one query: what B-Pref's `get_label` does, step by step.
+
+    Blurred and tired ones make mistakes of those kinds, too.
+    """
     threshold_skip, threshold_equal = typical_return, typical_return
     for _ in range(times):
         threshold_skip, threshold_equal = threshold_skip * p.skip, threshold_equal * p.equal
@@ -69,11 +48,18 @@ def restated(
         goes_right = uniform[0] < exponential[1] / sum(exponential)
     else:
         goes_right = weighted[0] < weighted[1]
-    if uniform[1] < p.mistake:
+    if uniform[1] < probability_of_a_mistake(weighted, p, typical_return, tired):
         goes_right = not goes_right
     if abs(math.fsum(left) - math.fsum(right)) < threshold_equal:
         return "equal"
     return "right" if goes_right else "left"
+
+
+def probability_of_a_mistake(sums: list[float], p: Parameters, typical_return: float, tired: float) -> float:
+    slip = p.mistake if p.mistake > 0.5 else min(0.5, p.mistake + tired)
+    seen_apart = math.sqrt(2.0) * p.blur * abs(typical_return)  # of the difference of two sums, each seen with an error
+    swapped = stats.norm.sf(abs(sums[0] - sums[1]), scale=seen_apart) if seen_apart > 0 else 0.0
+    return slip * (1 - swapped) + (1 - slip) * swapped
 
 
 # Multiples of 1/4 have exact sums, so that ties and values on a threshold are true ones; powers of 1/2 keep them exact.
@@ -85,24 +71,29 @@ parameters = st.builds(
     mistake=st.sampled_from([0.0, 0.25, 1.0]),
     skip=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
     equal=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    blur=st.sampled_from([0.0, 0.0, 0.1, 1.0]),
 )
 uniforms = hnp.arrays(np.float64, (3, 2), elements=st.integers(0, 99).map(lambda n: (n + 0.3) / 100))
 
 
-@given(rewards, rewards, parameters, st.integers(-8, 32).map(lambda n: n / 4), uniforms, st.booleans())
+tirednesses = hnp.arrays(np.float64, 3, elements=st.sampled_from([0.0, 0.1, 0.45, 3.0]))
+
+
+@given(rewards, rewards, parameters, st.integers(-8, 32).map(lambda n: n / 4), uniforms, tirednesses, st.booleans())
 @settings(max_examples=400, deadline=None)
 def test_judge_equals_the_paper_restated(
-    left: Rewards, right: Rewards, p: Parameters, typical: float, uniform: Rewards, repeated: bool
+    left: Rewards, right: Rewards, p: Parameters, typical: float, uniform: Rewards, tired: Rewards, repeated: bool
 ) -> None:
+    times = 2 if repeated else 1
     expected = [
-        restated(left[i].tolist(), right[i].tolist(), p, typical, tuple(uniform[i]), 2 if repeated else 1)
-        for i in range(3)
+        restated(left[i].tolist(), right[i].tolist(), p, typical, tuple(uniform[i]), times, tired[i]) for i in range(3)
     ]
-    assert judge(left, right, p, typical, uniform, repeated=repeated) == expected
+    assert judge(left, right, p, typical, uniform, tired, repeated=repeated) == expected
 
 
 def test_the_six_teachers_are_the_papers() -> None:
-    oracle = {"beta": -1.0, "gamma": 1.0, "mistake": 0.0, "skip": 0.0, "equal": 0.0}
+    ours = {"blur": 0.0, "fatigue": 0.0, "session_fatigue": 0.0}
+    oracle = {"beta": -1.0, "gamma": 1.0, "mistake": 0.0, "skip": 0.0, "equal": 0.0, **ours}
     changes = {
         "oracle": {},
         "mistake": {"mistake": 0.1},
@@ -238,6 +229,7 @@ def test_the_silent_teacher_says_nothing() -> None:
     ("options", "message"),
     [
         ({"name": "random", "mistake": 0.1}, "teacher.mistake"),
+        ({"name": "random", "fatigue": 0.1}, "teacher.fatigue"),
         ({"name": "silent", "bpref_compat": True}, "teacher.bpref_compat"),
         ({"name": "silent", "wait": True}, "for ever"),
     ],
