@@ -22,12 +22,11 @@ def pearson_distance(first: NDArray[Any], second: NDArray[Any]) -> float | None:
     """`sqrt((1 - correlation) / 2)` of `[N]` and `[N]`, from 0 to 1; None where either is constant."""
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(f"{first.shape} and {second.shape} must both be [N]")
-    deviations = [_deviation(column.astype(np.float64)) for column in (first, second)]
-    if any(deviation is None for deviation in deviations):
+    a, b = (_deviation(column.astype(np.float64)) for column in (first, second))
+    if a is None or b is None:
         return None
-    a, b = (deviation for deviation in deviations if deviation is not None)
     # half the chord between unit vectors: exact where the two agree, of which 1 - a @ b would keep eight digits
-    return float(min(1.0, np.linalg.norm(a - b) / 2.0))
+    return min(1.0, float(np.linalg.norm(a - b)) / 2.0)
 
 
 def shaped_by_means(reward: NDArray[Any], mean_here: NDArray[Any], mean_next: NDArray[Any], *, gamma: float) -> Doubles:
