@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rayrlhf.config.protocol import WITHOUT_SUCCESS
 from rayrlhf.tracking.progress import duration
 
 
@@ -56,7 +57,7 @@ def _truth(found: Mapping[str, Any]) -> str:
 
 
 def _success(summary: Mapping[str, Any]) -> str:
-    if not summary["success_rate"] and summary.get("suite") in _WITHOUT_SUCCESS:
+    if not summary["success_rate"] and summary.get("suite") in WITHOUT_SUCCESS:
         return "none is defined by this task"
     text = f"{summary['success_rate']:.0%} of {summary['eval_episodes']} episodes"
     low, high = summary.get("success_low"), summary.get("success_high")
@@ -70,8 +71,6 @@ def _algorithm(summary: Mapping[str, Any]) -> str:
     return f"{summary['algorithm']}, {learns_from}, seed {summary.get('seed', 0)}"
 
 
-_WITHOUT_SUCCESS = ("dmc", "gymnasium")
-"""Suites whose tasks say nothing of success, but for Gymnasium's where `info` has it."""
 _ROWS: dict[str, tuple[str, Any]] = {
     "task": ("task", lambda s: str(s["task"])),
     "algorithm": ("algorithm", _algorithm),
