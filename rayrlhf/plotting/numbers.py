@@ -73,29 +73,35 @@ class Ending:
 def endings(sides: Sequence[Method]) -> list[Ending]:
     """A row for each task and side, and for all tasks where there are several, whose returns do not compare."""
     tasks = tasks_of(sides)
-    groups = [(task, [task]) for task in tasks] + ([(ALL_TASKS, tasks)] if len(tasks) > 1 else [])
-    rows = []
-    for name, chosen in groups:
-        for index, side in enumerate(sides):
-            curves = [curve for task in chosen for curve in of_task(side, task).curves]
-            if curves:
-                success, returns = (
-                    with_interval(ends(side, measure, chosen), WORDS[measure], generator(0, "compare", measure))
-                    for measure in (SUCCESS, RETURN)
-                )
-                rows.append(
-                    Ending(
-                        side=index,
-                        task=name,
-                        runs=len(curves),
-                        success=success,
-                        true_return=returns if len(chosen) == 1 else ABSENT,
-                        labels=_average([float(curve.labels[-1]) for curve in curves], "{:,.0f}"),
-                        env_steps=_average([float(curve.env_steps[-1]) for curve in curves], "{:,.0f}"),
-                        minutes=_average([m for curve in curves if (m := minutes(curve)) is not None], "{:,.1f}"),
-                    )
-                )
-    return rows
+    groups = [[task] for task in tasks] + ([tasks] if len(tasks) > 1 else [])
+    return [
+        _ending(index, side, chosen)
+        for chosen in groups
+        for index, side in enumerate(sides)
+        if any(of_task(side, task).curves for task in chosen)
+    ]
+
+
+def _ending(index: int, side: Method, tasks: Sequence[str]) -> Ending:
+    curves = [curve for task in tasks for curve in of_task(side, task).curves]
+    success, returns = (
+        with_interval(ends(side, measure, tasks), WORDS[measure], generator(0, "compare", measure))
+        for measure in (SUCCESS, RETURN)
+    )
+    return Ending(
+        side=index,
+        task=_name(tasks),
+        runs=len(curves),
+        success=success,
+        true_return=returns if len(tasks) == 1 else ABSENT,
+        labels=_average([float(curve.labels[-1]) for curve in curves], "{:,.0f}"),
+        env_steps=_average([float(curve.env_steps[-1]) for curve in curves], "{:,.0f}"),
+        minutes=_average([spent for curve in curves if (spent := minutes(curve)) is not None], "{:,.1f}"),
+    )
+
+
+def _name(tasks: Sequence[str]) -> str:
+    return tasks[0] if len(tasks) == 1 else ALL_TASKS
 
 
 def minutes(curve: Curve) -> float | None:
@@ -147,7 +153,7 @@ def _improvement(sides: Sequence[Method], better: int, worse: int, tasks: Sequen
     return Improvement(
         better=better,
         worse=worse,
-        task=tasks[0] if len(tasks) == 1 else ALL_TASKS,
+        task=_name(tasks),
         measure=measure,
         probability=float(found.value),
         interval=(float(found.low), float(found.high)) if several else None,
