@@ -71,14 +71,17 @@ class Ending:
 
 
 def endings(sides: Sequence[Method]) -> list[Ending]:
-    """A row for each task and side, and for all tasks where there are several, whose returns do not compare."""
+    """A row for each task and side that has runs of it, and for all tasks where there are several.
+
+    Returns of several tasks do not compare, nor does a side that lacks one of them.
+    """
     tasks = tasks_of(sides)
     groups = [[task] for task in tasks] + ([tasks] if len(tasks) > 1 else [])
     return [
         _ending(index, side, chosen)
         for chosen in groups
         for index, side in enumerate(sides)
-        if any(of_task(side, task).curves for task in chosen)
+        if all(of_task(side, task).curves for task in chosen)
     ]
 
 
