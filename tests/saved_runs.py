@@ -9,7 +9,10 @@ from rayrlhf.algorithms.progress import Progress
 from rayrlhf.config.load import load_config
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.remote import Objects
-from rayrlhf.tracking import RunDirectory
+from rayrlhf.tracking import RunDirectory, Tracker
+
+STEPS = (1000, 2000, 3000, 4000)
+LABELS = (0, 20, 20, 40)
 
 
 def config_at(storage_path: str, work_path: Path) -> RunConfig:
@@ -62,3 +65,16 @@ class Noting(Objects):
     def write(self, name: str, content: bytes) -> None:
         super().write(name, content)
         self.written.append(name)
+
+
+def make_run(tmp_path: Path, *overrides: str, success: tuple[float, ...] = (0.0, 0.2, 0.6, 0.9)) -> Path:
+    """The folder of a run with an evaluation at each of `STEPS`."""
+    run = RunDirectory.create(
+        load_config("toy", [f"storage_path={tmp_path}", "tracking.tensorboard=false", *overrides])
+    )
+    oracle = run.config().mode == "oracle"
+    with Tracker(run, run.config().tracking) as tracker:
+        for step, labels, rate in zip(STEPS, LABELS, success, strict=True):
+            tracker.log(step - 500, {"loss": 1.0, "labels": labels})
+            tracker.log(step, {"success_rate": rate, "true_return_mean": 10 * rate, "labels": 0 if oracle else labels})
+    return run.path

@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say, show
-from rayrlhf.cli.report import result_rows
+from rayrlhf.cli.report import alignment_rows, result_rows
 from rayrlhf.config.protocol import protocol
 from rayrlhf.errors import UserError
 from rayrlhf.files import is_url
@@ -32,6 +32,11 @@ class EvalOptions:
     """Tell a policy that takes instructions what to do in words that no run trains with."""
     render: Literal["none", "human"] = "none"
     """`human` opens a window and shows them as they run."""
+    answers: str | None = None
+    """Compare policy and reward model with answers they were not trained on: another run's folder, a dataset's, or a
+    Parquet or JSON lines file."""
+    alignment: bool = False
+    """Compare the reward model with the true reward; --answers does so, too."""
     json: bool = False
     """Print the result as one JSON object, as the last line."""
 
@@ -53,6 +58,7 @@ def run(args: Sequence[str]) -> int:
     show_window = options.render == "human"
     with one_line():
         target = local(options.target)
+        found = _aligned(target, options)
         result = evaluate(
             target,
             episodes=options.episodes,
@@ -61,11 +67,20 @@ def run(args: Sequence[str]) -> int:
             held_out_wordings=options.held_out_wordings,
         )
     how = protocol(RunDirectory.open(run_of(target)).config())
-    show(options.target, ("", ""), result_rows(result, how))
+    show(options.target, ("", ""), result_rows(result, how) + alignment_rows(found))
     if options.video:
         say(f"{'video':<8}{result['video']}")
-    finish(result, as_json=options.json)
+    finish({**result, **({"alignment": found} if found else {})}, as_json=options.json)
     return 0
+
+
+def _aligned(target: Path, options: EvalOptions) -> dict[str, Any]:
+    """Before the episodes: what is wrong with the answers is told at once."""
+    if options.answers is None and not options.alignment:
+        return {}
+    from rayrlhf.aligning import align
+
+    return align(target, answers=options.answers)
 
 
 def run_of(target: Path) -> Path:

@@ -2,6 +2,9 @@
 
 from rayrlhf.config.schema import RunConfig
 
+WITHOUT_SUCCESS = ("dmc", "gymnasium")
+"""Suites whose tasks say nothing of success, but for Gymnasium's where `info` has it."""
+
 
 def protocol(config: RunConfig) -> str:
     """What must stand beside every number: how the environment was used, and who answered."""

@@ -62,6 +62,17 @@ def browser_clip(path: Path) -> bytes:
         raise UserError(f"{path} is no video that can be read: {in_one_line(error)}") from error
 
 
+def first_frame(path: Path) -> NDArray[np.uint8]:
+    """The first frame `[H, W, 3]` of the video `path`. Raises `UserError` for what is no video."""
+    import av  # a large library, wanted only here
+
+    try:
+        with av.open(str(path)) as container:
+            return next(_frames(container, container.streams.video[0]))
+    except (av.FFmpegError, IndexError, StopIteration) as error:
+        raise UserError(f"{path} is no video that can be read: {in_one_line(error)}") from error
+
+
 def clip_seconds(path: Path) -> float | None:
     """How long the video `path` lasts; none where it does not say. Raises `UserError` for what is no video."""
     import av  # a large library, wanted only here

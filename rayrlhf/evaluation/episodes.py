@@ -83,8 +83,8 @@ _KEPT: dict[str, tuple[tuple[Any, ...], VectorEnv]] = {}
 """By stream: the environments used last. Loading a simulator's model takes longer than an episode."""
 
 
-def _environments(
-    options: EnvOptions, seed: int, stream: str, count: int, instructions: Instructions | None
+def environments(
+    options: EnvOptions, seed: int, stream: str, count: int, instructions: Instructions | None = None
 ) -> VectorEnv:
     """`count` environments, all of index 0, so that only an episode's number decides its start."""
     key = (options, seed, count, instructions)
@@ -114,49 +114,68 @@ def evaluate_episodes(
     count = min(request.side_by_side, len(request.episodes))
     for start in range(0, len(request.episodes), request.side_by_side):
         numbers = request.episodes[start : start + count]
-        env = _environments(run.env, run.seed, request.stream, count, instructions)
+        env = environments(run.env, run.seed, request.stream, count, instructions)
         if request.reward_weights is not None and scorer is None:
             scorer = RewardScorer(run.reward, env.spec.obs_dim, env.spec.action_dim, "cpu", threads=1)
             scorer.load(request.reward_weights)
-        episodes = _run(policy, env, numbers, watch)
+        episodes = play(acting(policy), env, numbers, watch)
         results += [_measure(episode, run.queries.segment_length, scorer) for episode in episodes]
     return results
 
 
 @dataclass(frozen=True)
-class _Episode:
-    """One episode's columns: obs `[L, O]`, action `[L, A]`, reward `[L]`, success `[L]`."""
+class Episode:
+    """One episode's columns: obs and next obs `[L, O]`, action `[L, A]`, reward `[L]`, success `[L]`."""
 
     obs: Floats
     action: Floats
+    next_obs: Floats
     reward: Floats
     success: NDArray[np.bool_]
 
+    def __len__(self) -> int:
+        return len(self.reward)
 
-def _run(
-    policy: Actor, env: VectorEnv, numbers: tuple[int, ...], watch: Callable[[VectorEnv], None] | None
-) -> list[_Episode]:
+
+Act = Callable[[Floats], Floats]
+"""From observations `[N, O]` to actions `[N, A]` in [-1, 1]."""
+
+
+def acting(policy: Actor) -> Act:
+    """The policy's deterministic actions."""
+
+    def act(obs: Floats) -> Floats:
+        with torch.inference_mode():
+            action: Floats = policy.act(torch.from_numpy(obs), None).numpy()
+        return action
+
+    return act
+
+
+def play(
+    act: Act, env: VectorEnv, numbers: Sequence[int], watch: Callable[[VectorEnv], None] | None = None
+) -> list[Episode]:
+    """The episodes of these `numbers`, at most one for each environment, to their ends."""
     # the last round may have fewer episodes than environments: the others play along unseen
     obs = env.reset([*numbers, *[numbers[0]] * (env.num_envs - len(numbers))])
     length = np.zeros(env.num_envs, dtype=np.int64)
-    columns: list[tuple[Floats, Floats, Floats, NDArray[np.bool_]]] = []
+    columns: list[tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]] = []
     running = np.ones(env.num_envs, dtype=bool)
     while running.any():
-        with torch.inference_mode():
-            action = policy.act(torch.from_numpy(obs), None).numpy()
+        action = act(obs)
         if watch is not None:
             watch(env)
         step = env.step(action)
-        columns.append((obs, action, step.reward, step.success))
+        columns.append((obs, action, step.next_obs, step.reward, step.success))
         length[running] += 1
         running &= ~(step.terminated | step.truncated)
         obs = step.obs
     # [L, N, ...] each, read per episode up to its own end
     stacked = [np.stack(column) for column in zip(*columns, strict=True)]
-    return [_Episode(*(column[: length[i], i] for column in stacked)) for i in range(len(numbers))]
+    return [Episode(*(column[: length[i], i] for column in stacked)) for i in range(len(numbers))]
 
 
-def _measure(episode: _Episode, segment_length: int, scorer: RewardScorer | None) -> EvaluationResult:
+def _measure(episode: Episode, segment_length: int, scorer: RewardScorer | None) -> EvaluationResult:
     whole = len(episode.reward) // segment_length * segment_length
     predicted = np.zeros(0, np.float32)
     if scorer is not None and whole:

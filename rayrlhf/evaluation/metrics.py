@@ -116,8 +116,11 @@ def action_change(action: NDArray[Any]) -> float:
     return float(np.square(np.diff(action.astype(np.float64), axis=0)).mean())
 
 
-def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a rate (1927): sensible at 0 and 1 and for few trials, unlike the normal one."""
+def wilson_interval(successes: float, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a rate (1927): sensible at 0 and 1 and for few trials, unlike the normal one.
+
+    Half a success is what a tie counts.
+    """
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} successes in {trials} trials")
     z = NormalDist().inv_cdf(0.5 + confidence / 2)

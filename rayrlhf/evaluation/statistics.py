@@ -132,8 +132,37 @@ def difference_interval(
 
 def probability_of_improvement(first: NDArray[Any], second: NDArray[Any]) -> float:
     """That a run of `first` `[n]` is better than one of `second` `[m]`; half of where they are equal (section 4.3)."""
-    over = first[:, None] > second
-    return float((over + 0.5 * (first[:, None] == second)).mean())
+    return float(_improvement(first, second))
+
+
+def improvement_interval(
+    first: Sequence[NDArray[Any]],
+    second: Sequence[NDArray[Any]],
+    rng: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """`probability_of_improvement` averaged over tasks, runs of either redrawn within their own task; scalars.
+
+    Args:
+        first: one `[n]` per task.
+        second: one `[m]` for each of the same tasks.
+        rng: draws the resamples.
+        confidence: coverage, between 0 and 1.
+        resamples: bootstrap samples.
+    """
+    values, samples = [], []
+    for ours, theirs in zip(first, second, strict=True):
+        redrawn = [runs[rng.integers(len(runs), size=(resamples, len(runs)))] for runs in (ours, theirs)]
+        values.append(_improvement(ours, theirs))
+        samples.append(_improvement(*redrawn))
+    return _percentile_interval(np.mean(values, axis=0), np.mean(samples, axis=0), confidence)
+
+
+def mann_whitney(first: NDArray[Any], second: NDArray[Any], rng: np.random.Generator) -> float:
+    """Two-sided Mann-Whitney U: the p-value of "neither is greater", twice the smaller one-sided one."""
+    return min(1.0, 2.0 * min(mann_whitney_less(first, second, rng), mann_whitney_greater(first, second, rng)))
 
 
 def mann_whitney_greater(first: NDArray[Any], second: NDArray[Any], rng: np.random.Generator) -> float:
@@ -159,6 +188,13 @@ def _mann_whitney(
     tied = len(np.unique(both)) < len(both)
     method = stats.PermutationMethod(n_resamples=9999, rng=rng) if tied else "exact"
     return float(stats.mannwhitneyu(first, second, alternative=alternative, method=method).pvalue)
+
+
+def _improvement(first: NDArray[Any], second: NDArray[Any]) -> Doubles:
+    """`[...]` for runs `[..., n]` and `[..., m]`."""
+    ours, theirs = first[..., :, None], second[..., None, :]
+    better: Doubles = ((ours > theirs) + 0.5 * (ours == theirs)).mean(axis=(-2, -1))
+    return better
 
 
 def _percentile_interval(value: Doubles, samples: Doubles, confidence: float) -> Interval:

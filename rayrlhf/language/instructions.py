@@ -8,8 +8,10 @@ import numpy as np
 
 from rayrlhf.config import EnvOptions
 from rayrlhf.envs.instructions import Instructions, sentence_of
+from rayrlhf.errors import UserError
 from rayrlhf.language.encoder import embed, projected
 from rayrlhf.language.paraphrases import PARAPHRASES
+from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.fragments import Floats
 from rayrlhf.preferences.segments import Segments
 
@@ -102,3 +104,20 @@ class Vocabulary:
             found = vectors_of(missing, self._encoder, self.width, remember=False)
             self._others |= dict(zip(missing, found, strict=True))
         return np.stack([self.own[said] if said in self.own else self._others[said] for said in sentences])
+
+
+def told(labels: Labels, vocabulary: Vocabulary, where: str) -> Labels:
+    """The labels of a dataset with their instructions in the observations.
+
+    Raises:
+        UserError: one of the labels in `where` names no instruction.
+    """
+    vectors = vocabulary.vectors(require_instructions(labels.instructions, where))
+    return replace(labels, left=instructed(labels.left, vectors), right=instructed(labels.right, vectors))
+
+
+def require_instructions(sentences: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """All of them. Raises `UserError` where some are missing in `where`."""
+    if not sentences or not all(sentences):
+        raise UserError(f"{where} has questions without an instruction, and the reward model is told one (env.encoder)")
+    return sentences

@@ -6,8 +6,7 @@ So the log holds what the simulator observed, whatever turned sentences into num
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rayrlhf.errors import UserError
-from rayrlhf.language.instructions import Vocabulary, instructed, plain
+from rayrlhf.language.instructions import Vocabulary, instructed, plain, require_instructions
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.segments import Queries
@@ -38,8 +37,6 @@ class InstructedLog:
         return [self._instructed(*record) for record in self._log.read()]
 
     def _instructed(self, queries: Queries, answers: list[Answer]) -> Record:
-        if not queries.instructions or not all(queries.instructions):
-            raise UserError(f"{self._log.where} has questions without an instruction, and env.encoder is set")
-        vectors = self._vocabulary.vectors(queries.instructions)
+        vectors = self._vocabulary.vectors(require_instructions(queries.instructions, self._log.where))
         left, right = (instructed(side, vectors) for side in (queries.left, queries.right))
         return replace(queries, left=left, right=right), answers

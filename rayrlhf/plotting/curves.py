@@ -42,15 +42,24 @@ def draw(task: str, methods: Sequence[Method]) -> Figure:
 
 
 def _draw_panels(row: Sequence[Axes], measure: str, methods: Sequence[Method]) -> None:
+    for axes, by_labels in zip(row, (False, True), strict=False):
+        draw_lines(axes, measure, methods, by_labels=by_labels)
+    set_axes(row, measure)
+
+
+def draw_lines(axes: Axes, measure: str, methods: Sequence[Method], *, by_labels: bool) -> None:
+    """A line per method that has any runs, against environment steps or labels."""
     for index, method in enumerate(methods):
         own = look(index)
-        _draw_method(row[0], method, [(c.env_steps, c.values[measure]) for c in method.curves], own)
-        if len(row) > 1 and all(curve.uses_labels for curve in method.curves):
-            _draw_method(row[1], method, [by_label(c, measure) for c in method.curves], own)
-        elif len(row) > 1:  # no labels: what it ended with, to measure the others by
+        if not method.curves:
+            continue
+        if not by_labels:
+            _draw_method(axes, method, [(c.env_steps, c.values[measure]) for c in method.curves], own)
+        elif all(curve.uses_labels for curve in method.curves):
+            _draw_method(axes, method, [by_label(c, measure) for c in method.curves], own)
+        else:  # no labels: what it ended with, to measure the others by
             ends = np.array([curve.values[measure][-1] for curve in method.curves])
-            row[1].axhline(float(np.mean(ends)), color=own["color"], linestyle="--", linewidth=1.2)
-    set_axes(row, measure)
+            axes.axhline(float(np.mean(ends)), color=own["color"], linestyle="--", linewidth=1.2)
 
 
 def set_axes(row: Sequence[Axes], measure: str) -> None:

@@ -24,6 +24,9 @@ SUCCESS, RETURN, LABELS = "success_rate", "true_return_mean", "labels"
 MEASURES = {SUCCESS: "success", RETURN: "true return of an episode"}
 
 
+ABSENT = "—"
+
+
 @dataclass(frozen=True)
 class Curve:
     """The evaluations of one run, `P` of them, in the order of their steps.
@@ -86,30 +89,38 @@ def _column(rows: Sequence[Row], name: str, default: float = float("nan")) -> Do
 
 
 def _tree(config: RunConfig, across_tasks: bool) -> dict[str, Any]:
-    """What of a config makes a method: all but seed, names and what it writes; of the true reward no questions."""
+    """What of a config makes a method: all but seed, names, what it writes and what its algorithm does not look at."""
     aside: Any = dict.fromkeys(
         ("seed", "name", "storage_path", "work_path", "tracking", "checkpoint", "resources"), True
     )
     aside |= {"explore": {"save", "from_"}, "evaluation": {"videos"}}
     aside |= {"env": {"threads", "task"} if across_tasks else {"threads"}}
+    aside["sac" if config.algorithm == "prefppo" else "ppo"] = True
     if config.mode == "oracle":
         aside |= dict.fromkeys(("queries", "teacher", "reward"), True)
     return config.model_dump(mode="json", by_alias=True, exclude=aside)
 
 
+def differing_options(configs: Sequence[RunConfig], *, across_tasks: bool = True) -> dict[str, list[Any]]:
+    """By option: its value in each config, where they differ; `ABSENT` where it means nothing to one."""
+    flats = [flattened(_tree(config, across_tasks)) for config in configs]
+    every = dict.fromkeys(key for flat in flats for key in flat)
+    different = [key for key in every if len({json.dumps(flat[key]) for flat in flats if key in flat}) > 1]
+    return {key: [flat.get(key, ABSENT) for flat in flats] for key in different}
+
+
 def _names(configs: Sequence[RunConfig], across_tasks: bool) -> list[str]:
     """A name for each config: its method, and the options (three at most) in which it differs from the others."""
-    flats = [flattened(_tree(config, across_tasks)) for config in configs]
-    every = dict.fromkeys(key for flat in flats for key in flat if key != "mode")
-    different = [key for key in every if len({json.dumps(flat[key]) for flat in flats if key in flat}) > 1]
+    different = differing_options(configs, across_tasks=across_tasks)
     names = []
-    for config, flat in zip(configs, flats, strict=True):
+    for i, config in enumerate(configs):
         method = "true reward" if config.mode == "oracle" else config.algorithm.upper()
-        own = [key for key in different if key in flat]
-        said = [f"{key} {_said(flat[key])}" for key in own[:3]] + (["…"] if len(own) > 3 else [])
+        own = {key: values[i] for key, values in different.items() if values[i] != ABSENT and key != "mode"}
+        said = [f"{key} {in_words(value)}" for key, value in list(own.items())[:3]] + (["…"] if len(own) > 3 else [])
         names.append(", ".join([method, *said]))
     return names
 
 
-def _said(value: Any) -> str:
+def in_words(value: Any) -> str:
+    """An option's value as one word."""
     return "x".join(map(str, value)) if isinstance(value, list) else str(value)

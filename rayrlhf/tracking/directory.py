@@ -154,6 +154,11 @@ class RunDirectory:
         return self.path / "summary.json"
 
     @property
+    def alignment_file(self) -> Path:
+        """What reward model and policy were found to agree with, when `rayrlhf eval` was last asked."""
+        return self.path / "alignment.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -225,6 +230,14 @@ class RunDirectory:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes `summary.json`, atomically."""
         _write_json(self.summary_file, summary)
+
+    def alignment(self) -> dict[str, Any] | None:
+        """What `write_alignment` wrote, or none where nobody asked."""
+        return read_object(self.alignment_file, _DAMAGED)
+
+    def write_alignment(self, found: Mapping[str, Any]) -> None:
+        """Writes `alignment.json`, atomically."""
+        _write_json(self.alignment_file, found)
 
     def note_config(self, config: RunConfig, env_steps: int) -> None:
         """Makes `config` the run's where a resume has changed it; the former one stays as `config-until-STEPS.yaml`."""

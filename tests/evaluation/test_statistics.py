@@ -142,3 +142,33 @@ def test_the_difference_is_stratified_by_task() -> None:
 def test_the_probability_of_improvement_counts_pairs(first: list[int], second: list[int]) -> None:
     pairs = [(x > y) + 0.5 * (x == y) for x in first for y in second]
     assert probability_of_improvement(np.array(first), np.array(second)) == pytest.approx(sum(pairs) / len(pairs))
+
+
+@given(st.integers(0, 300))
+def test_the_interval_of_improvement_lies_around_its_mean_over_tasks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = ([rng.integers(0, 4, size=n).astype(float) for n in sizes] for sizes in ((3, 5), (4, 2)))
+    found = statistics.improvement_interval(first, second, rng, resamples=200)
+    each = [probability_of_improvement(ours, theirs) for ours, theirs in zip(first, second, strict=True)]
+    assert float(found.value) == pytest.approx(np.mean(each))
+    assert 0 <= float(found.low) <= float(found.high) <= 1
+
+
+def test_the_interval_of_improvement_covers() -> None:
+    rng = np.random.default_rng(0)
+    truth = float(stats.norm.cdf(0.5 / np.sqrt(2)))  # of normals half a deviation apart
+    hits = 0
+    for _ in range(200):
+        found = statistics.improvement_interval(
+            [rng.normal(0.5, 1, 20)], [rng.normal(0, 1, 20)], rng, confidence=0.9, resamples=300
+        )
+        hits += bool(found.low <= truth <= found.high)
+    assert 0.82 <= hits / 200 <= 0.97
+
+
+@given(st.integers(2, 6), st.integers(2, 6), st.integers(0, 100))
+def test_two_sided_mann_whitney_equals_scipys_without_ties(n: int, m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=n), rng.normal(size=m)
+    expected = stats.mannwhitneyu(first, second, method="exact").pvalue
+    assert statistics.mann_whitney(first, second, rng) == pytest.approx(expected)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from saved_runs import LABELS, STEPS, make_run
 
 from rayrlhf.config.load import load_config
 from rayrlhf.errors import UserError
@@ -12,21 +13,6 @@ from rayrlhf.plotting.curves import on_one_grid
 from rayrlhf.plotting.profiles import final_success
 from rayrlhf.plotting.runs import Doubles
 from rayrlhf.tracking import RunDirectory, Tracker
-
-STEPS = (1000, 2000, 3000, 4000)
-LABELS = (0, 20, 20, 40)
-
-
-def make_run(tmp_path: Path, *overrides: str, success: tuple[float, ...] = (0.0, 0.2, 0.6, 0.9)) -> Path:
-    run = RunDirectory.create(
-        load_config("toy", [f"storage_path={tmp_path}", "tracking.tensorboard=false", *overrides])
-    )
-    oracle = run.config().mode == "oracle"
-    with Tracker(run, run.config().tracking) as tracker:
-        for step, labels, rate in zip(STEPS, LABELS, success, strict=True):
-            tracker.log(step - 500, {"loss": 1.0, "labels": labels})
-            tracker.log(step, {"success_rate": rate, "true_return_mean": 10 * rate, "labels": 0 if oracle else labels})
-    return run.path
 
 
 def test_a_curve_holds_the_evaluations_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -11,8 +12,10 @@ import pytest
 from app_server import AppServer
 from support import SMALL
 
+from rayrlhf.aligning import align
 from rayrlhf.cli import main
 from rayrlhf.config.load import load_config
+from rayrlhf.errors import UserError
 from rayrlhf.evaluating import evaluate
 from rayrlhf.language.instructions import vectors_of
 from rayrlhf.preferences.dataset import PreferenceDataset
@@ -109,3 +112,18 @@ def test_an_exported_policy_has_the_vectors_beside_it(
     np.testing.assert_allclose(vectors[AWAY], vectors_of([AWAY], "hashing", 6)[0], rtol=1e-6)
     told = np.concatenate([OBS, np.tile(np.float32(vectors[AWAY]), (3, 1))], axis=1)
     np.testing.assert_allclose(session.run(["action"], {"obs": told})[0], action(url, OBS, instruction=AWAY), atol=1e-5)
+
+
+def test_other_answers_are_told_in_words(run: RunDirectory, tmp_path: Path) -> None:
+    records = PreferenceDataset(run.preferences).read()
+    others = PreferenceDataset(tmp_path / "others")
+    for queries, answers in records:  # what the run was asked itself does not count
+        moved = replace(queries, left=queries.right, right=queries.left, instructions=(NEW,) * len(queries))
+        others.append(moved, answers)
+    found = align(run.path, answers=str(tmp_path / "others"))
+    assert found["answers"]["labels"] == 12 and found["reward_model_agreement"]["decisive"] == 12
+    assert found["true_reward"]["transitions"] >= 12_000
+    untold = PreferenceDataset(tmp_path / "untold")
+    untold.append(replace(records[0][0], session=9, instructions=()), records[0][1])
+    with pytest.raises(UserError, match="questions without an instruction"):
+        align(run.path, answers=str(tmp_path / "untold"))
