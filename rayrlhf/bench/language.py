@@ -44,7 +44,7 @@ class LanguageBench(DeviceOptions):
     test_draws: Count = 3
     horizon: Count = 200
     encoder: str = "all-MiniLM-L6-v2"
-    width: Count = 32
+    width: Count = 16
     members: Count = 3
     hidden: tuple[Count, ...] = (256, 256)
     epochs: Count = 10

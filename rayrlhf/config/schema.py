@@ -23,7 +23,7 @@ class EnvOptions(Options):
     """What turns each task's instruction into numbers, which observations end with: a model of sentence-transformers
     on this machine, such as `all-MiniLM-L6-v2` (extra `language`), or `hashing`, which knows letters only; none: tasks
     are not named."""
-    instruction_width: Positive = 32
+    instruction_width: Positive = 16
     """How many numbers: the embedding's, by a fixed random projection."""
     wordings: Annotated[int, Field(ge=1, le=6)] = 6
     """Ways to say each instruction of which every episode draws one; 1: the same sentence always."""
