@@ -563,8 +563,10 @@ class RunConfig(Options):
             raise ValueError(
                 "reward.unlabelled wants one task: pairs that nobody was asked about would be of different ones"
             )
-        if self.asks_people and len(self.env.tasks) > 1:
-            raise ValueError("teacher human wants one task: people are shown one sentence for all questions of a run")
+        if self.asks_people and len(self.env.tasks) > 1 and self.env.encoder is None:
+            raise ValueError(
+                "teacher human with several tasks wants env.encoder: without instructions nobody knows which"
+            )
         if self.reward.unlabelled and self.env.horizon is not None and self.env.horizon < self.unlabelled_steps:
             raise ValueError(
                 f"reward.unlabelled wants queries.segment_length + 2 * reward.crop ({self.unlabelled_steps}) steps of "

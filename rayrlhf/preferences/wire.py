@@ -99,6 +99,8 @@ class Shown:
     left_clip: str | None
     right_clip: str | None
     seconds_left: float
+    instruction: str | None = None
+    """What the robot is to do, where that is not the run's sentence."""
 
 
 @dataclass(frozen=True)

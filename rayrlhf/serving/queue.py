@@ -191,7 +191,8 @@ def _add_answering(app: FastAPI, queue: Queue) -> None:
     here = [Depends(meant)]
 
     def shown(lease: Lease) -> Shown:
-        return Shown(lease.id, lease.left_clip, lease.right_clip, max(0.0, lease.expires_at - clock.now()))
+        seconds = max(0.0, lease.expires_at - clock.now())
+        return Shown(lease.id, lease.left_clip, lease.right_clip, seconds, lease.instruction)
 
     @app.post("/v1/runs/{run}/leases", responses=problems(404, 409), dependencies=here)
     def lease(run: InPath, wanted: Wanted, caller: Answerer) -> list[Shown]:

@@ -48,7 +48,9 @@ class HumanTeacher:
             }  # nobody is shown others
             for position, key in enumerate(queries.ids):
                 gold = (known or {}).get(key)
-                self._open[key] = self._unasked[key] = Question(key, queries.session, position, gold=gold, ready=False)
+                said = queries.instructions[position] if queries.instructions else None
+                question = Question(key, queries.session, position, gold=gold, ready=False, instruction=said)
+                self._open[key] = self._unasked[key] = question
 
     def collect(self) -> list[Answer]:
         """What has been decided, and has arrived, since the last call."""

@@ -53,6 +53,16 @@ def test_from_a_question_to_its_label(server) -> None:
         assert info.doing["next_questions_at"] == 50
 
 
+def test_a_question_may_say_what_the_robot_is_to_do(server) -> None:
+    """Where it says nothing the run's sentence is meant; what was said first stays."""
+    with server.client("trainer") as trainer, server.client() as annotator:
+        fill(trainer, 0)
+        told = [Question("run/1/0", 1, 0, instruction="close the drawer"), Question("run/1/1", 1, 1)]
+        trainer.enqueue("run", told)
+        trainer.enqueue("run", [Question("run/1/0", 1, 0, instruction="something else"), told[1]])
+        assert [lease.instruction for lease in annotator.lease("run", 2)] == ["close the drawer", None]
+
+
 def test_what_is_meant_for_another_queue_is_refused(server) -> None:
     """Numbers of leases and answers begin anew in each: an answer to the one before would be another question's."""
     with server.client("trainer") as trainer, server.client() as annotator:
@@ -91,7 +101,13 @@ def test_annotators_learn_nothing_of_what_a_question_is_for(server) -> None:
         [own] = annotator.people("run")
         assert (own.answers, own.gold) == (2, (0, 0))
         assert trainer.people("run")[0].gold[1] == 1
-    assert {key for lease in shown.json() for key in lease} == {"lease", "left_clip", "right_clip", "seconds_left"}
+    assert {key for lease in shown.json() for key in lease} == {
+        "lease",
+        "left_clip",
+        "right_clip",
+        "seconds_left",
+        "instruction",
+    }
 
 
 def routes(server) -> list[tuple[str, str]]:

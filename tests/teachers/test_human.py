@@ -1,6 +1,7 @@
 """People as the teacher: through a real queue over HTTP."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,10 @@ def test_a_question_that_cannot_be_shown_is_answered_by_nobody(server: Server) -
     teacher.exchange()
     assert teacher.collect() == [Answer("run/00000/00000", "skip", "nobody")]
     assert teacher.collect() == []
+
+
+def test_people_read_what_each_question_is_about(server: Server) -> None:
+    teacher = teacher_of(server)
+    put(teacher, replace(queries(2), instructions=("open the window", "close the window")))
+    with server.client() as annotator:
+        assert [lease.instruction for lease in annotator.lease("run", 2)] == ["open the window", "close the window"]

@@ -661,6 +661,22 @@ def test_what_people_write_is_only_text(visit, trainer) -> None:
     assert person.page.locator("main img, main script, #run b").count() == 0
 
 
+def test_the_sentence_is_the_questions_own_where_it_has_one(visit, trainer) -> None:
+    ask(trainer, 1)
+    [left, right] = list(clips())[:2]
+    nasty = "<b>Keep</b> the point away."
+    own = Question(
+        "own", 1, 0, left_clip=left, right_clip=right, instruction=nasty
+    )  # of a newer session: it comes first
+    trainer.enqueue("run", [own])
+    person = visit()
+    person.ready()
+    assert person.page.inner_text("#sentence") == nasty
+    person.page.keyboard.press("1")
+    person.until(f"document.querySelector('#sentence').textContent === {SENTENCE!r}")
+    person.ready()
+
+
 def test_everything_is_reached_by_the_tabulator_alone(visit, trainer) -> None:
     ask(trainer, 3)
     person = visit()

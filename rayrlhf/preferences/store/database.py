@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceEr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rayrlhf.errors import UserError, in_one_line
-from rayrlhf.preferences.store.tables import VERSION_1, identities, leases, metadata, versions
+from rayrlhf.preferences.store.tables import VERSION_1, identities, instructions, leases, metadata, versions
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,11 @@ def _draw_identity(connection: Connection) -> None:
     connection.execute(insert(identities).values(identity=secrets.token_hex(16)))
 
 
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _make_first, 2: _draw_identity}
+def _keep_instructions(connection: Connection) -> None:
+    instructions.create(connection)
+
+
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _make_first, 2: _draw_identity, 3: _keep_instructions}
 """By version: what makes a database of the version before into one of it. Each runs in a transaction of its own."""
 VERSION = max(MIGRATIONS)
 

@@ -83,6 +83,7 @@ class Question:
     gold:                   the known answer, of one that tests annotators and makes no label
     left_clip, right_clip:  names of its clips
     ready:                  it may be shown
+    instruction:            what the robot is to do, where that is not the run's sentence
     """
 
     __pydantic_config__ = _CHECKED
@@ -94,6 +95,7 @@ class Question:
     left_clip: Clip | None = None
     right_clip: Clip | None = None
     ready: bool = True
+    instruction: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class Lease:
     """A question that is `annotator`'s until `expires_at`; clips as they are to be shown.
 
     fresh: it was not theirs yet
+    instruction: what the robot is to do, where that is not the run's sentence
     """
 
     id: int
@@ -122,6 +125,7 @@ class Lease:
     right_clip: str | None
     expires_at: float
     fresh: bool = False
+    instruction: str | None = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from rayrlhf.preferences.store.records import (
     Vote,
     unknown_run,
 )
-from rayrlhf.preferences.store.tables import answers, leases, queries, runs
+from rayrlhf.preferences.store.tables import answers, instructions, leases, queries, runs
 from rayrlhf.preferences.store.voting import decide
 from rayrlhf.seeding import generator
 
@@ -94,6 +94,9 @@ class PreferenceStore:
                     message = f"questions of {run} have ids of another run's: rename one of the two"
                     raise RefusedError("conflict", message)
                 connection.execute(update(queries).where(queries.c.id.in_(ids)).values(received=False))
+                told = [{"query": one.id, "sentence": one.instruction} for one in some if one.instruction]
+                if told:
+                    connection.execute(self._insert(instructions).on_conflict_do_nothing(), told)
             _drop_old(connection, run, options)
             unready = select(queries.c.id).where(queries.c.status == "open", ~queries.c.ready)
             found: set[str] = set()
@@ -425,10 +428,11 @@ def _locked(connection: Connection, annotator: str, lease_id: int) -> tuple[Row[
 
 
 def _lease(connection: Connection, lease_id: int, *, fresh: bool = False) -> Lease:
-    joined = select(leases, queries.c.run, queries.c.left_clip, queries.c.right_clip).join_from(leases, queries)
+    columns = leases, queries.c.run, queries.c.left_clip, queries.c.right_clip, instructions.c.sentence
+    joined = select(*columns).join_from(leases, queries).outerjoin(instructions, instructions.c.query == queries.c.id)
     row = connection.execute(joined.where(leases.c.id == lease_id)).one()
     left, right = (row.left_clip, row.right_clip)[:: -1 if row.flipped else 1]
-    return Lease(row.id, row.query, row.run, left, right, row.expires_at, fresh)
+    return Lease(row.id, row.query, row.run, left, right, row.expires_at, fresh, row.sentence)
 
 
 def _flipped(query: str, annotator: str) -> bool:

@@ -137,5 +137,12 @@ annotators = Table(
     CheckConstraint("role IN ('annotator', 'trainer', 'admin')", name="annotator_role"),
 )
 
+instructions = Table(  # what the robot is to do, where that differs from question to question
+    "instructions",
+    metadata,
+    Column("query", ForeignKey("queries.id"), primary_key=True),
+    Column("sentence", Text, nullable=False),
+)
+
 VERSION_1 = (versions, runs, queries, leases, answers, annotators)
 """What a database of the schema's first version has."""

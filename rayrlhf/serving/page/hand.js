@@ -15,6 +15,7 @@ class Question {
 
   constructor(api, shown, before) {
     this.lease = shown.lease;
+    this.instruction = shown.instruction; // null: the run's sentence
     this.pair = new Pair();
     this.state = "loading";
     this.keepUntil(shown.seconds_left);

@@ -187,6 +187,7 @@ export class Labelling {
     this.#shown?.pair.pause();
     this.#shown?.pair.element?.classList.remove("active");
     this.#shown = question;
+    this.#showTask(); // a question may have a sentence of its own
     this.#seenAt = null;
     const pressedAt = this.#pressedAt;
     this.#pressedAt = null;
@@ -218,7 +219,8 @@ export class Labelling {
   }
 
   #showTask() {
-    byId("sentence").textContent = this.#info.sentence;
+    const sentence = this.#shown?.instruction ?? this.#info.sentence;
+    if (byId("sentence").textContent !== sentence) byId("sentence").textContent = sentence;
     byId("guidelines").textContent = this.#info.guidelines || "Choose the clip in which the robot does this better.";
     this.#showProgress();
   }

@@ -29,7 +29,7 @@ def test_several_processes_may_start_at_once(url: str) -> None:
 def test_a_newer_version_is_refused_and_left_alone(url: str, database: Database) -> None:
     with database.writing() as connection:
         connection.execute(insert(versions).values(version=99, applied_at=0.0))
-    with pytest.raises(UserError, match="has version 99 of the preference store, this rayrlhf knows up to 2: upgrade"):
+    with pytest.raises(UserError, match="has version 99 of the preference store, this rayrlhf knows up to 3: upgrade"):
         Database(url)
 
 

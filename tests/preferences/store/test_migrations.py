@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from rayrlhf.preferences.store import Accounts, Annotator, Database, PreferenceStore, Question, Run, database
-from rayrlhf.preferences.store.tables import VERSION_1, identities, metadata, versions
+from rayrlhf.preferences.store.tables import VERSION_1, identities, instructions, metadata, versions
 
 NEXT = database.VERSION + 1
 
@@ -69,7 +69,7 @@ def frozen(version: int, dialect: str) -> list[str]:
     return (Path(__file__).parent / f"version_{version}" / f"{dialect}.sql").read_text().splitlines()
 
 
-@pytest.mark.parametrize(("version", "tables"), [(1, VERSION_1), (2, [identities])])
+@pytest.mark.parametrize(("version", "tables"), [(1, VERSION_1), (2, [identities]), (3, [instructions])])
 @pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=lambda dialect: dialect.name)
 def test_a_version_stays_what_it_is(dialect: Dialect, version: int, tables: Sequence[Table]) -> None:
     """Databases out there have it: whoever changes a table writes a migration, and has the older ones make this."""
@@ -80,7 +80,14 @@ def test_a_version_stays_what_it_is(dialect: Dialect, version: int, tables: Sequ
     assert statements == frozen(version, dialect.name)
 
 
-def test_a_database_of_version_1_gets_an_identity(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_of_version_1_gets_an_identity(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    today = str(tmp_path / "today")
+    token = fill(Database(today))
+    source, wanted = Database(today), [table for table in VERSION_1 if table is not versions]
+    with source.reading() as connection:
+        content = {t: [dict(row._mapping) for row in connection.execute(select(t))] for t in wanted}
+    source.close()
+
     def make(connection: Connection) -> None:
         for statement in frozen(1, connection.dialect.name):
             connection.execute(text(statement))
@@ -89,13 +96,17 @@ def test_a_database_of_version_1_gets_an_identity(url: str, monkeypatch: pytest.
         older.setattr(database, "MIGRATIONS", {1: make})
         older.setattr(database, "VERSION", 1)
         old = Database(url)
-        token = fill(old)
+        with old.writing() as connection:
+            for table, some in content.items():
+                if some:
+                    connection.execute(table.insert(), some)
         before = rows(old, VERSION_1)
+        old.close()
     several = [Database(url) for _ in range(2)]
     [identity] = {there.identity() for there in several}
     assert len(identity) == 32
     after = rows(several[0], VERSION_1)
-    assert len(after.pop("rayrlhf_versions")) == 2
+    assert len(after.pop("rayrlhf_versions")) == 3
     assert after == {name: some for name, some in before.items() if name != "rayrlhf_versions"}
     assert Accounts(several[0]).who(token) == Annotator("anna", "annotator")
     for there in several:
