@@ -39,7 +39,8 @@ class ExportOptions:
     file: _File
     """NAME.parquet or .jsonl (nothing is lost), .json or .pickle (triplets), .csv (answers alone)."""
     format: Format | None = None
-    """What the file is, where its name does not say it: `trl`, for chosen and rejected in .jsonl or .parquet."""
+    """What the file is, where its name does not say it: `trl`, for chosen and rejected in .jsonl or .parquet, or
+    `lerobot`, for a folder."""
     overwrite: bool = False
     """Replace the file where it exists."""
     json: bool = False
@@ -53,11 +54,14 @@ class ImportOptions:
     dataset: _Where
     """A folder of preferences, made if it is not there, or its URI."""
     file: _File
-    """NAME.parquet or .jsonl, .json or .pickle (triplets), .csv (answers to questions that the dataset has)."""
+    """NAME.parquet or .jsonl, .json or .pickle (triplets), .csv (answers to questions that the dataset has), or a
+    folder of LeRobot's."""
     format: Format | None = None
     """What the file is, where its name does not say it: `trl`, for chosen and rejected in .jsonl or .parquet."""
     segment_length: int | None = None
     """Keep so many steps of each trajectory, its last; else all, and all trajectories must be as long."""
+    preferences: str | None = None
+    """For a folder of LeRobot's: the file of preferences; by default preferences.parquet, .jsonl or .csv in it."""
     json: bool = False
     """Print one JSON object, as the last line."""
 
@@ -137,7 +141,13 @@ def _import(args: Sequence[str]) -> None:
     if options.segment_length is not None and options.segment_length < 1:
         raise UserError(f"--segment-length is {options.segment_length}, wanted 1 or more")
     target = PreferenceDataset(_folder(options.dataset))
-    count = import_any(target, options.file, kind=options.format, segment_length=options.segment_length)
+    count = import_any(
+        target,
+        options.file,
+        kind=options.format,
+        segment_length=options.segment_length,
+        preferences=options.preferences,
+    )
     say(f"{count:,} new answers in {options.dataset}")
     finish({"dataset": options.dataset, "new_answers": count}, as_json=options.json)
 

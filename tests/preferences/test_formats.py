@@ -100,6 +100,18 @@ def test_everything_comes_back(
     assert import_any(copy, path) == 0
 
 
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=datasets())
+def test_folders_of_lerobot_come_back(
+    tmp_path_factory: pytest.TempPathFactory, records: list[tuple[Queries, list[Answer]]]
+) -> None:
+    folder = tmp_path_factory.mktemp("trip")
+    source, copy = stored(folder / "source", records), PreferenceDataset(folder / "copy")
+    export_any(source, folder / "robot", kind="lerobot")
+    assert import_any(copy, folder / "robot") == sum(len(answers) for _, answers in records)
+    same(copy, source)
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=datasets(decisive=True))

@@ -12,11 +12,14 @@ from rayrlhf.preferences import exchange
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.formats import chosen, spoken, triplets
 from rayrlhf.preferences.formats.entries import Entry, records_of
+from rayrlhf.preferences.formats.lerobot import is_lerobot, read_lerobot
+from rayrlhf.preferences.formats.lerobot_out import write_lerobot
 from rayrlhf.preferences.storage import locate, reason, whole_file
 from rayrlhf.preferences.table import Record
 
-Format = Literal["parquet", "jsonl", "json", "pickle", "trl", "csv"]
-"""Ours, which lose nothing: parquet, jsonl. Triplets: json, pickle. Chosen and rejected: trl. Answers alone: csv."""
+Format = Literal["parquet", "jsonl", "json", "pickle", "trl", "csv", "lerobot"]
+"""Ours, which lose nothing: parquet, jsonl. Triplets: json, pickle. Chosen and rejected: trl. Answers alone: csv.
+Episodes with preferences beside them, a folder: lerobot."""
 _ENDINGS: dict[str, Format] = {
     ".parquet": "parquet",
     ".jsonl": "jsonl",
@@ -41,7 +44,12 @@ _WRITE: dict[str, Callable[[Iterable[Record], Any], int | None]] = {
 
 
 def import_any(
-    dataset: PreferenceDataset, path: str | Path, *, kind: Format | None = None, segment_length: int | None = None
+    dataset: PreferenceDataset,
+    path: str | Path,
+    *,
+    kind: Format | None = None,
+    segment_length: int | None = None,
+    preferences: str | Path | None = None,
 ) -> int:
     """Merges a file into the dataset; returns the number of new answers.
 
@@ -51,7 +59,12 @@ def import_any(
     Raises:
         UserError: the file cannot be read or something in it is malformed; the place is named.
     """
-    name = _format_of(path, kind)
+    name = _format_of(path, "lerobot" if kind is None and is_lerobot(path) else kind)
+    if preferences is not None and name != "lerobot":
+        raise UserError(f"--preferences is for folders of LeRobot's: {path} has its own")
+    if name == "lerobot":
+        judged = read_lerobot(Path(path), None if preferences is None else Path(preferences))
+        return dataset.merge(records_of(judged, str(path), segment_length))
     if name in ("parquet", "jsonl"):
         if segment_length is not None:
             raise UserError(f"--segment-length is for trajectories: {path} holds segments, which stay as they are")
@@ -73,6 +86,9 @@ def export_any(dataset: PreferenceDataset, path: str | Path, *, kind: Format | N
         return exchange.export_file(dataset, path), 0
     exchange.refuse_inside(dataset, path)
     records = exchange.records_in(dataset)
+    if name == "lerobot":
+        write_lerobot(records, Path(path))
+        return sum(len(queries) for queries, _ in records), 0
     with whole_file(*locate(path)) as stream:
         left_out = _WRITE[name](records, stream) or 0
     return sum(len(queries) for queries, _ in records), left_out
