@@ -197,3 +197,24 @@ def test_what_is_wanted_is_read(protocol: int) -> None:
         assert np.asarray(found[name]).dtype == expected.dtype
     for array in found["shared"]:
         np.testing.assert_array_equal(np.asarray(array), shared)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_changed_bytes_are_read_or_refused(protocol: int) -> None:
+    """Whatever becomes of a pickle, the interpreter lives and a refusal is one line."""
+    side = {"obs": np.arange(6, dtype=np.float32).reshape(3, 2), "action": np.zeros((3, 1)), "reward": [np.float32(1)]}
+    whole, rng = (
+        pickle.dumps([("open", side, side, 1, {"annotator": "eva"})], protocol=protocol),
+        np.random.default_rng(0),
+    )
+    refused = 0
+    for _ in range(3000):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 5)):
+            content[place] = rng.integers(256)
+        try:
+            loads(bytes(content), "x")
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 1000

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, printable
 from rayrlhf.preferences.answers import TARGETS, Answer, Choice
 from rayrlhf.preferences.formats.trajectory import Trajectory, written
 from rayrlhf.preferences.segments import Queries, Segments
@@ -78,7 +78,7 @@ def details_of(found: Mapping[str, Any], where: str) -> dict[str, Any]:
         return _Details.model_validate(found).model_dump(exclude_none=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part)[:40] for part in first["loc"])
+        key = printable(".".join(map(str, first["loc"])))
         raise UserError(f"{where}: {key}: {first['msg']}") from error
 
 

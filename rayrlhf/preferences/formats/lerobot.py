@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.errors import UserError, in_one_line, printable
 from rayrlhf.preferences.formats.entries import Entry, choice_of
 from rayrlhf.preferences.formats.trajectory import Trajectory, read_trajectory
 
@@ -241,7 +241,7 @@ def _judged(row: Any, place: str) -> Judged:
         return Judged.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise UserError(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise UserError(f"{place}: {printable('.'.join(map(str, first['loc'])))}: {first['msg']}") from error
 
 
 def _number(text: str) -> float | str | None:

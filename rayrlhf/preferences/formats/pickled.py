@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayrlhf.errors import UserError, in_one_line
+from rayrlhf.errors import UserError, in_one_line, printable
 
 MAX_BYTES = 2 << 30
 MAX_INSTRUCTIONS = 50_000_000
@@ -129,7 +129,7 @@ _NAMES = {
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _NAMES:
-            raise Refused(f"{module}.{name}"[:80])
+            raise Refused(printable(f"{module}.{name}"))
         return _Call(_NAMES[module, name])
 
 
@@ -149,7 +149,7 @@ def loads(content: bytes, name: str) -> Any:
     except UserError:
         raise
     except Exception as error:  # whatever a damaged pickle makes the interpreter raise
-        raise UserError(f"{name} is no whole pickle: {in_one_line(error)}") from error
+        raise UserError(f"{name} is no whole pickle: {printable(in_one_line(error))}") from error
 
 
 def _look_through(content: bytes) -> None:
