@@ -22,6 +22,11 @@ def in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
 
 
+def printable(text: str, most: int = 80) -> str:
+    """Text out of a file as a message may show it: short, on one line, and nothing that a terminal obeys."""
+    return text[:most] if text.isprintable() else ascii(text[:most])
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """A hint such as `; did you mean 'drawer-open'?`, or an empty string when nothing is near."""
     close = get_close_matches(name, list(known), n=count, cutoff=0.5)

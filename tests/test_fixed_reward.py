@@ -153,3 +153,19 @@ def test_its_exploration_has_nothing_to_ask_about(model: Path, make: Make, tmp_p
         UserError, match=r"saved in the mode 'oracle' or with reward\.from, which keeps no trajectories"
     ):
         explored_steps(saved, synchronous(small(tmp_path)))
+
+
+@pytest.mark.slow
+def test_a_run_at_a_url_has_its_model_there(model: Path, tmp_path: Path) -> None:
+    """Another machine goes on with it, where neither the folder nor the file is, also before the first checkpoint."""
+    storage, work = f"file://{tmp_path / 'away'}", tmp_path / "work"
+    run = changed(with_model(model), name="run", storage_path=storage, work_path=str(work), total_steps=400)
+    train(changed(run, evaluation={"final_episodes": 2, "videos": 0}), progress=False)
+    shutil.rmtree(work)
+    shutil.rmtree(model)
+    for checkpoints in (True, False):
+        if not checkpoints:
+            shutil.rmtree(work)
+            shutil.rmtree(tmp_path / "away" / "run" / "checkpoints")
+        again = train(changed(run, total_steps=600), resume=f"{storage}/run", progress=False)
+        assert again["env_steps"] >= 600 and (work / "run" / FILE).is_file()

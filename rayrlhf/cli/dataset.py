@@ -13,7 +13,8 @@ from rayrlhf.cli.output import finish, say, show
 from rayrlhf.errors import UserError, nearest
 from rayrlhf.files import is_url
 from rayrlhf.preferences.dataset import PreferenceDataset
-from rayrlhf.preferences.exchange import export_file, import_file, info
+from rayrlhf.preferences.exchange import Info, info, records_in
+from rayrlhf.preferences.formats.files import Format, export_any, import_any
 from rayrlhf.preferences.storage import child, exists
 
 _Where = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
@@ -37,7 +38,10 @@ class ExportOptions:
     dataset: _Where
     """A run's folder, a folder of preferences, or its URI."""
     file: _File
-    """NAME.parquet or NAME.jsonl."""
+    """NAME.parquet or .jsonl (nothing is lost), .json or .pickle (triplets), .csv (answers alone)."""
+    format: Format | None = None
+    """What the file is, where its name does not say it: `trl`, for chosen and rejected in .jsonl or .parquet, or
+    `lerobot`, for a folder."""
     overwrite: bool = False
     """Replace the file where it exists."""
     json: bool = False
@@ -51,7 +55,26 @@ class ImportOptions:
     dataset: _Where
     """A folder of preferences, made if it is not there, or its URI."""
     file: _File
-    """NAME.parquet or NAME.jsonl."""
+    """NAME.parquet or .jsonl, .json or .pickle (triplets), .csv (answers to questions that the dataset has), or a
+    folder of LeRobot's."""
+    format: Format | None = None
+    """What the file is, where its name does not say it: `trl`, for chosen and rejected in .jsonl or .parquet."""
+    segment_length: int | None = None
+    """Keep so many steps of each trajectory, its last; else all, and all trajectories must be as long."""
+    preferences: str | None = None
+    """For a folder of LeRobot's: the file of preferences; by default preferences.parquet, .jsonl or .csv in it."""
+    json: bool = False
+    """Print one JSON object, as the last line."""
+
+
+@dataclass(frozen=True)
+class CombineOptions:
+    """Merge several datasets into one; an answer it already has stays as it is."""
+
+    out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """A folder of preferences, made if it is not there, or its URI."""
+    datasets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATASET...")]
+    """Runs' folders, folders of preferences, or URIs."""
     json: bool = False
     """Print one JSON object, as the last line."""
 
@@ -60,14 +83,14 @@ def run(args: Sequence[str]) -> int:
     """Carries out `rayrlhf dataset ARGS`."""
     what = args[0] if args else ""
     if what in ("-h", "--help"):
-        say("usage: rayrlhf dataset info|export|import|generate ...\n")
-        kinds = (("info", InfoOptions), ("export", ExportOptions), ("import", ImportOptions))
-        for name, kind in (*kinds, ("generate", generate.GenerateOptions)):
-            say(f"  {name:<8}{kind.__doc__}")
+        say(f"usage: rayrlhf dataset {'|'.join(_ACTIONS)} ...\n")
+        for name, (kind, _) in _ACTIONS.items():
+            say(f"  {name:<9}{(kind.__doc__ or '').splitlines()[0]}")
         return 0
     if what not in _ACTIONS:
-        raise UserError(f"wanted rayrlhf dataset {', '.join(_ACTIONS)}, not {what!r}{nearest(what, _ACTIONS)}")
-    _ACTIONS[what](args[1:])
+        *others, last = _ACTIONS
+        raise UserError(f"wanted rayrlhf dataset {', '.join(others)} or {last}, not {what!r}{nearest(what, _ACTIONS)}")
+    _ACTIONS[what][1](args[1:])
     return 0
 
 
@@ -83,6 +106,8 @@ def _info(args: Sequence[str]) -> None:
         ("questions", f"{found['queries']:,}, {found['unanswered']:,} without an answer"),
         ("answers", ", ".join(f"{count:,} {choice}" for choice, count in found["answers"].items())),
         ("annotators", ", ".join(found["annotators"]) or "none"),
+        ("instructions", _instructions(found)),
+        ("true reward", _rewarded(found)),
         ("segments", shapes),
         ("size", f"{found['bytes'] / 1e6:,.1f} MB"),
     ]
@@ -90,20 +115,53 @@ def _info(args: Sequence[str]) -> None:
     finish({**found}, as_json=options.json)
 
 
+def _instructions(found: Info) -> str:
+    shown = [f"{count:,} {sentence!r}" for sentence, count in list(found["instructions"].items())[:_SHOWN]]
+    more = len(found["instructions"]) - len(shown)
+    return ", ".join(shown + ([f"and {more:,} more"] if more else [])) or "none"
+
+
+def _rewarded(found: Info) -> str:
+    count, every = found["rewarded"], found["queries"]
+    return "of all questions" if count == every else f"of {count:,} questions" if count else "none: nobody knows it"
+
+
 def _export(args: Sequence[str]) -> None:
     options = parse(ExportOptions, args, "dataset export")
     if not options.overwrite and exists(options.file):
         raise UserError(f"{options.file} exists: choose another name, or replace it with --overwrite")
-    count = export_file(existing(options.dataset), options.file)
+    count, left_out = export_any(existing(options.dataset), options.file, kind=options.format)
     say(f"wrote {count:,} questions to {options.file}")
-    finish({"file": options.file, "queries": count}, as_json=options.json)
+    if left_out:
+        say(f"left out {left_out:,} that the format has no place for: equal, skip, and questions without an answer")
+    finish({"file": options.file, "queries": count, "left_out": left_out}, as_json=options.json)
 
 
 def _import(args: Sequence[str]) -> None:
     options = parse(ImportOptions, args, "dataset import")
-    count = import_file(PreferenceDataset(_folder(options.dataset)), options.file)
+    if options.segment_length is not None and options.segment_length < 1:
+        raise UserError(f"--segment-length is {options.segment_length}, wanted 1 or more")
+    target = PreferenceDataset(_folder(options.dataset))
+    count = import_any(
+        target,
+        options.file,
+        kind=options.format,
+        segment_length=options.segment_length,
+        preferences=options.preferences,
+    )
     say(f"{count:,} new answers in {options.dataset}")
     finish({"dataset": options.dataset, "new_answers": count}, as_json=options.json)
+
+
+def _combine(args: Sequence[str]) -> None:
+    options = parse(CombineOptions, args, "dataset combine")
+    if not options.datasets:
+        raise UserError("which datasets? As in: rayrlhf dataset combine OUT A B")
+    records = [record for where in options.datasets for record in records_in(existing(where))]
+    count = PreferenceDataset(_folder(options.out)).merge(records)
+    there = sum(len(said) for _, said in records) - count
+    say(f"{count:,} new answers in {options.out}" + (f"; {there:,} were there already" if there else ""))
+    finish({"dataset": options.out, "new_answers": count, "known_answers": there}, as_json=options.json)
 
 
 def existing(where: str) -> PreferenceDataset:
@@ -119,9 +177,12 @@ def _folder(where: str) -> str:
     return below(where, "preferences") if exists(below(where, "config.yaml")) else where
 
 
-_ACTIONS: dict[str, Callable[[Sequence[str]], None]] = {
-    "info": _info,
-    "export": _export,
-    "import": _import,
-    "generate": generate.run,
+_ACTIONS: dict[str, tuple[type, Callable[[Sequence[str]], None]]] = {
+    "info": (InfoOptions, _info),
+    "export": (ExportOptions, _export),
+    "import": (ImportOptions, _import),
+    "combine": (CombineOptions, _combine),
+    "generate": (generate.GenerateOptions, generate.run),
 }
+_SHOWN = 5
+"""Instructions that are shown."""

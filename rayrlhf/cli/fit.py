@@ -74,38 +74,53 @@ def run(args: Sequence[str]) -> int:
     own, overrides = parted(args)
     options = parse(FitOptions, own, "fit")
     _check(options)
-    reward = reward_options(options.config, overrides, None)
+    reward_options(options.config, overrides, None)
     # imported here, so that help and a mistake in the options come at once
-    from rayrlhf.fitting.card import HEAD, require_free, rows, write_model
+    from rayrlhf.fitting.card import HEAD, require_free, rows
+
+    out = Path(options.out or _default_out(options.dataset))
+    require_free(out, overwrite=options.overwrite)
+    report, interrupted = _fit(options, overrides, out, shlex.join(["rayrlhf", "fit", *args]))
+    show(str(out), HEAD, rows(report), right=(1, 2, 3, 4))
+    say(f"split   {report['split']}")
+    say(
+        f"epochs  {report['epochs']}, the weights are those of epoch {report['best_epoch']}; ended by {report['ended']}"
+    )
+    if interrupted:
+        raise KeyboardInterrupt(f"stopped; the best so far is in {out}")
+    finish({"out": str(out), **report}, as_json=options.json)
+    return 0
+
+
+def _fit(options: FitOptions, overrides: Sequence[str], out: Path, command: str) -> tuple[dict[str, Any], bool]:
+    """Fits and writes the model; what there is to say of it, and whether Ctrl-C ended it."""
+    from rayrlhf.fitting.card import write_model
     from rayrlhf.fitting.fit import fit_labels
     from rayrlhf.fitting.labelled import read_labels
     from rayrlhf.fitting.split import split
     from rayrlhf.rewards.networks import make_network
     from rayrlhf.rewards.stored import RewardModel
 
-    out = Path(options.out or _default_out(options.dataset))
-    require_free(out, overwrite=options.overwrite)
     data = read_labels(existing(options.dataset))
     reward = reward_options(options.config, overrides, data.labels.left.length)
     widths = data.labels.left.obs.shape[2], data.labels.left.action.shape[2]
-    make_network(reward, *widths)
-    parts = (
-        split(data.episodes, data.shown, options.held_out, options.split, options.seed) if options.held_out else None
+    make_network(reward, *widths)  # refuses what cannot be, in one line
+    share, seed = options.held_out, options.seed
+    parts = split(data.episodes, data.shown, share, options.split, seed) if share else None
+    fitted = fit_labels(
+        data,
+        parts,
+        reward,
+        seed=seed,
+        most=options.epochs,
+        patience=options.patience,
+        device=options.device,
+        tell=_Line(options),
     )
-    limits = {"seed": options.seed, "most": options.epochs, "patience": options.patience, "device": options.device}
-    fitted = fit_labels(data, parts, reward, **limits, tell=_Line(options))  # type: ignore[arg-type]
-    report = _report(options, args, data, parts, fitted)
+    report = _report(options, command, data, parts, fitted)
     facts = {name: report[name] for name in ("dataset", "labels", "split", "segment_length", "seed")}
     write_model(out, RewardModel(reward, *widths, fitted.weights, facts), report)
-    show(str(out), HEAD, rows(report), right=(1, 2, 3, 4))
-    say(f"split   {report['split']}")
-    say(
-        f"epochs  {report['epochs']}, the weights are those of epoch {report['best_epoch']}; ended by {report['ended']}"
-    )
-    if fitted.interrupted:
-        raise KeyboardInterrupt(f"stopped; the best so far is in {out}")
-    finish({"out": str(out), **report}, as_json=options.json)
-    return 0
+    return report, fitted.interrupted
 
 
 def parted(args: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -162,7 +177,7 @@ def _default_out(dataset: str) -> str:
 
 
 def _report(
-    options: FitOptions, args: Sequence[str], data: "Labelled", parts: "Split | None", fitted: "Fitted"
+    options: FitOptions, command: str, data: "Labelled", parts: "Split | None", fitted: "Fitted"
 ) -> dict[str, Any]:
     nothing = "none: nothing was held out, so how well it predicts what it has not seen is not known"
     return {
@@ -178,7 +193,7 @@ def _report(
         "best_epoch": fitted.best,
         "ended": fitted.ended,
         "seed": options.seed,
-        "command": shlex.join(["rayrlhf", "fit", *args]),
+        "command": command,
     }
 
 

@@ -6,9 +6,13 @@ Parquet has the columns of `table.SCHEMA`. JSON lines have one query a line, wit
      "left": {"obs": [[...]], "action": [[...]], "reward": [...], "success": [...], "episode": 7, "start": 120},
      "right": {...},
      "answers": [{"choice": "left", "annotator": "oracle", "seconds": 0.0, "replays": 0}]}
+
+Where nobody knows the true reward, `reward` is null or not there.
 """
 
 import io
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
@@ -38,7 +42,10 @@ class Shape(TypedDict):
 
 
 class Info(TypedDict):
-    """What a dataset holds. `answers` counts by choice; `shapes` has several entries after a merge."""
+    """What a dataset holds. `answers` counts by choice; `shapes` has several entries after a merge.
+
+    instructions: queries by instruction   rewarded: queries whose segments have a true reward
+    """
 
     where: str
     sessions: int
@@ -46,18 +53,21 @@ class Info(TypedDict):
     unanswered: int
     answers: dict[str, int]
     annotators: list[str]
+    instructions: dict[str, int]
+    rewarded: int
     shapes: list[Shape]
     bytes: int
 
 
 def info(dataset: PreferenceDataset) -> Info:
     """Counts over the whole dataset; it is read, so a damaged file is found."""
-    records = _records(dataset)
+    records = records_in(dataset)
     answers = [answer for _, said in records for answer in said]
     shapes: dict[tuple[int, int, int], int] = {}
     for queries, _ in records:
         shapes[shape_of(queries)] = shapes.get(shape_of(queries), 0) + len(queries)
     count = sum(shapes.values())
+    said = Counter(sentence for queries, _ in records for sentence in queries.instructions if sentence)
     return Info(
         where=dataset.where,
         sessions=len(records),
@@ -65,12 +75,15 @@ def info(dataset: PreferenceDataset) -> Info:
         unanswered=count - len({answer.query_id for answer in answers}),
         answers={choice: sum(answer.choice == choice for answer in answers) for choice in get_args(Choice)},
         annotators=sorted({answer.annotator for answer in answers}),
+        instructions=dict(sorted(said.items())),
+        rewarded=sum(int((q.left.rewarded() & q.right.rewarded()).sum()) for q, _ in records),
         shapes=[Shape(segment_length=t, obs_dim=o, action_dim=a, queries=n) for (t, o, a), n in shapes.items()],
         bytes=dataset.size_bytes,
     )
 
 
-def _records(dataset: PreferenceDataset) -> list[Record]:
+def records_in(dataset: PreferenceDataset) -> list[Record]:
+    """All of it. Raises `UserError` where there is nothing."""
     records = dataset.read()
     if not records:
         raise UserError(f"{dataset.where} holds no preference data: name the `preferences` folder of a run")
@@ -83,11 +96,16 @@ def export_file(dataset: PreferenceDataset, path: str | Path) -> int:
     Raises:
         UserError: the file cannot be written, or lies in the dataset's own folder, where every Parquet file is a part.
     """
+    refuse_inside(dataset, path)
+    return _by_ending(path, {".parquet": export_parquet, ".jsonl": export_jsonl})(dataset, path)
+
+
+def refuse_inside(dataset: PreferenceDataset, path: str | Path) -> None:
+    """UserError where a file at `path` would lie among the dataset's own."""
     if dataset.holds(path):
         raise UserError(
             f"{path} is inside the dataset {dataset.where}, which must hold nothing else: write it elsewhere"
         )
-    return _by_ending(path, {".parquet": export_parquet, ".jsonl": export_jsonl})(dataset, path)
 
 
 def import_file(dataset: PreferenceDataset, path: str | Path) -> int:
@@ -112,7 +130,7 @@ def _by_ending(
 
 def export_parquet(dataset: PreferenceDataset, path: str | Path) -> int:
     """Writes one Parquet file, a row group per session; returns the number of queries."""
-    records = _records(dataset)
+    records = records_in(dataset)
     with whole_file(*locate(path)) as stream, pq.ParquetWriter(stream, SCHEMA, **WRITE_OPTIONS) as writer:
         for queries, answers in records:
             writer.write_table(to_table(queries, answers))
@@ -145,14 +163,15 @@ class _Checked(BaseModel):
 class _SegmentLine(_Checked):
     obs: list[list[float]]
     action: list[list[float]]
-    reward: list[float]
+    reward: list[float] | None = None
     success: list[bool]
     episode: int
     start: int
 
     @model_validator(mode="after")
     def _one_length(self) -> "_SegmentLine":
-        if len({len(self.obs), len(self.action), len(self.reward), len(self.success)}) > 1:
+        rewards = len(self.obs if self.reward is None else self.reward)
+        if len({len(self.obs), len(self.action), rewards, len(self.success)}) > 1:
             raise ValueError("obs, action, reward and success differ in length")
         if max(len({len(step) for step in steps}) for steps in (self.obs, self.action)) > 1:
             raise ValueError("the steps differ in width")
@@ -161,7 +180,8 @@ class _SegmentLine(_Checked):
     def columns(self, side: str) -> dict[str, Any]:
         """The columns of one side of a row of `SCHEMA`."""
         flat = {"obs": list(chain.from_iterable(self.obs)), "action": list(chain.from_iterable(self.action))}
-        return {f"{side}_{name}": value for name, value in {**self.__dict__, **flat}.items()}
+        reward = [math.nan] * len(self.obs) if self.reward is None else self.reward
+        return {f"{side}_{name}": value for name, value in {**self.__dict__, **flat, "reward": reward}.items()}
 
 
 class _AnswerLine(_Checked):
@@ -189,7 +209,7 @@ class _Line(_Checked):
 
 def export_jsonl(dataset: PreferenceDataset, path: str | Path) -> int:
     """Writes JSON lines, exact to the last bit; returns the number of queries."""
-    records = _records(dataset)
+    records = records_in(dataset)
     with whole_file(*locate(path)) as stream:
         for line in (line for record in records for line in _lines(*record)):
             stream.write(line.model_dump_json().encode() + b"\n")
@@ -216,7 +236,10 @@ def _lines(queries: Queries, answers: list[Answer]) -> Iterator[_Line]:
 
 def _segment_line(segments: Segments, i: int) -> _SegmentLine:
     names = _SegmentLine.model_fields
-    return _SegmentLine.model_construct(**{name: getattr(segments, name)[i].tolist() for name in names})
+    columns = {name: getattr(segments, name)[i].tolist() for name in names}
+    if not segments.rewarded()[i]:
+        columns["reward"] = None
+    return _SegmentLine.model_construct(**columns)
 
 
 def import_jsonl(dataset: PreferenceDataset, path: str | Path) -> int:

@@ -19,7 +19,8 @@ _COLUMN_RANK = {"obs": 3, "action": 3, "reward": 2, "success": 2, "episode": 1, 
 class Segments:
     """`N` segments of `T` transitions.
 
-    obs: `[N, T, O]`   action: `[N, T, A]`   reward: `[N, T]` true reward   success: `[N, T]`
+    obs: `[N, T, O]`   action: `[N, T, A]`   reward: `[N, T]` true reward, NaN throughout where nobody knows it
+    success: `[N, T]`
     episode: `[N]` episode id   start: `[N]` index of the first transition in its episode
     context: `[N, 2 C, O + A]` observations and actions of the `C` transitions before and the `C` after, NaN where the
              episode has none; no teacher is asked about them
@@ -59,6 +60,11 @@ class Segments:
     def length(self) -> int:
         """Transitions per segment."""
         return int(self.reward.shape[1])
+
+    def rewarded(self) -> Bools:
+        """Which of them have a true reward, `[N]`: of others' data there may be none, and no teacher may judge it."""
+        known: Bools = np.logical_and.reduce(np.isfinite(self.reward), axis=1)
+        return known
 
     def take(self, index: Integers) -> "Segments":
         """The segments at `index` `[K]`, in that order."""

@@ -1,7 +1,8 @@
 """The columns in which queries and answers are stored and exchanged: one row per query.
 
 Arrays lie in flat lists (`obs` of `T` steps is one list of `T * O` numbers, step by step), because one level of nesting
-reads several times faster than two. The shape follows from the lengths: `T` is the reward's.
+reads several times faster than two. The shape follows from the lengths: `T` is the reward's. Where nobody knows the
+true reward of a segment, it is NaN throughout.
 """
 
 import json
@@ -47,6 +48,7 @@ SCHEMA = pa.schema(
 )
 _OPTIONAL = ("instruction", *(f"{side}_context" for side in _SIDES))
 """Columns that may be empty, or not there."""
+_NOT_FINITE = "holds a missing or infinite value"
 
 WRITE_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
@@ -229,7 +231,10 @@ def _problems(lists: dict[str, _Column], scalars: dict[str, np.ndarray]) -> Iter
             yield wrong, f"{side}_{name} does not hold the same number of values for each step of both segments"
         for name in _LISTS:
             column = lists[f"{side}_{name}"]
-            yield column.rows_with(~np.isfinite(column.values)), f"{side}_{name} holds a missing or infinite value"
+            wrong = column.rows_with(~np.isfinite(column.values))
+            if name == "reward":  # NaN throughout: nobody knows it
+                wrong &= column.rows_with(~np.isnan(column.values))
+            yield wrong, f"{side}_{name} {_NOT_FINITE}"
         lengths = lists[f"{side}_context"].lengths
         rows = 2 * sum(lists[f"{side}_{name}"].lengths for name in ("obs", "action")) // np.maximum(steps, 1)
         wrong = (lengths % np.maximum(rows, 1) != 0) | (lengths != lists["left_context"].lengths)

@@ -97,7 +97,7 @@ def test_no_verb_shows_help_and_fails(capsys: pytest.CaptureFixture[str]) -> Non
         (["plot", "no/where"], "there is no run 'no/where'"),
         (["bench"], "NAME"),
         (["bench", "learner", "stray"], "a benchmark's option is written key=value"),
-        (["dataset"], "info, export or import"),
+        (["dataset"], "info, export, import or combine"),
         (["dataset", "inof"], "did you mean 'info'?"),
         (["dataset", "info", "no/where"], "there is no dataset 'no/where'"),
         (["doctor", "--nope"], "--nope"),

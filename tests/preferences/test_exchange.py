@@ -73,6 +73,7 @@ def test_export_and_import_restore_everything(filled: PreferenceDataset, tmp_pat
 
 def test_info_counts(filled: PreferenceDataset) -> None:
     found = info(filled)
+    assert sum(found["instructions"].values()) == sum(1 for said in session(1, 300, steps=2).instructions if said)
     assert json.loads(json.dumps(found)) == {
         "where": filled.where,
         "sessions": 3,
@@ -80,6 +81,8 @@ def test_info_counts(filled: PreferenceDataset) -> None:
         "unanswered": 3,
         "answers": {"left": 299, "right": 0, "equal": 0, "skip": 3},
         "annotators": ["eva", "oracle"],
+        "instructions": found["instructions"],
+        "rewarded": 305,
         "shapes": [
             {"segment_length": 4, "obs_dim": 3, "action_dim": 2, "queries": 5},
             {"segment_length": 2, "obs_dim": 3, "action_dim": 2, "queries": 300},
