@@ -83,7 +83,7 @@ def _against_answers(trained: Trained, where: str) -> dict[str, Any]:
             raise UserError(f"{where} holds nothing but what {trained.run.name!r} was asked itself: name other answers")
         raise UserError(f"{where} holds no answer that prefers a side or says equal")
     if (vocabulary := trained.vocabulary) is not None:
-        labels = [told(part, vocabulary, where) for part in labels]
+        labels = [told(part, vocabulary.vectors, where) for part in labels]
     _require_widths(labels, trained, where)
     target = np.concatenate([part.target for part in labels])
     follows = [policy_preference(trained.actor, part, gamma=_gamma(trained.config)) for part in labels]

@@ -199,7 +199,9 @@ def reward_model_at(where: Path) -> RewardModel:
     found = load_newest(where)
     if found.ensemble is None:
         raise UserError(f"{where} has no reward model: nobody had answered, or it learnt from the true reward")
-    facts = {"run": found.run.name, "task": found.config.env.task, "version": found.version}
+    env = found.config.env
+    words = {} if env.encoder is None else {"encoder": env.encoder, "instruction_width": env.instruction_width}
+    facts = words | {"run": found.run.name, "task": found.config.env.task, "version": found.version}
     widths = found.spec.obs_dim, found.spec.action_dim
     return RewardModel(found.config.reward, *widths, scoring_part(found.ensemble), facts)
 

@@ -128,6 +128,19 @@ def _keep_reward_model(config: RunConfig, folder: RunDirectory) -> None:
         _meta_weights(config.reward.few_shot).save(folder.path / FEW_SHOT)
 
 
+def _require_same_words(model: RewardModel, config: RunConfig) -> None:
+    """Refuses a model that is told in other numbers what to do than the run's observations tell it."""
+    env, fitted = config.env, model.facts.get("encoder")
+    width = model.facts.get("instruction_width", env.instruction_width)
+    if (fitted, width) != (env.encoder, env.instruction_width):
+        said = (
+            "without instructions" if fitted is None else f"with --env.encoder {fitted} --env.instruction_width {width}"
+        )
+        raise UserError(
+            f"{config.reward.from_} was fitted {said}, and the run has env.encoder={env.encoder}: they must agree"
+        )
+
+
 def _meta_weights(where: str) -> RewardModel:
     found = reward_model_at(Path(where))
     if not rates_in(found.weights):
@@ -245,7 +258,9 @@ def _check_parts(config: RunConfig, resumed: bool) -> EnvSpec:
     """Refuses an environment, a teacher or a reward model that cannot be, before anything is made."""
     spec = check_env(config.env)
     if config.reward.from_ is not None and not resumed:  # else the run has its own copy
-        reward_model_at(Path(config.reward.from_)).require_fit(config.reward, spec.obs_dim, spec.action_dim)
+        model = reward_model_at(Path(config.reward.from_))
+        _require_same_words(model, config)
+        model.require_fit(config.reward, spec.obs_dim, spec.action_dim)
     if config.reward.few_shot is not None and not resumed:
         _meta_weights(config.reward.few_shot).require_fit(config.reward, spec.obs_dim, spec.action_dim)
     if config.asks:

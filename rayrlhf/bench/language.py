@@ -8,6 +8,8 @@ about tasks that it was not fitted to.
 
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +24,7 @@ from rayrlhf.config.tasks import tasks_in
 from rayrlhf.envs.experts import Episodes
 from rayrlhf.generating import Recipe, generate
 from rayrlhf.language.encoder import embed
-from rayrlhf.language.instructions import held_out_wordings_of, instructed, vectors_of, wordings_of
+from rayrlhf.language.instructions import held_out_wordings_of, told, vectors_of, wordings_of
 from rayrlhf.preferences.answers import Labels, labels_from
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.rewards import RewardEnsemble
@@ -94,14 +96,12 @@ def _cost_of_words(options: LanguageBench) -> dict[str, float]:
 
 def _told(labels: Labels, sentences: tuple[str, ...], options: LanguageBench) -> Labels:
     """The labels with these sentences in their observations."""
-    different = sorted(set(sentences))
-    numbers = dict(zip(different, vectors_of(different, options.encoder, options.width), strict=True))
-    vectors = np.stack([numbers[sentence] for sentence in sentences])
-    return Labels(instructed(labels.left, vectors), instructed(labels.right, vectors), labels.target, sentences)
+    numbers = partial(vectors_of, encoder=options.encoder, width=options.width)
+    return told(replace(labels, instructions=sentences), numbers, "the dataset")
 
 
 def _fitted(labels: Labels, options: LanguageBench, report: Report) -> RewardEnsemble:
-    told = _told(labels, labels.instructions, options)
+    learnt = _told(labels, labels.instructions, options)
     reward = RewardOptions(
         members=options.members,
         hidden=options.hidden,
@@ -109,10 +109,10 @@ def _fitted(labels: Labels, options: LanguageBench, report: Report) -> RewardEns
         target_accuracy=1.0,
         normalize_inputs=True,
     )
-    widths = told.left.obs.shape[2], told.left.action.shape[2]
+    widths = learnt.left.obs.shape[2], learnt.left.action.shape[2]
     ensemble = RewardEnsemble(reward, *widths, seed=0, device=report.device)
-    fit = ensemble.fit(told)
-    report.notes["fit"] = {"labels": len(told), "epochs": fit.epochs, "accuracy": float(np.mean(fit.accuracy))}
+    fit = ensemble.fit(learnt)
+    report.notes["fit"] = {"labels": len(learnt), "epochs": fit.epochs, "accuracy": float(np.mean(fit.accuracy))}
     return ensemble
 
 

@@ -14,7 +14,7 @@ from rayrlhf.cli.dataset import existing
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, say, show
 from rayrlhf.config.load import load_config, overridden, parse_overrides
-from rayrlhf.config.schema import RewardOptions, RunConfig
+from rayrlhf.config.schema import EnvOptions, RewardOptions, RunConfig
 from rayrlhf.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ class FitOptions:
     split: Literal["auto", "episodes", "questions"] = "auto"
     """What is held out: `questions`; `episodes`, leaving out questions that show one of either side; or `auto`: whole
     groups of episodes that questions link, where these are small enough, else questions."""
+    encoder: str | None = None
+    """Read instructions, too: what turns them into numbers, which observations then end with, as `env.encoder` of a
+    run; none: they are not read."""
+    instruction_width: int = EnvOptions().instruction_width
+    """How many numbers, as `env.instruction_width`."""
     epochs: int = 200
     """Passes over the training labels at most."""
     patience: int = 10
@@ -96,12 +101,14 @@ def _fit(options: FitOptions, overrides: Sequence[str], out: Path, command: str)
     """Fits and writes the model; what there is to say of it, and whether Ctrl-C ended it."""
     from rayrlhf.fitting.card import write_model
     from rayrlhf.fitting.fit import fit_labels
-    from rayrlhf.fitting.labelled import read_labels
+    from rayrlhf.fitting.labelled import read_labels, with_words
     from rayrlhf.fitting.split import split
     from rayrlhf.rewards.networks import make_network
     from rayrlhf.rewards.stored import RewardModel
 
     data = read_labels(existing(options.dataset))
+    if options.encoder is not None:
+        data = with_words(data, options.encoder, options.instruction_width, options.dataset)
     reward = reward_options(options.config, overrides, data.labels.left.length)
     widths = data.labels.left.obs.shape[2], data.labels.left.action.shape[2]
     make_network(reward, *widths)  # refuses what cannot be, in one line
@@ -119,6 +126,8 @@ def _fit(options: FitOptions, overrides: Sequence[str], out: Path, command: str)
     )
     report = _report(options, command, data, parts, fitted)
     facts = {name: report[name] for name in ("dataset", "labels", "split", "segment_length", "seed")}
+    if options.encoder is not None:
+        facts |= {"encoder": options.encoder, "instruction_width": options.instruction_width}
     write_model(out, RewardModel(reward, *widths, fitted.weights, facts), report)
     return report, fitted.interrupted
 
@@ -140,7 +149,7 @@ def parted(args: Sequence[str]) -> tuple[list[str], list[str]]:
 def _check(options: FitOptions) -> None:
     if not 0.0 <= options.held_out < 1.0:
         raise UserError(f"--held-out is {options.held_out:g}, wanted a share from 0 to below 1")
-    for name in ("epochs", "patience"):
+    for name in ("epochs", "patience", "instruction_width"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}, wanted 1 or more")
     if options.seed < 0:

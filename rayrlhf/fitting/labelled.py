@@ -1,10 +1,12 @@
 """The labels of a dataset, with what is known of where they come from."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from rayrlhf.errors import UserError
 from rayrlhf.fitting.split import numbered
+from rayrlhf.language.instructions import told, vectors_of
 from rayrlhf.preferences.answers import Labels, labels_from
 from rayrlhf.preferences.dataset import PreferenceDataset, shape_of
 from rayrlhf.preferences.fragments import Integers
@@ -43,6 +45,16 @@ def read_labels(dataset: PreferenceDataset) -> Labelled:
         raise UserError(f"{dataset.where} holds no labels: nobody has answered, or only with skips")
     episodes = numbered(names).reshape(-1, 2)
     return Labelled(Labels.concatenate(parts), episodes, numbered(contents), sum(len(q) for q, _ in records))
+
+
+def with_words(data: Labelled, encoder: str, width: int, where: str) -> Labelled:
+    """The labels with `width` numbers for their instructions in the observations.
+
+    Raises:
+        UserError: the encoder is not on this machine, or a label names no instruction.
+    """
+    numbers = partial(vectors_of, encoder=encoder, width=width)
+    return replace(data, labels=told(data.labels, numbers, where))
 
 
 def _names(queries: Queries) -> list[tuple[str, int]]:

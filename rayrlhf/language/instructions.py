@@ -1,6 +1,6 @@
 """Instructions of a run's tasks as numbers, and of segments: put on, exchanged and taken off again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -40,7 +40,9 @@ def instructions_of(options: EnvOptions, *, held_out: bool = False) -> Instructi
 
 def vectors_of(sentences: Sequence[str], encoder: str, width: int, *, remember: bool = True) -> Floats:
     """The numbers `[N, D]` that observations end with. `remember`: whether new embeddings are kept on the disk."""
-    return projected(embed(sentences, encoder, remember=remember), width)
+    different = sorted(set(sentences))
+    rows = {sentence: row for row, sentence in enumerate(different)}
+    return projected(embed(different, encoder, remember=remember), width)[[rows[sentence] for sentence in sentences]]
 
 
 def wordings_of(suite: str, task: str, count: int) -> tuple[str, ...]:
@@ -106,18 +108,18 @@ class Vocabulary:
         return np.stack([self.own[said] if said in self.own else self._others[said] for said in sentences])
 
 
-def told(labels: Labels, vocabulary: Vocabulary, where: str) -> Labels:
-    """The labels of a dataset with their instructions in the observations.
+def told(labels: Labels, vectors_of: Callable[[tuple[str, ...]], Floats], where: str) -> Labels:
+    """The labels of a dataset with their instructions in the observations, by the numbers `[N, D]` of sentences.
 
     Raises:
         UserError: one of the labels in `where` names no instruction.
     """
-    vectors = vocabulary.vectors(require_instructions(labels.instructions, where))
+    vectors = vectors_of(require_instructions(labels.instructions, where))
     return replace(labels, left=instructed(labels.left, vectors), right=instructed(labels.right, vectors))
 
 
 def require_instructions(sentences: tuple[str, ...], where: str) -> tuple[str, ...]:
     """All of them. Raises `UserError` where some are missing in `where`."""
     if not sentences or not all(sentences):
-        raise UserError(f"{where} has questions without an instruction, and the reward model is told one (env.encoder)")
+        raise UserError(f"{where} has questions without an instruction, and the reward model is told one")
     return sentences

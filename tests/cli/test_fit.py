@@ -131,3 +131,12 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "--held-out" in done.stdout
+
+
+def test_a_model_reads_instructions_only_where_each_question_has_one(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [data, "--out", tmp_path / "model", "--encoder", "hashing", *SMALL]
+    assert mistake(capsys, *words) == f"{data} has questions without an instruction, and the reward model is told one"
+    assert "--instruction_width is 0" in mistake(capsys, *words, "--instruction_width", "0")
+    assert not (tmp_path / "model").exists()

@@ -19,6 +19,7 @@ from rayrlhf.errors import UserError
 from rayrlhf.evaluating import evaluate
 from rayrlhf.language.instructions import vectors_of
 from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.rewards.stored import FILE, RewardModel
 from rayrlhf.serving.policy import build_app
 from rayrlhf.serving.policy_settings import PolicySettings
 from rayrlhf.serving.shelf import Shelf
@@ -127,3 +128,17 @@ def test_other_answers_are_told_in_words(run: RunDirectory, tmp_path: Path) -> N
     untold.append(replace(records[0][0], session=9, instructions=()), records[0][1])
     with pytest.raises(UserError, match="questions without an instruction"):
         align(run.path, answers=str(tmp_path / "untold"))
+
+
+def test_a_model_fitted_to_its_answers_in_words_teaches_another_run(run: RunDirectory, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    words = ["--encoder", "hashing", "--instruction_width", "6", "--reward.hidden", "[16]", "--epochs", "5", "--quiet"]
+    assert main(["fit", str(run.path), "--out", str(model), *words]) == 0
+    found = RewardModel.load(model / FILE)
+    assert found.obs_dim == 10 and found.facts["encoder"] == "hashing"
+    told = ["env.task=point,point-away", "env.encoder=hashing", f"reward.from={model}", "name=taught"]
+    small = [*SMALL, *told, "evaluation.final_episodes=2", f"storage_path={tmp_path}", "total_steps=400"]
+    assert train(load_config("toy", [*small, "env.instruction_width=6"]), progress=False)["labels"] == 0
+    for other in (["env.instruction_width=7"], ["env.encoder=null", "env.task=point"]):
+        with pytest.raises(UserError, match=r"was fitted with --env.encoder hashing --env.instruction_width 6"):
+            train(load_config("toy", [*small, "env.instruction_width=6", *other]), progress=False)
