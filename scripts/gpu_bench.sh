@@ -42,6 +42,8 @@ bench query rounds=3 -- rounds=1 candidates=30 centres=20 picks=5 length=10 step
 bench reward rounds=5 epochs=5 -- rounds=1 labels=20 length=4 'hidden=[16]' batch_size=8 || failed=1
 bench methods rounds=3 -- rounds=1 rows=600 labels=12 length=5 'hidden=[16]' batch_size=16 updates=2 || failed=1
 if [[ -n ${SMALL:-} || $(nproc) -ge 16 ]]; then
+    bench few_shot draws=8 'hidden=[256,256,256]' data="$folder/few_shot" -- \
+        draws=3 pairs=70 horizon=40 'hidden=[16]' steps=2 'labels=[4,16]' seeds=1 epochs=2 data="$folder/few_shot" || failed=1
     bench rollout rounds=3 'actors=[2,4,8,16]' -- rounds=1 'actors=[2]' fragments=2 envs=2 fragment_length=10 || failed=1
 fi
 exit $failed
