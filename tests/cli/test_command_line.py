@@ -253,7 +253,7 @@ def test_export_into_the_dataset_itself(
 
 
 def test_export_to_an_unknown_format(run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ".parquet or .jsonl" in mistake(capsys, "dataset", "export", run.path, tmp_path / "answers.csv")
+    assert "must end in .parquet, .jsonl" in mistake(capsys, "dataset", "export", run.path, tmp_path / "answers.npz")
 
 
 def test_doctor_finds_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
