@@ -42,6 +42,8 @@ def evaluate(
     """
     if held_out_wordings and candidates(target)[0].config().env.encoder is None:
         raise UserError(f"{target} was trained without instructions (env.encoder): there are no other words for it")
+    if render and len(candidates(target)[0].config().env.tasks) > 1:
+        raise UserError("--render human shows one task, and this policy has several: --video films them")
     if video:
         _require_drawing(candidates(target)[0].config())
     trained = load_chosen(target)

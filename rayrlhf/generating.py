@@ -20,15 +20,15 @@ from rayrlhf.cluster import ray_session
 from rayrlhf.config import EnvOptions, TeacherOptions
 from rayrlhf.envs import check_env
 from rayrlhf.envs.experts import Episodes, play
-from rayrlhf.errors import UserError
-from rayrlhf.files import read_object, write_atomically
+from rayrlhf.errors import UserError, nearest
+from rayrlhf.files import is_url, read_object, write_atomically
 from rayrlhf.language.instructions import wordings_of
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.segments import Queries, query_id
 from rayrlhf.preferences.trajectories import TrajectoryStore
 from rayrlhf.queries.selection import draw_pairs
-from rayrlhf.teachers import make_teacher
+from rayrlhf.teachers import PRESETS, make_teacher
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Recipe:
 
     def chosen(self) -> tuple[str, ...]:
         """The tasks. Raises `UserError` where none is left, or one is unknown."""
-        left_out = set(self._options(self.without).tasks) if self.without else set()
+        left_out = set(self._options(self.without).tasks) if self.without else set[str]()
         tasks = tuple(task for task in self._options(self.tasks).tasks if task not in left_out)
         if not tasks:
             raise UserError(f"--tasks {self.tasks} without {self.without} leaves none")
@@ -94,7 +94,11 @@ class Recipe:
         if not self.episodes.kinds() or min(asdict(self.episodes).values()) < 0:
             raise UserError("the numbers of episodes must not be negative, and one of them above 0")
         self.chosen()
-        make_teacher(TeacherOptions(name=self.teacher), self.seed)
+        known = (*PRESETS, "random")
+        if self.teacher not in known:
+            raise UserError(
+                f"--teacher is {self.teacher!r}, wanted one of {', '.join(known)}{nearest(self.teacher, known)}"
+            )
 
 
 def generate(recipe: Recipe, folder: str, say: Callable[[str], None]) -> dict[str, Any]:
@@ -104,6 +108,8 @@ def generate(recipe: Recipe, folder: str, say: Callable[[str], None]) -> dict[st
         UserError: the recipe cannot be followed, or the folder holds something else.
     """
     recipe.require_possible()
+    if is_url(folder):
+        raise UserError(f"{folder}: generate into a folder, then copy it, or `rayrlhf dataset combine` it")
     dataset, tasks = PreferenceDataset(folder), recipe.chosen()
     _require_own(dataset, recipe, Path(folder))
     there = set(dataset.sessions())
@@ -115,14 +121,12 @@ def generate(recipe: Recipe, folder: str, say: Callable[[str], None]) -> dict[st
                 dataset.append(queries, answers)
                 task = tasks[queries.session // recipe.draws]
                 say(f"{len(there) + done} of {len(tasks) * recipe.draws} draws: {task}, {len(queries):,} questions")
-    records = dataset.read()
-    return {
-        "dataset": folder,
-        "tasks": list(tasks),
-        "draws": len(records),
-        "questions": sum(len(queries) for queries, _ in records),
-        "answers": sum(len(answers) for _, answers in records),
-    }
+    questions = answered = 0
+    for session in dataset.sessions():  # one at a time: all would want gigabytes
+        queries, answers = dataset.read_session(session)
+        questions, answered = questions + len(queries), answered + len(answers)
+    whole = {"draws": len(dataset.sessions()), "questions": questions, "answers": answered}
+    return {"dataset": folder, "tasks": list(tasks), **whole}
 
 
 def _require_own(dataset: PreferenceDataset, recipe: Recipe, folder: Path) -> None:
@@ -162,11 +166,16 @@ def draw_of(recipe: Recipe, tasks: tuple[str, ...], task: int, draw: int) -> tup
     for fragment in play(options, tasks, recipe.draws, draw, recipe.episodes, recipe.seed):
         store.add(replace(fragment, episode=fragment.episode | (session << EPISODE_BITS)))  # unique over the dataset
     rng = seeding.generator(recipe.seed, "pairs", session)
+    if store.legal_starts(recipe.segment_length) < 2:
+        raise UserError(
+            f"{tasks[task]}, draw {draw}: no episode has {recipe.segment_length} steps before somebody succeeds: lower "
+            "--segment_length, or raise --random"
+        )
     left, right = draw_pairs(store, recipe.pairs, recipe.segment_length, rng)
     ids = tuple(query_id(recipe.name, session, i) for i in range(recipe.pairs))
     said = wordings_of(options.suite, tasks[task], recipe.wordings)
     sentences = tuple(said[i] for i in rng.integers(len(said), size=recipe.pairs))
-    typical = store.typical_return(recipe.segment_length)
+    typical = store.typical_return(recipe.segment_length, len(recipe.episodes.kinds()))
     queries = Queries(ids, session, left, right, typical, sentences)
     teacher = make_teacher(TeacherOptions(name=recipe.teacher), recipe.seed)
     teacher.ask(queries)

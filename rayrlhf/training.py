@@ -259,6 +259,10 @@ def _check_parts(config: RunConfig, resumed: bool) -> EnvSpec:
     spec = check_env(config.env)
     if config.reward.from_ is not None and not resumed:  # else the run has its own copy
         model = reward_model_at(Path(config.reward.from_))
+        if rates_in(model.weights):
+            raise UserError(
+                f"{config.reward.from_} holds few-shot weights, which no label has taught anything: use reward.few_shot"
+            )
         _require_same_words(model, config)
         model.require_fit(config.reward, spec.obs_dim, spec.action_dim)
     if config.reward.few_shot is not None and not resumed:

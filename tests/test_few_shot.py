@@ -58,7 +58,8 @@ def test_the_command_leaves_weights_numbers_and_a_page(weights: Path, capsys: py
         (["--tasks", "0"], "--tasks: Input should be greater than 0, not 0"),
         (["--held_out", "1.5"], "--held_out: Input should be less than 1"),
         (["--devices", "tpu"], "--devices has 'tpu', wanted cpu, cuda"),
-        (["--reward.from", "x"], "reward.from is for runs"),
+        (["--reward.from", "x"], "reward.from is for fits: of the reward model here hidden, members"),
+        (["--reward.lr", "0.1"], "reward.lr is for fits"),
         (["--reward.hiden", "[3]"], "did you mean 'reward.hidden'"),
     ],
 )
@@ -105,6 +106,9 @@ def test_a_run_keeps_its_own_copy(ray_session: None, weights: Path, tmp_path: Pa
     summary = train(config, progress=False)
     assert summary["labels"] == 8
     (copy / FILE).unlink()
+    other = load_config(str(tmp_path / "few"), ["reward.few_shot=elsewhere", "total_steps=800"])
+    with pytest.raises(UserError, match=r"was made with reward\.few_shot=.*they must agree"):
+        train(other, resume=tmp_path / "few", progress=False)
     more = config.model_copy(update={"total_steps": 800})
     assert train(more, resume=tmp_path / "few", progress=False)["env_steps"] == 800
     assert (RunDirectory.open(tmp_path / "few").path / FEW_SHOT).is_file()
@@ -122,6 +126,12 @@ def test_weights_that_do_not_fit_are_refused(weights: Path, tmp_path: Path, word
     with pytest.raises(UserError, match=message.replace("[", r"\[")):
         train(load_config("toy", [*SMALL, *options]), progress=False)
     assert not (tmp_path / "runs").exists()
+
+
+def test_weights_that_nothing_was_taught_are_no_fixed_reward_model(weights: Path, tmp_path: Path) -> None:
+    options = [f"reward.from={weights}", "reward.hidden=[16]", f"storage_path={tmp_path}/runs"]
+    with pytest.raises(UserError, match=r"holds few-shot weights.*use reward\.few_shot"):
+        train(load_config("toy", [*SMALL, *options]), progress=False)
 
 
 def test_a_reward_model_without_rates_is_refused(weights: Path, tmp_path: Path) -> None:

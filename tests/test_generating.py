@@ -91,6 +91,20 @@ def test_a_folder_with_other_preferences_is_left_alone(tmp_path: Path) -> None:
 def test_tasks_may_be_kept_out() -> None:
     recipe = Recipe(without="reach, basketball, drawer-open")
     assert recipe.chosen() == tuple(task for task in ML10_TRAIN if task not in ("reach", "basketball"))
+    assert Recipe(tasks="window-open, door-open, door-open-v3", without="window-open-v3").chosen() == ("door-open",)
+
+
+def test_a_draw_whose_episodes_are_too_short_is_named() -> None:
+    short = replace(
+        SMALL, tasks="drawer-close", episodes=Episodes(1, 0, 0, 0, noise=0.0), horizon=300, segment_length=290
+    )
+    with pytest.raises(UserError, match="drawer-close, draw 1: no episode has 290 steps"):
+        draw_of(short, ("drawer-close",), 0, 1)
+
+
+def test_a_dataset_at_a_url_is_not_begun() -> None:
+    with pytest.raises(UserError, match="generate into a folder"):
+        generate(SMALL, "s3://bucket/made", quiet)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +118,10 @@ def test_tasks_may_be_kept_out() -> None:
         ({"segment_length": 61}, "--segment_length 61 is longer than --horizon 60"),
         ({"episodes": Episodes(0, 0, 0, 0)}, "one of them above 0"),
         ({"episodes": Episodes(1, -1, 0, 0)}, "must not be negative"),
-        ({"teacher": "human"}, "human"),
+        ({"teacher": "human"}, "--teacher is 'human', wanted one of oracle"),
+        ({"teacher": "silent"}, "--teacher is 'silent'"),
+        ({"teacher": "mixture"}, "--teacher is 'mixture'"),
+        ({"teacher": "orcale"}, "did you mean 'oracle'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(

@@ -69,7 +69,8 @@ class TrajectoryRole:
     def add_labels(self, labels: Labels) -> None:
         """Remembers which pairs are labelled: k-center starts from them."""
         if self._run.queries.selection.startswith("k_center"):
-            self._labelled.append(labels)
+            left, right = self._observed(labels.left), self._observed(labels.right)
+            self._labelled.append(replace(labels, left=left, right=right))
 
     def candidates(self, session: int, questions: int, factor: int) -> Pairs:
         """`factor` times as many pairs as `questions`; SessionError where the episodes hold fewer than `questions`."""
@@ -97,7 +98,17 @@ class TrajectoryRole:
         rng = seeding.generator(self._run.seed, "selection", session)
         labelled = Labels.concatenate(self._labelled) if self._labelled else None
         device = _device(self._run)
-        index = select(method, count, left, right, lambda *_: _probability(logits), labelled, rng, device=device)
+        # diversity is of what happened, not of what was said
+        index = select(
+            method,
+            count,
+            self._observed(left),
+            self._observed(right),
+            lambda *_: _probability(logits),
+            labelled,
+            rng,
+            device=device,
+        )
         ids = tuple(query_id(self._name, session, i) for i in range(count))
         typical = self._store.typical_return(self._run.queries.segment_length)
         asked = left.take(index)
@@ -138,10 +149,19 @@ class TrajectoryRole:
         return tuple(sentences), np.stack(vectors)
 
     def _told_the_same(self, left: Segments, right: Segments) -> Pairs:
-        """Pairs whose right segment has the instruction of the left one, in its words."""
+        """Pairs of which both segments have the instruction of the left one's episode, in this run's words for it.
+
+        Episodes of another run, which explored for this one, may have been told in others.
+        """
         if self._instructions is None:
             return left, right
-        return left, instructed(plain(right, self._instructions.width), self._said(left)[1])
+        vectors = self._said(left)[1]
+        return instructed(self._observed(left), vectors), instructed(self._observed(right), vectors)
+
+    def _observed(self, segments: Segments) -> Segments:
+        """The segments without instructions."""
+        width = self._run.env.said_width
+        return plain(segments, width) if width else segments
 
     def episodes(self) -> Episodes:
         """The stored episodes, for pairs that nobody is asked about."""

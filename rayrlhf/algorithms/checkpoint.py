@@ -64,7 +64,17 @@ STATE_FITS: dict[str, Any] = EXPLORATION_FITS | {
     # a new pace would owe, or have had, all its updates so far at once
     "sac": NETWORKS | {"updates_per_step", "n_step"},
     "explore": {"neighbours", "seed_steps"},
-    "reward": {"members", "network", "hidden", "output", "normalize_inputs", "normalize_rewards", "from_"},
+    "reward": {
+        "members",
+        "network",
+        "hidden",
+        "output",
+        "normalize_inputs",
+        "normalize_rewards",
+        "from_",
+        "few_shot",
+        "adaptation",
+    },
     "queries": {"segment_length"},
     "rollout": {"envs_per_actor", "synchronous"},
 }

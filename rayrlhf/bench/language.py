@@ -22,6 +22,7 @@ from rayrlhf.bench.timing import confined
 from rayrlhf.config import RewardOptions
 from rayrlhf.config.tasks import tasks_in
 from rayrlhf.envs.experts import Episodes
+from rayrlhf.errors import UserError
 from rayrlhf.generating import Recipe, generate
 from rayrlhf.language.encoder import embed
 from rayrlhf.language.instructions import held_out_wordings_of, told, vectors_of, wordings_of
@@ -58,6 +59,9 @@ def run(**given: Any) -> dict[str, Any]:
     """Makes the preferences, fits, asks."""
     options = options_from(LanguageBench, given, "language")
     report = Report("language", options.chosen_device)
+    if len(tasks_in(options.tasks)) < 2:
+        raise UserError(f"bench language: tasks={options.tasks}: wanted several, whose sentences can be confused")
+    vectors_of(["whether the model is here"], options.encoder, options.width)
     training = _labels(options, options.tasks, options.draws, seed=0)
     known = _labels(options, options.tasks, options.test_draws, seed=1)
     new = _labels(options, options.new_tasks, options.test_draws, seed=1)

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +13,15 @@ from rayrlhf.cli.dataset import existing
 from rayrlhf.cli.fit import parted, reward_options
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, show
+from rayrlhf.config.load import parse_overrides
+from rayrlhf.config.schema import RewardOptions
 from rayrlhf.errors import UserError
 
 if TYPE_CHECKING:
     from rayrlhf.rewards.pretraining import Look
+
+_OF_WEIGHTS = {"members", "network", "hidden", "output", "normalize_inputs"}
+"""Options of the reward model that say what its weights are."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,9 @@ class PretrainOptions:
     inner_steps: int = 2
     """Steps of gradient descent on the support."""
     inner_lr: float = 1e-3
-    """Their learning rate at the start; each parameter tensor learns its own."""
+    """Their learning rate at the start."""
+    learn_inner_lr: bool = True
+    """Whether each parameter tensor learns its own."""
     lr: float = 1e-4
     """Adam's, of the outer step."""
     tasks: int = 4
@@ -67,6 +74,9 @@ class PretrainOptions:
 def run(args: Sequence[str]) -> int:
     """Carries out `rayrlhf pretrain ARGS`."""
     own, overrides = parted(args)
+    for key, _ in parse_overrides(overrides):
+        if key.removeprefix("reward.") in set(RewardOptions.model_fields) - _OF_WEIGHTS:
+            raise UserError(f"{key} is for fits: of the reward model here {', '.join(sorted(_OF_WEIGHTS))} count")
     options = parse(PretrainOptions, own, "pretrain")
     reward = reward_options(options.config, overrides, None)
     # imported here, so that help and a mistake in the options come at once
@@ -78,8 +88,8 @@ def run(args: Sequence[str]) -> int:
 
     out = Path(options.out)
     require_free(out, overwrite=options.overwrite)
-    names = set(MetaOptions.model_fields) - {"reward"}
-    values = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    values = {name: value for name, value in values.items() if name in MetaOptions.model_fields}
     meta = _checked(MetaOptions, {"reward": reward, **values})
     tasks = labels_by_session(existing(options.dataset))
     training = Pretraining(tasks, meta, _devices(options.devices))

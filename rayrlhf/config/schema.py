@@ -50,8 +50,11 @@ class EnvOptions(Options):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What `task` names."""
-        return tasks_in(self.task)
+        """What `task` names, each once."""
+        found = tasks_in(self.task)
+        if self.suite != "metaworld":
+            return found
+        return tuple(dict.fromkeys(task.removesuffix("-v3") for task in found))
 
     @property
     def said_width(self) -> int:
@@ -563,9 +566,13 @@ class RunConfig(Options):
             raise ValueError(
                 "reward.unlabelled wants one task: pairs that nobody was asked about would be of different ones"
             )
-        if self.asks_people and len(self.env.tasks) > 1 and self.env.encoder is None:
+        if self.shows_clips and len(self.env.tasks) > 1 and self.env.encoder is None:
             raise ValueError(
-                "teacher human with several tasks wants env.encoder: without instructions nobody knows which"
+                "who looks at clips of several tasks wants env.encoder: without instructions nobody knows which it is"
+            )
+        if self.shows_clips and self.people.sentence and self.env.encoder is not None:
+            raise ValueError(
+                "people.sentence is one for all questions, and with env.encoder each has its own: give one of the two"
             )
         if self.reward.unlabelled and self.env.horizon is not None and self.env.horizon < self.unlabelled_steps:
             raise ValueError(

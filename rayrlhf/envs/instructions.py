@@ -1,4 +1,4 @@
-"""What the robot is to do, in a sentence, for people who judge how well it does."""
+"""What the robot is to do, in a sentence: for people who judge how well it does, and for policies that are told."""
 
 from dataclasses import dataclass
 

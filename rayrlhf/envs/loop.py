@@ -67,12 +67,16 @@ class LoopEnv:
         *,
         action_repeat: int = 1,
         make: Callable[[int], SingleEnv] | None = None,
+        moment_width: int | None = None,
     ) -> None:
-        """envs: each environment as its episode 0 has it; `make` makes that of another task, by its number."""
+        """envs: each environment as its episode 0 has it; `make` makes that of another task, by its number.
+
+        moment_width: to so many numbers moments are filled up with zeros, where those of tasks differ
+        """
         self.spec = spec
         self.num_envs = len(envs)
         self.envs = list(envs)
-        self._make = make
+        self._make, self._moment_width = make, moment_width
         self._made = [{draws.task_of(i, 0): env} for i, env in enumerate(envs)]
         self._draws = draws
         self._repeat = action_repeat
@@ -108,7 +112,11 @@ class LoopEnv:
 
     def moments(self) -> Floats:
         self._require_recall()
-        return np.stack([env.moment() for env in self.envs]).astype(np.float32)
+        moments = [env.moment() for env in self.envs]
+        wide = np.zeros((self.num_envs, self._moment_width or max(map(len, moments))), np.float32)
+        for row, moment in zip(wide, moments, strict=True):
+            row[: len(moment)] = moment
+        return wide
 
     def recall(self, index: int, seed: int, moment: Floats) -> None:
         self._require_recall()

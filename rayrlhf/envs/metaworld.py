@@ -22,6 +22,8 @@ from rayrlhf.preferences.fragments import Floats
 
 OBS_DIM, ACTION_DIM, LIMIT = 39, 4, 500
 _VERSION = "-v3"
+_MOMENT_WIDTH = 25
+"""The largest of all tasks (tests/envs/test_clips.py)."""
 # The model's own corner cameras hang upside down; a free camera on the same side of the table is upright.
 _VIEW = View(lookat=(0.0, 0.62, 0.13), distance=1.35, azimuth=145.0, elevation=-28.0)
 
@@ -46,7 +48,9 @@ def make(options: EnvOptions, num_envs: int, draws: Draws) -> LoopEnv:
     """`N` environments."""
     make_one = partial(_make_one, options)
     envs = [make_one(draws.task_of(i, 0)) for i in range(num_envs)]
-    return LoopEnv(describe(options), envs, draws, action_repeat=options.action_repeat, make=make_one)
+    several = _MOMENT_WIDTH if len(options.tasks) > 1 else None
+    repeat = options.action_repeat
+    return LoopEnv(describe(options), envs, draws, action_repeat=repeat, make=make_one, moment_width=several)
 
 
 def _make_one(options: EnvOptions, task: int) -> "MetaWorldEnv":

@@ -87,8 +87,8 @@ def pose_of(data: Any) -> NDArray[np.float64]:
 
 def strike_pose(model: Any, data: Any, pose: Floats) -> None:
     """Puts everything where `pose` has it, at rest, so that it can be drawn."""
-    ends = np.cumsum([model.nq, 3 * model.nmocap])
-    joints, places, turns = np.split(np.asarray(pose, np.float64), ends)
+    ends = np.cumsum([model.nq, 3 * model.nmocap, 4 * model.nmocap])
+    joints, places, turns, _ = np.split(np.asarray(pose, np.float64), ends)  # what other tasks have more of is left out
     data.qpos[:], data.qvel[:] = joints, 0.0
     data.mocap_pos[:], data.mocap_quat[:] = places.reshape(-1, 3), turns.reshape(-1, 4)
     mujoco.mj_forward(model, data)

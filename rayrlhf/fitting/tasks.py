@@ -14,9 +14,9 @@ _PAGE = """# Few-shot weights
 An ensemble of {members} networks with learnt rates of adaptation, meta-trained on preferences by rayrlhf {version}
 (Hejna & Sadigh 2022, arXiv 2212.03363).
 
-- Data: `{dataset}`, {labels:,} labels of {all_tasks} tasks, of which {held_out_tasks} were held out.
-- Adaptation: {inner_steps} steps on {support} labels. Outer step {step:,} was the best by the held-out tasks' loss.
-- Accuracy on held-out tasks: {accuracy:.1%} after adaptation, {accuracy_before:.1%} before; {untrained_accuracy:.1%}
+- Data: `{dataset}`, {labels:,} labels of {all_tasks} draws, of which {held_out_tasks} were held out.
+- Adaptation: {inner_steps} steps on {support} labels. Outer step {step:,} was the best by the held-out draws' loss.
+- Accuracy on held-out draws: {accuracy:.1%} after adaptation, {accuracy_before:.1%} before; {untrained_accuracy:.1%}
   by untrained networks after the same adaptation. `metrics.json` has all looks.
 
 ```
@@ -37,7 +37,7 @@ def labels_by_session(dataset: PreferenceDataset) -> list[Labels]:
     Raises:
         UserError: nobody has answered anything.
     """
-    tasks = [labels_from(*record) for record in dataset.read()]
+    tasks = [labels_from(*dataset.read_session(session)) for session in dataset.sessions()]
     found = [task for task in tasks if len(task)]
     if not found:
         raise UserError(f"{dataset.where} holds no labels: nobody has answered, or only with skips")

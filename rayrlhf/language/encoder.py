@@ -96,9 +96,17 @@ def _read(place: Path) -> dict[str, Floats]:
         return {}
 
 
-@lru_cache(maxsize=1)
 def _model(encoder: str) -> Encode:
-    """Loads the model from this machine."""
+    """The model, from this machine. Raises `UserError` where it is not there."""
+    found = _loaded(encoder)
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+@lru_cache(maxsize=4)
+def _loaded(encoder: str) -> Encode | UserError:
+    """Loads it, or says why it cannot: once, since whoever asks an endpoint may ask again and again."""
     # seconds to import, and only for a sentence that is new
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sentence_transformers import SentenceTransformer
@@ -110,14 +118,14 @@ def _model(encoder: str) -> Encode:
         where = str(Path(package.submodule_search_locations[0]) / "model")
     try:
         model = SentenceTransformer(where, device="cpu", local_files_only=True)
-    except Exception as error:  # whatever the libraries below it raise where a model is not there
+    except Exception:  # whatever the libraries below it raise where a model is not there
         brings = "`pip install 'rayrlhf[language]'` brings it; or " if name in _PACKAGES else ""
         full = encoder if "/" in encoder else f"sentence-transformers/{encoder}"
-        raise UserError(
+        return UserError(
             f"the model {encoder!r} of env.encoder is not on this machine: {brings}`hf download {full}` where "
             f"there is a network, and give its name or its folder; env.encoder={HASHING} needs none, and knows no "
             "meanings"
-        ) from error
+        )
     return lambda sentences: np.asarray(
         model.encode(list(sentences), normalize_embeddings=True, show_progress_bar=False), dtype=np.float32
     )

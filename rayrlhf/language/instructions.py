@@ -52,8 +52,11 @@ def wordings_of(suite: str, task: str, count: int) -> tuple[str, ...]:
 
 
 def held_out_wordings_of(suite: str, task: str) -> tuple[str, ...]:
-    """Three that nothing is trained with, as far as there are some."""
-    return _paraphrases(suite, task)[1] or (sentence_of(suite, task),) * 3
+    """Three that nothing is trained with. Raises `UserError` where there are none."""
+    held_out = _paraphrases(suite, task)[1]
+    if not held_out:
+        raise UserError(f"{suite}/{task} has no held-out wordings: there are some of MetaWorld's tasks")
+    return held_out
 
 
 def _paraphrases(suite: str, task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -105,7 +108,8 @@ class Vocabulary:
                 self._others, missing = {}, sorted(set(sentences) - self.own.keys())
             found = vectors_of(missing, self._encoder, self.width, remember=False)
             self._others |= dict(zip(missing, found, strict=True))
-        return np.stack([self.own[said] if said in self.own else self._others[said] for said in sentences])
+        others = self._others  # other threads may begin another one
+        return np.stack([self.own[said] if said in self.own else others[said] for said in sentences])
 
 
 def told(labels: Labels, vectors_of: Callable[[tuple[str, ...]], Floats], where: str) -> Labels:

@@ -199,14 +199,14 @@ class TrajectoryStore:
         """Lengths of the newest `count` whole episodes, newest last."""
         return [length for _, length in self._finished][-count:]
 
-    def typical_return(self, length: int) -> float:
-        """Mean true return of the newest (at most 10) whole episodes, scaled to `length` steps; 0 if there are none.
+    def typical_return(self, length: int, count: int = 10) -> float:
+        """Mean true return of the newest `count` whole episodes, scaled to `length` steps; 0 if there are none.
 
         The scale is `length` over the mean episode length, which for episodes of one length is B-Pref's. B-Pref also
         counts a return of 0 before the first episode; that one is left out here.
         """
-        lengths = self.recent_lengths()
-        return sum(self.recent_returns()) / sum(lengths) * length if lengths else 0.0
+        lengths = self.recent_lengths(count)
+        return sum(self.recent_returns(count)) / sum(lengths) * length if lengths else 0.0
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything the store holds, as flat arrays."""

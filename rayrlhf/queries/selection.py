@@ -97,6 +97,7 @@ def draw_pairs_by_task(
     there = [chosen for chosen in of_task if store.legal_starts(length, chosen) > 1]
     if not there:
         return draw_pairs(store, count, length, rng, margin=margin, chosen=lambda _: False)
+    there = [there[i] for i in rng.permutation(len(there))]  # what does not divide goes to others each time
     shares = [len(share) for share in np.array_split(np.arange(count), len(there))]
     drawn = [
         draw_pairs(store, share, length, rng, margin=margin, chosen=chosen)

@@ -362,7 +362,7 @@ def _names(config: RunConfig) -> Iterator[str]:
         yield config.name
         return
     method = "oracle" if config.mode == "oracle" else config.algorithm
-    task = re.sub(r"[^\w.-]+", "-", config.env.task)
+    task = re.sub(r"[^\w.-]+", "-", config.env.task)[:60].rstrip("-")
     base = f"{task}-{method}-seed{config.seed}"
     yield base
     for number in range(2, 10_000):

@@ -16,6 +16,7 @@ from rayrlhf.teachers import Teacher
 
 SAC = SacOptions(hidden=(8,), batch_size=64)
 REWARD = RewardOptions(hidden=(8,))
+TWO_TASKS: dict[str, Any] = {"env": {"task": "point,point-away"}}
 
 
 def _batches_of(learner: Any) -> list[Batch]:
@@ -147,6 +148,13 @@ def test_rime_sifts_labels_in_the_loop(small_run: RunConfig, make: Make) -> None
         ({"reward": {"crop": 5, "unlabelled": 4}, "queries": {"segment_length": 45}}, "lower one of the two"),
         ({"reward": {"meta_interval": 10}, "sac": {"n_step": 3}}, "wants sac.n_step 1"),
         ({**PREFPPO, "reward": {"meta_interval": 10}}, "wants the algorithm pebble"),
+        ({**TWO_TASKS, "reward": {"unlabelled": 2}}, "reward.unlabelled wants one task"),
+        ({**TWO_TASKS, "teacher": {"name": "human"}}, "several tasks wants env.encoder"),
+        ({**TWO_TASKS, "teacher": {"name": "own:Teacher", "clips": True}}, "several tasks wants env.encoder"),
+        (
+            {"env": {"encoder": "hashing"}, "teacher": {"name": "human"}, "people": {"sentence": "Go."}},
+            "people.sentence is one for all questions",
+        ),
         ({**PREFPPO, "reward": {"pretrain_epochs": 1}}, "wants the algorithm pebble"),
         ({"mode": "oracle", "reward": {"pretrain_epochs": 1}}, "nothing to learn"),
         ({"sac": {"recent_share": 0.5}, "env": {"horizon": None}}, "set that"),

@@ -59,3 +59,35 @@ def test_clips_last_as_long_as_people_want(steps: int, fps: float) -> None:
 def test_what_cannot_be_shown_is_refused_before_anything_is_asked() -> None:
     with pytest.raises(UserError, match="people would see nothing"):
         Stage(EnvOptions(suite="gymnasium", task="Pendulum-v1"), seed=0)
+
+
+@needs_gl
+def test_moments_of_several_tasks_are_of_one_width_and_are_drawn_in_their_own_scene() -> None:
+    """Blocks have more joints than drawers."""
+    options = EnvOptions(task="reach, drawer-open", horizon=3)
+    env = make_env(options, 2, seed=0)
+    alone = [make_env(options.only(number), 2, seed=0) for number in range(2)]
+    env.reset([0, 0])
+    for one in alone:
+        one.reset([0, 0])
+    stage = Stage(options, seed=0, size=32)
+    for t in range(7):
+        moments = env.moments()
+        assert moments.shape == (2, 25)
+        for index in range(2):
+            task = (index + t // 3) % 2
+            own = alone[task].moments()[index]
+            np.testing.assert_array_equal(moments[index, : len(own)], own)
+            assert not moments[index, len(own) :].any()
+        if t in (1, 4):
+            [frame] = stage.frames(1, t // 3, moments[1:])
+            [expected] = Stage(options.only((1 + t // 3) % 2), seed=0, size=32).frames(1, t // 3, own[None])
+            np.testing.assert_array_equal(frame, expected)
+        for one in (env, *alone):
+            one.step(np.full((2, 4), 0.3, np.float32))
+
+
+def test_no_task_has_more_than_is_recorded_of_several() -> None:
+    env_dict = pytest.importorskip("metaworld.env_dict")
+    models = [cls().model for cls in env_dict.ENV_CLS_MAP.values()]
+    assert max(model.nq + 7 * model.nmocap for model in models) == 25

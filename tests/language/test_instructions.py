@@ -52,6 +52,8 @@ def test_the_first_wording_is_the_tasks_sentence_and_held_out_ones_are_others() 
     held_out = instructions_of(TWO, held_out=True)
     assert held_out is not None
     assert not {s for own in held_out.sentences for s in own} & {s for own in said.sentences for s in own}
+    with pytest.raises(UserError, match="toy/point has no held-out wordings"):
+        instructions_of(EnvOptions(suite="toy", task="point", encoder="hashing"), held_out=True)
     one = instructions_of(TWO.model_copy(update={"wordings": 1}))
     assert one is not None and one.sentences == tuple((own[0],) for own in said.sentences)
     assert instructions_of(TWO.model_copy(update={"encoder": None})) is None

@@ -168,5 +168,7 @@ def test_pairs_are_of_one_task_and_as_many_of_each() -> None:
     assert not ((left.episode == right.episode) & (left.start == right.start)).any()
     assert not (np.diff(tasks) >= 0).all(), "mixed"
     assert set(left.episode) == {0, 1, 3, 4}
+    few = [draw_pairs_by_task(store, 1, 3, rng, lambda episode: episode % 3, 3)[0] for _ in range(40)]
+    assert len({int(side.episode[0]) % 3 for side in few}) == 2, "one question a session is not always of the same task"
     with pytest.raises(UserError, match="fewer than two segments"):
         draw_pairs_by_task(store, 5, 3, rng, lambda episode: episode, 0)

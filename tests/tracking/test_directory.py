@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from rayrlhf.config.load import load_config
+from rayrlhf.config.schema import EnvOptions, RunConfig
+from rayrlhf.envs.instructions import METAWORLD
 from rayrlhf.errors import UserError
 from rayrlhf.tracking import RunDirectory, Tracker
 from rayrlhf.tracking import directory as directory_module
@@ -91,6 +93,12 @@ def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path: Path) -> No
     with ThreadPoolExecutor(8) as pool:
         names = [run.name for run in pool.map(lambda _: make(tmp_path, "mode=oracle"), range(16))]
     assert len(set(names)) == 16 == len(list(tmp_path.iterdir()))
+
+
+def test_a_name_of_many_tasks_is_no_longer_than_a_file_systems(tmp_path: Path) -> None:
+    config = RunConfig(storage_path=str(tmp_path), env=EnvOptions(task=", ".join(METAWORLD)))
+    path = RunDirectory.create(config).path
+    assert path.name.startswith("assembly-basketball-bin-picking-") and len(path.name) < 90
 
 
 def test_a_made_up_name_is_numbered(tmp_path: Path) -> None:
