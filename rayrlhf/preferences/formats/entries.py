@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rayrlhf.errors import UserError, printable
+from rayrlhf.errors import UserError, printable, shown
 from rayrlhf.preferences.answers import TARGETS, Answer, Choice
 from rayrlhf.preferences.formats.trajectory import Trajectory, written
 from rayrlhf.preferences.segments import Queries, Segments
@@ -18,7 +18,7 @@ ANNOTATOR = "imported"
 """Who is said to have answered where the file does not say."""
 MAX_ENTRIES = 1_000_000
 MAX_NUMBERS = 500_000_000
-"""Of all observations and actions of a file: 2 GB."""
+"""Of all trajectories of a file: 2 GB."""
 _BY_TARGET: dict[float, Choice] = {target: choice for choice, target in TARGETS.items()}
 
 
@@ -64,11 +64,11 @@ def choice_of(value: Any, where: str) -> Choice | None:
     """0 or `left`: the first one is preferred. 1 or `right`: the second. 0.5 or `equal`; `skip`; none: unanswered."""
     if value is None or value in get_args(Choice):
         return value if value is None else str(value)  # type: ignore[return-value]
-    if not isinstance(value, bool | str) and isinstance(value, int | float | np.number) and float(value) in _BY_TARGET:
-        return _BY_TARGET[float(value)]
-    said = str(value)[:40]
+    if not isinstance(value, bool) and isinstance(value, int | float | np.number) and value in _BY_TARGET:
+        return _BY_TARGET[value]  # type: ignore[index]
     raise UserError(
-        f"{where}: the label is {said!r}, wanted 0 (the first is better), 1 (the second), 0.5 (equal), skip or null"
+        f"{where}: the label is {shown(value)}, wanted 0 (the first is better), 1 (the second), 0.5 (equal), skip or "
+        "null"
     )
 
 
@@ -86,6 +86,10 @@ def instruction_of(value: Any, where: str) -> str:
     """A sentence, or nothing."""
     if value is not None and not isinstance(value, str):
         raise UserError(f"{where}: the instruction is no text but {type(value).__name__}")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: the instruction {shown(value)} holds half of a character") from error
     return value or ""
 
 
@@ -133,7 +137,7 @@ def entry_parts(queries: Queries, answers: list[Answer], *, plain: bool) -> Iter
 def _bounded(entries: Iterable[Entry], name: str) -> Iterable[Entry]:
     numbers = 0
     for count, entry in enumerate(entries, start=1):
-        numbers += sum(side.obs.size + side.action.size for side in (entry.left, entry.right))
+        numbers += entry.left.size + entry.right.size
         if count > MAX_ENTRIES or numbers > MAX_NUMBERS:
             raise UserError(f"{name} holds more than {MAX_ENTRIES:,} pairs or {MAX_NUMBERS:,} numbers: split it")
         yield entry
