@@ -28,6 +28,13 @@ def printable(text: str, most: int = 80) -> str:
     return text[:most] if text.isprintable() else ascii(text[:most])
 
 
+def harmless(text: str) -> str:
+    """Text with nothing in it that a terminal obeys: what cannot be printed is written out, line breaks are kept."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def shown(value: object) -> str:
     """A value out of a file as a message may show it. What is no text and no number is told by its type alone: as text
     it may be endless, a list that names itself often, say."""

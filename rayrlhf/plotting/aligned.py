@@ -66,6 +66,7 @@ def answers_of(side: Method) -> set[str]:
 
 def reliability(side: Method) -> tuple[Doubles, Doubles, Doubles] | None:
     """Mean predicted and observed P(right) and pairs of each bin, `[K]` each, of all the side's runs together.
+    As `Calibration` has them, each pair in both orders.
 
     None where no run was measured. Empty bins are left out.
     """

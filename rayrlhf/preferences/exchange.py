@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, printable
 from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.dataset import PreferenceDataset, shape_of
 from rayrlhf.preferences.segments import Queries, Segments
@@ -263,5 +263,5 @@ def _parse(line: bytes, where: str) -> _Line:
         return _Line.model_validate_json(line)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = printable(".".join(str(part) for part in first["loc"]))
         raise UserError(f"{where}: {place + ': ' if place else ''}{first['msg']}") from error
