@@ -243,7 +243,7 @@ def test_references_to_one_trajectory_are_counted(tmp_path: Path, monkeypatch: p
     side = {"obs": np.zeros((10, 2), np.float32), "action": np.zeros((10, 1), np.float32)}
     path = tmp_path / "x.pickle"
     path.write_bytes(pickle.dumps([("", side, side)] * 10))
-    assert import_any(PreferenceDataset(tmp_path / "made"), path) == 10
+    assert import_any(PreferenceDataset(tmp_path / "made"), path)[0] == 10
     path.write_bytes(pickle.dumps([("", side, side)] * 11))
     with pytest.raises(UserError, match="1,000,000 pairs or 1,000 numbers: split it"):
         import_any(PreferenceDataset(tmp_path / "other"), path)
