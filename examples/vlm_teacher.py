@@ -11,6 +11,7 @@ is then in VLM_KEY. VLM_SECONDS is how long a reply may be waited for (60). On t
 
 import base64
 import io
+import json
 import os
 import sys
 from typing import Any, get_args
@@ -31,6 +32,8 @@ AT_ONCE = 4
 """Questions that are asked at the same time."""
 FRAMES = 4
 """Of each clip."""
+REPLY_BYTES = 1 << 20
+"""The longest reply that is read."""
 TOKENS = 16
 """The longest reply; one word is wanted."""
 PROMPT = """You judge how well a robot does its task. The task: {sentence}
@@ -84,11 +87,24 @@ class VisionLanguageTeacher(AsynchronousTeacher):
             "temperature": 0.0,
             "seed": seed,
         }
-        response = self._client.post("chat/completions", json=request).raise_for_status()
+        with self._client.stream("POST", "chat/completions", json=request) as response:
+            if not response.is_success:  # httpx' own words hold the URL, and a password that is in it
+                raise ValueError(f"the service answers with the status {response.status_code}")
+            said = whole(response)
         try:
-            return str(response.json()["choices"][0]["message"]["content"])
-        except (ValueError, LookupError, TypeError) as error:
-            raise ValueError(f"this is no chat completion: {response.text[:80]!r}") from error
+            return str(json.loads(said)["choices"][0]["message"]["content"])
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ValueError(f"this is no chat completion: {said[:80]!r}") from error
+
+
+def whole(response: httpx.Response) -> bytes:
+    """The reply; ValueError for a longer one than any of a word is."""
+    said = b""
+    for part in response.iter_bytes():
+        said += part
+        if len(said) > REPLY_BYTES:
+            raise ValueError(f"a reply of more than {REPLY_BYTES:,} bytes")
+    return said
 
 
 def content(sentence: str, left: Frames, right: Frames) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from rayrlhf.preferences.exchange import import_file
 from rayrlhf.preferences.storage import child, exists
 from rayrlhf.preferences.table import Record
 from rayrlhf.rewards import RewardEnsemble
-from rayrlhf.trained import Trained, load_chosen
+from rayrlhf.trained import Trained, learnt_from, load_chosen
 
 FILES = (".parquet", ".jsonl")
 
@@ -74,13 +74,16 @@ def _against_truth(trained: Trained) -> dict[str, Any]:
 
 def _against_answers(trained: Trained, where: str) -> dict[str, Any]:
     records = read_answers(where)
-    held_out, own = _without(records, _shown(PreferenceDataset(trained.run.preferences).read()))
+    held_out, own = _without(records, learnt_from(trained.run))
     labels = [labels_from(*record) for record in held_out]
     labels = [part for part in labels if len(part)]
     counts = _counts(records)
     if not labels:
         if own:
-            raise UserError(f"{where} holds nothing but what {trained.run.name!r} was asked itself: name other answers")
+            raise UserError(
+                f"{where} holds nothing but what {trained.run.name!r} was asked itself, or its reward model was fitted "
+                "to: name other answers"
+            )
         raise UserError(f"{where} holds no answer that prefers a side or says equal")
     if (vocabulary := trained.vocabulary) is not None:
         labels = [told(part, vocabulary.vectors, where) for part in labels]
@@ -123,15 +126,11 @@ def read_answers(where: str) -> list[Record]:
     return records
 
 
-def _shown(records: Sequence[Record]) -> set[str]:
-    return {content for queries, _ in records for content in queries.contents()}
-
-
-def _without(records: Sequence[Record], shown: set[str]) -> tuple[list[Record], int]:
-    """The records without questions that show what is in `shown`, and how many those were."""
+def _without(records: Sequence[Record], known: frozenset[str]) -> tuple[list[Record], int]:
+    """The records without questions about `known` pairs, and how many those were."""
     kept, dropped = [], 0
     for queries, answers in records:
-        fresh = _rows(queries, [content not in shown for content in queries.contents()])
+        fresh = _rows(queries, [pair not in known for pair in queries.pairs()])
         dropped += len(queries) - len(fresh)
         ids = set(fresh.ids)
         kept.append((fresh, [answer for answer in answers if answer.query_id in ids]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Number
 
 
 class UserError(Exception):
@@ -25,6 +26,19 @@ def in_one_line(error: BaseException) -> str:
 def printable(text: str, most: int = 80) -> str:
     """Text out of a file as a message may show it: short, on one line, and nothing that a terminal obeys."""
     return text[:most] if text.isprintable() else ascii(text[:most])
+
+
+def harmless(text: str) -> str:
+    """Text with nothing in it that a terminal obeys: what cannot be printed is written out, line breaks are kept."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def shown(value: object) -> str:
+    """A value out of a file as a message may show it. What is no text and no number is told by its type alone: as text
+    it may be endless, a list that names itself often, say."""
+    return repr(str(value)[:40]) if isinstance(value, str | Number) else type(value).__name__
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -16,8 +16,9 @@ from rayrlhf.envs.instructions import Instructions
 from rayrlhf.errors import UserError
 from rayrlhf.language.instructions import Vocabulary
 from rayrlhf.policies import Actor, DeployedPolicy, make_actor
+from rayrlhf.preferences import PreferenceDataset
 from rayrlhf.rewards import RewardScorer, merge_members
-from rayrlhf.rewards.stored import FILE, RewardModel, scoring_part
+from rayrlhf.rewards.stored import FEW_SHOT, FILE, PAIRS, RewardModel, scoring_part
 from rayrlhf.tracking import RunDirectory
 
 ACTOR = "networks/actor."
@@ -202,8 +203,20 @@ def reward_model_at(where: Path) -> RewardModel:
     env = found.config.env
     words = {} if env.encoder is None else {"encoder": env.encoder, "instruction_width": env.instruction_width}
     facts = words | {"run": found.run.name, "task": found.config.env.task, "version": found.version}
+    facts |= {PAIRS: sorted(learnt_from(found.run))}
     widths = found.spec.obs_dim, found.spec.action_dim
     return RewardModel(found.config.reward, *widths, scoring_part(found.ensemble), facts)
+
+
+def learnt_from(run: RunDirectory) -> frozenset[str]:
+    """The pairs that the run has learnt from, by `Queries.pairs`.
+
+    They are those it asked about, whether or not anybody answered, and those that a reward model of others in its
+    folder was fitted to.
+    """
+    asked = {pair for queries, _ in PreferenceDataset(run.preferences).read() for pair in queries.pairs()}
+    files = [file for file in (run.reward_model_file, run.path / FEW_SHOT) if file.is_file()]
+    return frozenset(asked).union(*(RewardModel.load(file).pairs for file in files))
 
 
 def newest_run(storage: Path) -> RunDirectory:

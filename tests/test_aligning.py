@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from rayrlhf.evaluation import coverage
 from rayrlhf.preferences import Answer, Choice, PreferenceDataset, Queries, Segments
 from rayrlhf.preferences.exchange import export_file
 from rayrlhf.tracking import RunDirectory
+from rayrlhf.trained import reward_model_at
 from rayrlhf.training import train
 
 SAID: tuple[Choice, ...] = ("left", "right", "equal", "skip", "left", "right")
@@ -55,7 +57,7 @@ def test_agreement_calibration_and_distance(toy_run: RunDirectory, tmp_path: Pat
         assert (found[judge]["decisive"], found[judge]["equal"]) == (4, 1)
         assert 0 <= found[judge]["low"] <= found[judge]["agreed"] <= found[judge]["high"] <= 1
     assert found["calibration"]["pairs"] == 5
-    assert sum(found["calibration"]["bins"]["count"]) == 5
+    assert sum(found["calibration"]["bins"]["count"]) == 2 * 5, "each pair in both orders"
     assert 0 <= found["true_reward"]["epic"] <= 1
     assert "random actions" in found["true_reward"]["distribution"]
     assert toy_run.alignment() == json.loads(json.dumps(found))
@@ -75,7 +77,7 @@ def test_a_file_and_a_run_hold_answers_too(toy_run: RunDirectory, tmp_path: Path
 
 
 def test_what_the_run_was_asked_itself_is_not_held_out(toy_run: RunDirectory, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="asked itself: name other answers"):
+    with pytest.raises(UserError, match="asked itself, or its reward model was fitted to: name other answers"):
         align(toy_run.path, answers=str(toy_run.path))
     both = answered(tmp_path / "both")
     own = PreferenceDataset(toy_run.preferences)
@@ -83,6 +85,33 @@ def test_what_the_run_was_asked_itself_is_not_held_out(toy_run: RunDirectory, tm
     found = align(toy_run.path, answers=str(tmp_path / "both"))
     assert found["answers"]["labels"] == 5
     assert found["answers"]["asked_itself"] == sum(len(queries) for queries, _ in own.read())
+
+
+def test_nor_is_it_with_the_sides_exchanged(toy_run: RunDirectory, tmp_path: Path) -> None:
+    swapped = PreferenceDataset(tmp_path / "swapped")
+    turned: dict[Choice, Choice] = {"left": "right", "right": "left", "equal": "equal", "skip": "skip"}
+    for queries, answers in PreferenceDataset(toy_run.preferences).read():
+        asked = replace(queries, left=queries.right, right=queries.left)
+        swapped.append(asked, [replace(answer, choice=turned[answer.choice]) for answer in answers])
+    with pytest.raises(UserError, match="name other answers"):
+        align(toy_run.path, answers=str(tmp_path / "swapped"))
+
+
+def test_what_a_fixed_model_was_fitted_to_is_not_held_out(
+    ray_session: None, toy_run: RunDirectory, tmp_path: Path
+) -> None:
+    """Neither in a run by a model of `fit`, nor in one by another run's model."""
+    answered(tmp_path / "data", (*SAID, "left", "right"))
+    assert main(["fit", str(tmp_path / "data"), "--out", str(tmp_path / "model"), "--epochs=1", "--quiet"]) == 0
+    for name, source in (("by-model", tmp_path / "model"), ("by-run", toy_run.path)):
+        model = reward_model_at(source).options
+        agree = [f"reward.hidden={','.join(map(str, model.hidden))}", f"reward.members={model.members}"]
+        changes = [f"name={name}", f"storage_path={tmp_path}", f"reward.from={source}", *agree]
+        train(load_config(str(toy_run.config_file), changes), progress=False)
+    with pytest.raises(UserError, match="or its reward model was fitted to"):
+        align(tmp_path / "by-model", answers=str(tmp_path / "data"))
+    with pytest.raises(UserError, match="or its reward model was fitted to"):
+        align(tmp_path / "by-run", answers=str(toy_run.path))
 
 
 def test_of_the_true_reward_there_is_a_policy_alone(ray_session: None, toy_run: RunDirectory, tmp_path: Path) -> None:

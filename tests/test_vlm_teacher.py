@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import ray
@@ -21,6 +22,7 @@ from vlm_server import POINT, VlmServer, pictures_in
 
 from rayrlhf.algorithms.files import read_arrays
 from rayrlhf.algorithms.pebble import Pebble
+from rayrlhf.config import TeacherOptions
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Answer
@@ -203,6 +205,38 @@ def test_the_example_trains_and_says_what_it_did(vlm: VlmServer, tmp_path: Path)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert "labels  12 from 12 answers of judge-1" in done.stdout
+
+
+def asked_by(example: ModuleType, monkeypatch: pytest.MonkeyPatch, reply: httpx.Response) -> str:
+    """What the teacher says of one question that `reply` answers, or the message of why it cannot."""
+    monkeypatch.setenv("VLM_URL", "http://eva:hunter2@localhost:1/v1")
+    teacher = example.VisionLanguageTeacher(TeacherOptions(), seed=0)
+    client = teacher._client
+    teacher._client = httpx.Client(base_url=client.base_url, transport=httpx.MockTransport(lambda request: reply))
+    try:
+        return str(teacher._reply([], 0))
+    except ValueError as error:
+        return str(error)
+
+
+def test_what_is_logged_of_a_failure_holds_no_password(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = asked_by(example, monkeypatch, httpx.Response(401, text="no"))
+    assert said == "the service answers with the status 401"
+    assert asked_by(example, monkeypatch, httpx.Response(302, headers={"location": "/x"})).endswith("302")
+
+
+def test_an_endless_reply_is_not_read(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            read.append(1)
+            yield b" " * 65536
+
+    assert "more than 1,048,576 bytes" in asked_by(example, monkeypatch, httpx.Response(200, content=endless()))
+    assert len(read) < 20
+    word = {"choices": [{"message": {"content": "left"}}]}
+    assert asked_by(example, monkeypatch, httpx.Response(200, json=word)) == "left"
 
 
 @pytest.mark.parametrize("reply", ["left", "Left", " RIGHT.\n", '"equal"', "**skip**", "`left`"])

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from rayrlhf import __version__
-from rayrlhf.errors import UserError, nearest
+from rayrlhf.errors import UserError, harmless, nearest
 
 VERBS = {
     "train": ("train", "learn a task from preferences (or its true reward), or go on with a run"),
@@ -75,7 +75,7 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _complain(message: str, as_json: bool) -> None:
-    line = " ".join(message.split())
+    line = harmless(" ".join(message.split()))
     sys.stderr.write(f"rayrlhf: {line}\n")
     if as_json:
         _tell(line)

@@ -61,6 +61,8 @@ class ImportOptions:
     """What the file is, where its name does not say it: `trl`, for chosen and rejected in .jsonl or .parquet."""
     segment_length: int | None = None
     """Keep so many steps of each trajectory, its last; else all, and all trajectories must be as long."""
+    annotator: str | None = None
+    """Who answered, where the file does not say; else `imported`. Two files of two people are told apart by this."""
     preferences: str | None = None
     """For a folder of LeRobot's: the file of preferences; by default preferences.parquet, .jsonl or .csv in it."""
     json: bool = False
@@ -141,16 +143,23 @@ def _import(args: Sequence[str]) -> None:
     options = parse(ImportOptions, args, "dataset import")
     if options.segment_length is not None and options.segment_length < 1:
         raise UserError(f"--segment-length is {options.segment_length}, wanted 1 or more")
+    if options.annotator == "":
+        raise UserError("--annotator is empty: who answered?")
     target = PreferenceDataset(_folder(options.dataset))
-    count = import_any(
+    count, there = import_any(
         target,
         options.file,
         kind=options.format,
         segment_length=options.segment_length,
         preferences=options.preferences,
+        annotator=options.annotator,
     )
-    say(f"{count:,} new answers in {options.dataset}")
-    finish({"dataset": options.dataset, "new_answers": count}, as_json=options.json)
+    _tell_merged(options.dataset, count, there, as_json=options.json)
+
+
+def _tell_merged(where: str, count: int, there: int, *, as_json: bool) -> None:
+    say(f"{count:,} new answers in {where}" + (f"; {there:,} were there already" if there else ""))
+    finish({"dataset": where, "new_answers": count, "known_answers": there}, as_json=as_json)
 
 
 def _combine(args: Sequence[str]) -> None:
@@ -160,8 +169,7 @@ def _combine(args: Sequence[str]) -> None:
     records = [record for where in options.datasets for record in records_in(existing(where))]
     count = PreferenceDataset(_folder(options.out)).merge(records)
     there = sum(len(said) for _, said in records) - count
-    say(f"{count:,} new answers in {options.out}" + (f"; {there:,} were there already" if there else ""))
-    finish({"dataset": options.out, "new_answers": count, "known_answers": there}, as_json=options.json)
+    _tell_merged(options.out, count, there, as_json=options.json)
 
 
 def existing(where: str) -> PreferenceDataset:

@@ -30,6 +30,11 @@ _OF_RUNS = {
     "meta_interval": "there is no critic",
     "from": "the model starts from nothing",
     "few_shot": "the model starts from nothing",
+    "warm_start": "the model starts from nothing",
+    "adaptation": "the model starts from nothing",
+    "unlabelled_weight": "a dataset has no other episodes",
+    "unlabelled_confidence": "a dataset has no other episodes",
+    "meta_weight": "there is no critic",
 }
 """Options of the reward model that mean something in a run alone, and why."""
 _PLAIN_SECONDS = 5.0
@@ -104,7 +109,7 @@ def _fit(options: FitOptions, overrides: Sequence[str], out: Path, command: str)
     from rayrlhf.fitting.labelled import read_labels, with_words
     from rayrlhf.fitting.split import split
     from rayrlhf.rewards.networks import make_network
-    from rayrlhf.rewards.stored import RewardModel
+    from rayrlhf.rewards.stored import PAIRS, RewardModel
 
     data = read_labels(existing(options.dataset))
     if options.encoder is not None:
@@ -113,21 +118,25 @@ def _fit(options: FitOptions, overrides: Sequence[str], out: Path, command: str)
     widths = data.labels.left.obs.shape[2], data.labels.left.action.shape[2]
     make_network(reward, *widths)  # refuses what cannot be, in one line
     share, seed = options.held_out, options.seed
-    parts = split(data.episodes, data.shown, share, options.split, seed) if share else None
-    fitted = fit_labels(
-        data,
-        parts,
-        reward,
-        seed=seed,
-        most=options.epochs,
-        patience=options.patience,
-        device=options.device,
-        tell=_Line(options),
-    )
+    parts = split(data.episodes, data.same, share, options.split, seed) if share else None
+    try:
+        fitted = fit_labels(
+            data,
+            parts,
+            reward,
+            seed=seed,
+            most=options.epochs,
+            patience=options.patience,
+            device=options.device,
+            tell=_Line(options),
+        )
+    except FloatingPointError as error:
+        raise UserError(f"the fit diverged: {error}; lower --reward.lr, which is {reward.lr:g}") from error
     report = _report(options, command, data, parts, fitted)
     facts = {name: report[name] for name in ("dataset", "labels", "split", "segment_length", "seed")}
     if options.encoder is not None:
         facts |= {"encoder": options.encoder, "instruction_width": options.instruction_width}
+    facts[PAIRS] = sorted(set(data.pairs))
     write_model(out, RewardModel(reward, *widths, fitted.weights, facts), report)
     return report, fitted.interrupted
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rayrlhf.errors import harmless
 from rayrlhf.tracking.directory import plain
 
 _WIDTH = 120
@@ -17,17 +18,19 @@ _WIDTH = 120
 
 
 def say(text: str = "") -> None:
-    """One line, as it stands."""
-    print(text, flush=True)
+    """One line."""
+    print(harmless(text), flush=True)
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """A table; the columns numbered in `right` are set to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns), box=box.SIMPLE)
+    table = Table(
+        title=Text(harmless(title)), title_justify="left", title_style="bold", show_header=any(columns), box=box.SIMPLE
+    )
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(harmless(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
 
 

@@ -23,7 +23,11 @@ def alignment_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _held_out(answers: Mapping[str, Any]) -> str:
-    own = f"; {answers['asked_itself']:,} left out, which the run was asked itself" if answers["asked_itself"] else ""
+    own = (
+        f"; {answers['asked_itself']:,} left out, which the run was asked, or its model fitted to"
+        if answers["asked_itself"]
+        else ""
+    )
     return f"{answers['labels']:,} labels from {answers['from']}{own}"
 
 

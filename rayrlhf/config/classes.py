@@ -20,9 +20,11 @@ def imported(option: str, path: str) -> Any:
         ) from error
     except Exception as error:  # whatever runs when it is imported
         raise UserError(f"{option} {path!r} cannot be imported: {in_one_line(error)} (--debug shows where)") from error
-    found = getattr(module, name, None)
-    if found is None:
-        raise UserError(f"{option}: {module_name!r} has no {name!r}{nearest(name, dir(module))}")
+    found: Any = module
+    for part in name.split("."):  # an entry point may name a class within a class
+        holder, found = found, getattr(found, part, None)
+        if found is None:
+            raise UserError(f"{option}: {module_name!r} has no {name!r}{nearest(part, dir(holder))}")
     return found
 
 

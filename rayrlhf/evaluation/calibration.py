@@ -1,6 +1,8 @@
 """Whether a reward model's probabilities mean what they say: of pairs at 0.7, seven in ten should prefer the right.
 
-Targets may be soft: equal is 0.5, and of several annotators who differ the label is their mean.
+Targets may be soft: equal is 0.5, and of several annotators who differ the label is their mean. Each pair counts in
+both orders, as P(right) and as its complement: which one was on the right is an accident, or nothing at all where a
+dataset lists the preferred one first, and of targets that are all equal the observed share of a bin says nothing.
 """
 
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ class Calibration:
     brier:          squared distance (Brier 1950, for two classes, of the one: 0.25 is a coin's)
     log_likelihood: negative, in nats: ln 2 is a coin's. Soft targets have an entropy of their own, so 0 is not reached
     edges:          `[K + 1]` of the bins, from 0 to 1
-    count:          `[K]` pairs in each bin
+    count:          `[K]` pairs in each bin; they are `2 N`, each of them in both orders
     predicted:      `[K]` mean P(right) of each bin; NaN where it is empty
     observed:       `[K]` mean target of each bin; NaN where it is empty
     """
@@ -59,10 +61,10 @@ def calibration(probability: NDArray[Any], target: NDArray[Any], *, bins: int = 
     """Reliability bins, expected calibration error, Brier score and log-likelihood of P(right).
 
     Bins are of equal width and closed below, the last one on both sides. Sources: Niculescu-Mizil and Caruana 2005 (the
-    reliability diagram); Naeini et al. 2015 and Guo et al. 2017, arXiv 1706.04599, equation 3, for the error, here
-    of P(right) itself and not of the confidence in whichever side: a preference has two sides of one kind, and
-    confidence would hide a model that favours one. With few pairs the error is biased upwards: a bin's mean target
-    scatters by up to 0.5 over the square root of its pairs, even of a perfect model.
+    reliability diagram); Naeini et al. 2015 and Guo et al. 2017, arXiv 1706.04599, equation 3, for the error. Both
+    orders of a pair count, which hides nothing: a model of rewards cannot favour a side. Brier score and likelihood
+    are what they are of one order. With few pairs the error is biased upwards: a bin's mean target scatters by up
+    to 0.5 over the square root of its pairs, even of a perfect model.
 
     Args:
         probability: `[N]` the model's P(right), in [0, 1].
@@ -78,12 +80,13 @@ def calibration(probability: NDArray[Any], target: NDArray[Any], *, bins: int = 
     if not all(((column >= 0) & (column <= 1)).all() for column in (said, wanted)):
         raise ValueError("a probability lies outside [0, 1]")
     edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.searchsorted(edges[1:-1], said, side="right")
+    both = [np.concatenate([column, 1.0 - column]) for column in (said, wanted)]  # [N] -> [2 N]
+    place = np.searchsorted(edges[1:-1], both[0], side="right")
     count = np.bincount(place, minlength=bins)
-    predicted, observed = (_means(column, place, count) for column in (said, wanted))
+    predicted, observed = (_means(column, place, count) for column in both)
     return Calibration(
         pairs=len(said),
-        expected_error=float(np.nansum(count * np.abs(predicted - observed)) / len(said)),
+        expected_error=float(np.nansum(count * np.abs(predicted - observed)) / count.sum()),
         brier=float(np.square(said - wanted).mean()),
         log_likelihood=_negative_log_likelihood(said, wanted),
         edges=edges,

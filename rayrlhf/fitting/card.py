@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import rayrlhf
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, printable
 from rayrlhf.rewards.stored import FILE, RewardModel
 
 METRICS, PAGE = "metrics.json", "README.md"
@@ -16,8 +16,7 @@ _CARD = """# Reward model
 An ensemble of {members} networks, fitted to preferences by rayrlhf {version}.
 
 - Data: `{dataset}`, {labels:,} labels of {questions:,} questions, segments of {segment_length} steps.
-- Input: observations of {obs} numbers as the dataset has them, actions of {action}. An instruction is not read, unless
-  it is part of the observations.
+- Input: observations of {obs} numbers, actions of {action}. {words}
 - Split: {split}.
 - Training: seed {seed}, ended by: {ended}; the weights of epoch {best_epoch} of {epochs} are kept.
 - Options that are not the defaults: `{options}`.
@@ -27,7 +26,8 @@ An ensemble of {members} networks, fitted to preferences by rayrlhf {version}.
 {table}
 
 Accuracy is over labels that prefer a side. The likelihood is negative, in nats: a coin has 0.693. The calibration error
-is the distance of P(right) from what was said, over ten bins; with few labels it is too high. `metrics.json` has more.
+is the distance of P(right) from what was said, over ten bins, each pair in both orders; with few labels it is too high.
+`metrics.json` has more.
 
 ## Use
 
@@ -90,10 +90,30 @@ def card(model: RewardModel, report: Report) -> str:
         version=rayrlhf.__version__,
         obs=model.obs_dim,
         action=model.action_dim,
-        options=json.dumps(options),
+        words=_words(model),
+        options=_inline(json.dumps(options)),
         table="\n".join(_table(report)),
-        **{name: value for name, value in report.items() if name not in ("training", "held_out")},
+        **{
+            name: _inline(value) if isinstance(value, str) else value
+            for name, value in report.items()
+            if name not in ("training", "held_out")
+        },
     )
+
+
+def _words(model: RewardModel) -> str:
+    encoder, width = model.facts.get("encoder"), model.facts.get("instruction_width")
+    if encoder is None:
+        return "They are as the dataset has them.\n  An instruction is not read, unless it is part of the observations."
+    return (
+        f"The last {width} numbers of an\n  observation are its instruction, by the encoder `{_inline(str(encoder))}`; "
+        "those before them are as the dataset has them."
+    )
+
+
+def _inline(text: str) -> str:
+    """Text of others between backticks: on one line, and without what would end them."""
+    return printable(text, 2000).replace("`", "'")
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
@@ -105,7 +125,7 @@ def rows(report: Report) -> list[tuple[str, ...]]:
             continue
         found.append(_row(side.replace("_", "-"), measured))
         for sentence, part in measured.get("by_instruction", {}).items():
-            found.append(_row(f"  {sentence or '(no instruction)'}", part))
+            found.append(_row(f"  {printable(sentence) or '(no instruction)'}", part))
     return found
 
 
@@ -120,4 +140,4 @@ HEAD = ("labels", "count", "accuracy", "neg. log-likelihood", "calibration error
 
 def _table(report: Report) -> list[str]:
     lines = [HEAD, ("---",) * len(HEAD), *rows(report)]
-    return ["| " + " | ".join(cell.strip().replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(_inline(cell.strip()).replace("|", "\\|") for cell in line) + " |" for line in lines]

@@ -63,6 +63,9 @@ def fit_labels(
 
     Ends once `patience` epochs in a row were no better on the held-out labels than the best one. Ctrl-C ends it, too:
     what is best so far is what it leaves. Before the first epoch's end that is nothing: KeyboardInterrupt is raised.
+
+    Raises:
+        FloatingPointError: the fit diverged.
     """
     training = data.labels if split is None else data.labels.take(split.training)
     held_out = None if split is None else data.labels.take(split.held_out)
@@ -105,7 +108,10 @@ def _loss(epoch: Epoch) -> float:
 
 def _probability(ensemble: RewardEnsemble, labels: Labels) -> NDArray[np.float64]:
     """The ensemble's P(right) of each pair, `[N]`."""
-    return mean_over_members([ensemble.probabilities(labels)])
+    probability = mean_over_members([ensemble.probabilities(labels)])
+    if not np.isfinite(probability).all():
+        raise FloatingPointError("a probability is not a number")
+    return probability
 
 
 def measures(ensemble: RewardEnsemble, labels: Labels) -> Measures:

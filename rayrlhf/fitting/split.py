@@ -51,7 +51,7 @@ def split(pairs: Integers, same: Integers, share: float, how: How, seed: int) ->
     """
     rng = seeding.generator(seed, "held-out")
     dropped = np.zeros(len(pairs), np.bool_)
-    held = _whole_groups(_linked(pairs), share, rng) if how == "auto" else np.zeros(len(pairs), np.bool_)
+    held = _whole_groups(linked(pairs)[pairs[:, 0]], share, rng) if how == "auto" else np.zeros(len(pairs), np.bool_)
     words = "by episode: no episode is on both sides"
     if how == "episodes":
         held, dropped = _episodes(pairs, share, rng)
@@ -73,12 +73,12 @@ def split(pairs: Integers, same: Integers, share: float, how: How, seed: int) ->
     return Split(training, held_out, int(dropped.sum()), shared, words)
 
 
-def _linked(pairs: Integers) -> Integers:
-    """A number of each question's group: questions are in one if a chain of common episodes leads between them."""
+def linked(pairs: Integers) -> Integers:
+    """Of each number in `pairs` `[N, 2]` its group `[K]`: two are in one if a chain of pairs leads between them."""
     count = int(pairs.max()) + 1
     links = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    of_episode: Integers = connected_components(links, directed=False)[1]
-    return of_episode[pairs[:, 0]]
+    groups: Integers = connected_components(links, directed=False)[1]
+    return groups
 
 
 def _whole_groups(group: Integers, share: float, rng: np.random.Generator) -> Bools:

@@ -58,6 +58,16 @@ def _at(tree: Any, path: Sequence[str]) -> Any:
     return tree
 
 
+def earlier_of(side: Method) -> list[str]:
+    """Runs of the side that have gone on since they were measured, and at which step that was."""
+    found = []
+    for curve in side.curves:
+        measured, trained = _at(curve.run.alignment(), ("env_steps",)), curve.env_steps[-1]
+        if measured is not None and measured < trained:
+            found.append(f"{curve.run.name} at {measured:,} of {trained:,.0f} steps")
+    return found
+
+
 def answers_of(side: Method) -> set[str]:
     """Where the held-out answers came from that the side's runs were measured by."""
     found = [_at(curve.run.alignment(), ("answers", "from")) for curve in side.curves]
@@ -66,6 +76,7 @@ def answers_of(side: Method) -> set[str]:
 
 def reliability(side: Method) -> tuple[Doubles, Doubles, Doubles] | None:
     """Mean predicted and observed P(right) and pairs of each bin, `[K]` each, of all the side's runs together.
+    As `Calibration` has them, each pair in both orders.
 
     None where no run was measured. Empty bins are left out.
     """

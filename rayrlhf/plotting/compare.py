@@ -15,7 +15,7 @@ from rayrlhf.config.protocol import WITHOUT_SUCCESS, protocol
 from rayrlhf.errors import UserError
 from rayrlhf.files import read_object, write_atomically
 from rayrlhf.plotting import panels
-from rayrlhf.plotting.aligned import alignment_cells, alignment_columns, answers_of, reliability
+from rayrlhf.plotting.aligned import alignment_cells, alignment_columns, answers_of, earlier_of, reliability
 from rayrlhf.plotting.films import films
 from rayrlhf.plotting.numbers import WORDS, endings, ends, improvements, minutes, number, of_task, per_cent, tasks_of
 from rayrlhf.plotting.runs import ABSENT, MEASURES, RETURN, SUCCESS, Method, differing_options, in_words
@@ -151,6 +151,7 @@ def _alignment(sides: Sequence[Method]) -> dict[str, Any] | None:
         "reliability": Markup(panels.reliability_panel(sides)) if measured else None,
         "measured": measured,
         "answers": answers,
+        "earlier": [words for side in sides for words in earlier_of(side)],
         "same_answers": len({tuple(found) for found in answers if found}) <= 1,
     }
 

@@ -13,6 +13,9 @@ Choice = Literal["left", "right", "equal", "skip"]
 TARGETS: dict[Choice, float] = {"left": 0.0, "equal": 0.5, "right": 1.0}
 """P(right preferred) by choice. A skip makes no label, so it has no target."""
 
+MAX_REPLAYS = 1 << 62
+"""What is stored has 64 bits."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -29,8 +32,10 @@ class Answer:
             raise ValueError(f"answer to {self.query_id!r}: {self.choice!r} is none of {', '.join(get_args(Choice))}")
         if not isinstance(self.annotator, str) or not self.annotator:
             raise ValueError(f"answer to {self.query_id!r}: its annotator is {self.annotator!r}, wanted a name")
-        if not (np.isfinite(self.seconds) and self.seconds >= 0 and self.replays >= 0 and self.replays % 1 == 0):
-            raise ValueError(f"answer to {self.query_id!r}: negative or infinite time, or no number of replays")
+        if not (np.isfinite(self.seconds) and self.seconds >= 0):
+            raise ValueError(f"answer to {self.query_id!r}: negative or infinite time")
+        if not (0 <= self.replays < MAX_REPLAYS and self.replays % 1 == 0):
+            raise ValueError(f"answer to {self.query_id!r}: replays are negative, or no number")
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ Where nobody knows the true reward, `reward` is null or not there.
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import Any, TypedDict, get_args
+from typing import Any, TypedDict, TypeVar, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, in_one_line, printable
 from rayrlhf.preferences.answers import Answer, Choice
 from rayrlhf.preferences.dataset import PreferenceDataset, shape_of
 from rayrlhf.preferences.segments import Queries, Segments
@@ -30,6 +30,7 @@ from rayrlhf.preferences.storage import locate, reason, whole_file
 from rayrlhf.preferences.table import SCHEMA, WRITE_OPTIONS, Record, Source, check_version, from_table, to_table
 
 _LINES_AT_ONCE = 256
+_T = TypeVar("_T")
 
 
 class Shape(TypedDict):
@@ -116,12 +117,15 @@ def import_file(dataset: PreferenceDataset, path: str | Path) -> int:
     Raises:
         UserError: the file cannot be read or a row is malformed; the row or line is named.
     """
-    return _by_ending(path, {".parquet": import_parquet, ".jsonl": import_jsonl})(dataset, path)
+    return dataset.merge(read_file(path))
 
 
-def _by_ending(
-    path: str | Path, choices: dict[str, Callable[[PreferenceDataset, str | Path], int]]
-) -> Callable[[PreferenceDataset, str | Path], int]:
+def read_file(path: str | Path) -> list[Record]:
+    """The queries and answers in a `.parquet` or `.jsonl` file. Raises as `import_file` does."""
+    return _by_ending(path, {".parquet": _read_parquet, ".jsonl": _read_jsonl})(path)
+
+
+def _by_ending(path: str | Path, choices: dict[str, _T]) -> _T:
     ending = PurePosixPath(str(path)).suffix
     if ending not in choices:
         raise UserError(f"{path}: the name must end in {' or '.join(choices)}")
@@ -137,8 +141,7 @@ def export_parquet(dataset: PreferenceDataset, path: str | Path) -> int:
     return sum(len(queries) for queries, _ in records)
 
 
-def import_parquet(dataset: PreferenceDataset, path: str | Path) -> int:
-    """`import_file` for Parquet."""
+def _read_parquet(path: str | Path) -> list[Record]:
     records: list[Record] = []
     filesystem, inner = locate(path)
     try:
@@ -151,7 +154,7 @@ def import_parquet(dataset: PreferenceDataset, path: str | Path) -> int:
                 row += len(table)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
-    return dataset.merge(records)
+    return records
 
 
 class _Checked(BaseModel):
@@ -242,8 +245,8 @@ def _segment_line(segments: Segments, i: int) -> _SegmentLine:
     return _SegmentLine.model_construct(**columns)
 
 
-def import_jsonl(dataset: PreferenceDataset, path: str | Path) -> int:
-    """`import_file` for JSON lines; empty lines are passed over."""
+def _read_jsonl(path: str | Path) -> list[Record]:
+    """Empty lines are passed over."""
     filesystem, inner = locate(path)
     records: list[Record] = []
     try:
@@ -253,9 +256,11 @@ def import_jsonl(dataset: PreferenceDataset, path: str | Path) -> int:
                 rows = [_parse(line, f"{path}, line {n}").row() for n, line in batch]
                 table = pa.Table.from_pylist(rows, schema=SCHEMA)
                 records += from_table(table, Source(str(path), "line", [n for n, _ in batch]))
+    except (pa.ArrowException, OverflowError) as error:  # a number of more than 64 bits
+        raise UserError(f"cannot read {path}: {in_one_line(error)}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
-    return dataset.merge(records)
+    return records
 
 
 def _parse(line: bytes, where: str) -> _Line:
@@ -263,5 +268,5 @@ def _parse(line: bytes, where: str) -> _Line:
         return _Line.model_validate_json(line)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = printable(".".join(str(part) for part in first["loc"]))
         raise UserError(f"{where}: {place + ': ' if place else ''}{first['msg']}") from error

@@ -61,6 +61,10 @@ class Segments:
         """Transitions per segment."""
         return int(self.reward.shape[1])
 
+    def shown(self) -> list[bytes]:
+        """A hash of what each shows: observations and actions."""
+        return [_hash(obs.tobytes() + action.tobytes()) for obs, action in zip(self.obs, self.action, strict=True)]
+
     def rewarded(self) -> Bools:
         """Which of them have a true reward, `[N]`: of others' data there may be none, and no teacher may judge it."""
         known: Bools = np.logical_and.reduce(np.isfinite(self.reward), axis=1)
@@ -130,7 +134,13 @@ class Queries:
         columns = [column for side in (self.left, self.right) for column in (side.obs, side.action)]
         shown = (b"".join(column[i].tobytes() for column in columns) for i in range(len(self)))
         said = (sentence.encode() for sentence in self.instructions or ("",) * len(self))
-        return [hashlib.blake2b(a + b, digest_size=8).hexdigest() for a, b in zip(shown, said, strict=True)]
+        return [_hash(a + b).hex() for a, b in zip(shown, said, strict=True)]
+
+    def pairs(self) -> list[str]:
+        """A hash of the two segments of each query, whichever is on the left and whatever was asked of them: who has
+        learnt from one answer to a pair knows something of all others."""
+        sides = zip(self.left.shown(), self.right.shown(), strict=True)
+        return [_hash(b"".join(sorted(both))).hex() for both in sides]
 
     def among(self, ids: Collection[str]) -> "Queries":
         """The queries whose ids are in `ids`, in their own order."""
@@ -141,6 +151,10 @@ class Queries:
         ids = tuple(self.ids[i] for i in index)
         said = tuple(self.instructions[i] for i in index) if self.instructions else ()
         return Queries(ids, self.session, self.left.take(index), self.right.take(index), self.typical_return, said)
+
+
+def _hash(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=8).digest()
 
 
 def query_id(run: str, session: int, index: int) -> str:

@@ -21,6 +21,8 @@ FILE = "reward_model.safetensors"
 """What the file is called in a folder."""
 FEW_SHOT = "few_shot.safetensors"
 """What weights that fits begin from are called there."""
+PAIRS = "pairs"
+"""The fact that lists which pairs it was fitted to, and tested on, by `Queries.pairs`."""
 FORMAT = 1
 _KEY = "rayrlhf.reward_model"
 _MUST_AGREE = ("network", "members", "hidden", "output", "normalize_inputs")
@@ -42,6 +44,12 @@ class RewardModel:
     weights: Arrays
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def pairs(self) -> frozenset[str]:
+        """Which pairs of segments it has seen the answers to, by `Queries.pairs`, as far as its file says."""
+        listed = self.facts.get(PAIRS)
+        return frozenset(pair for pair in listed if isinstance(pair, str)) if isinstance(listed, list) else frozenset()
+
     def scorer(self, *, threads: int | None = None) -> RewardScorer:
         """What scores transitions. Raises ValueError where weights and options do not go together."""
         scorer = RewardScorer(self.options, self.obs_dim, self.action_dim, threads=threads)
@@ -60,9 +68,10 @@ class RewardModel:
         if others := {name: value for name, value in own.items() if getattr(options, name) != value}:
             wanted = " ".join(f"--reward.{name} {_written(value)}" for name, value in others.items())
             name, value = next(iter(others.items()))
+            advice = f"; add {wanted}" if "network" not in others else ""  # whose class would be imported
             raise UserError(
                 f"{source} was fitted with reward.{name}={_written(value)}, this run has "
-                f"reward.{name}={_written(getattr(options, name))}: they must agree; add {wanted}"
+                f"reward.{name}={_written(getattr(options, name))}: they must agree{advice}"
             )
         try:  # only now: the options name a class to import, and are the run's own
             self.scorer(threads=1)
@@ -103,7 +112,10 @@ class RewardModel:
             if about["format"] > FORMAT:
                 raise UserError(f"{file} has format {about['format']}, this rayrlhf reads {FORMAT}: upgrade rayrlhf")
             options = RewardOptions.model_validate(about["options"])
-            return cls(options, int(about["obs_dim"]), int(about["action_dim"]), weights, about["facts"])
+            facts = about["facts"]
+            if not isinstance(facts, dict):
+                raise ValueError(f"its facts are {type(facts).__name__}")
+            return cls(options, int(about["obs_dim"]), int(about["action_dim"]), weights, facts)
         except (ValueError, KeyError, TypeError, ValidationError) as error:
             raise UserError(f"{file} is damaged, or of another version: {in_one_line(error)}") from error
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayrlhf.config import TeacherOptions
+from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Choice
 from rayrlhf.preferences.fragments import Bools, Floats
 from rayrlhf.preferences.segments import Queries
@@ -137,7 +138,12 @@ class ScriptedTeacher(ImmediateTeacher):
         self._seed = seed
 
     def choose(self, queries: Queries) -> Sequence[Choice]:
-        """The choices of `judge`; thresholds are in units of the queries' typical return."""
+        """The choices of `judge`; thresholds are in units of the queries' typical return.
+
+        Raises `UserError` where a segment has no true reward: no comparison with it would be one.
+        """
+        if not (queries.left.rewarded() & queries.right.rewarded()).all():
+            raise UserError(f"the scripted teacher {self.annotator} goes by the true reward, which a segment lacks")
         # B-Pref's code passes a margin that already holds eps to a setter that multiplies by eps, in all sessions but
         # the first (`train_PEBBLE.py`, "update margin"): its later thresholds are 10 times too small at eps 0.1.
         repeated = self._compatible and queries.session > FIRST_SESSION

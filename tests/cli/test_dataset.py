@@ -8,8 +8,10 @@ import pytest
 from preference_data import answered, dataset, queries
 
 from rayrlhf import cli
+from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.preferences.formats.files import export_any
 
 
 def told(capsys: pytest.CaptureFixture[str], *args: str | Path) -> dict[str, Any]:
@@ -69,6 +71,38 @@ def test_combine_loses_no_answer(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert sum(found["answers"].values()) == 13 and found["answers"]["skip"] == 2
     assert sorted(shape["queries"] for shape in found["shapes"]) == [3, 8]
     assert told(capsys, "combine", tmp_path / "out", tmp_path / "b")["new_answers"] == 0
+
+
+def test_a_folder_of_lerobots_is_replaced_only_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset(tmp_path / "a", 2)
+    args: list[str | Path] = ["export", tmp_path / "a", tmp_path / "robot", "--format", "lerobot"]
+    told(capsys, *args)
+    assert "replace it with --overwrite" in mistake(capsys, *args)
+    dataset(tmp_path / "a", 5, session=1)
+    assert told(capsys, *args, "--overwrite")["queries"] == 7
+    assert told(capsys, "import", tmp_path / "b", tmp_path / "robot")["new_answers"] == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "robot"]
+    (tmp_path / "mine").mkdir()
+    args[2] = tmp_path / "mine"
+    assert "exists and is no LeRobot dataset" in mistake(capsys, *args, "--overwrite")
+    with pytest.raises(UserError, match="is a URL: a dataset of LeRobot's is a folder of this machine"):
+        export_any(PreferenceDataset(tmp_path / "a"), "s3://x/robot", kind="lerobot")
+
+
+def test_nothing_on_a_terminal_obeys_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07"
+    asked, made = queries(2), PreferenceDataset(tmp_path / "a")
+    made.append(asked, [Answer(asked.ids[0], "left", hostile)])
+    assert cli.main(["dataset", "info", str(tmp_path / "a")]) == 0
+    assert cli.main(["dataset", "export", str(tmp_path / "a"), str(tmp_path / "x.jsonl")]) == 0
+    line = json.loads((tmp_path / "x.jsonl").read_text().splitlines()[0])
+    (tmp_path / "x.jsonl").write_text(json.dumps({**line, hostile: 1}))
+    assert cli.main(["dataset", "import", str(tmp_path / "b"), str(tmp_path / "x.jsonl")]) == 2
+    out, err = capsys.readouterr()
+    assert not {"\x1b", "\x07"} & set(out + err)
+    assert "x1b" in out and "x1b" in err
 
 
 def test_mistakes_are_one_line_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,6 +103,12 @@ def test_ctrl_c_leaves_the_best_so_far(data: Path, tmp_path: Path) -> None:
         (["--device", "tpu"], "--device is 'tpu', wanted cpu, or cuda where there is a GPU"),
         (["--reward.epochs", "5"], "reward.epochs is for runs: --epochs is how many passes there are at most"),
         (["--reward.from", "x"], "reward.from is for runs: the model starts from nothing"),
+        (["--reward.warm_start", "false"], "reward.warm_start is for runs: the model starts from nothing"),
+        (["--reward.adaptation", "adam"], "reward.adaptation is for runs"),
+        (["--reward.unlabelled_weight", "0.5"], "reward.unlabelled_weight is for runs"),
+        (["--reward.unlabelled_confidence", "0.6"], "reward.unlabelled_confidence is for runs"),
+        (["--reward.meta_weight", "0.5"], "reward.meta_weight is for runs: there is no critic"),
+        (["--reward.lr", "1e38"], "the fit diverged: "),
         (["--reward.membres", "5"], "unknown key 'reward.membres'; did you mean 'reward.members'?"),
         (["--reward.network", "no.such:Thing"], "reward.network 'no.such:Thing'"),
         (["--reward.crop", "6"], "reward.crop (6) leaves nothing of queries.segment_length (6)"),
@@ -122,6 +128,17 @@ def test_what_is_no_dataset_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert "there is no dataset" in mistake(capsys, tmp_path / "none")
     (tmp_path / "empty").mkdir()
     assert "holds no labels" in mistake(capsys, tmp_path / "empty")
+
+
+def test_the_page_is_whatever_a_sentence_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where, out = tmp_path / "da`ta", tmp_path / "model"
+    hostile = "\x1b[2J\r\n```\n# Owned | x"
+    dataset(where, 20, instructions=("open",) * 10 + (hostile,) * 10)
+    assert cli.main(["fit", str(where), "--out", str(out), "--epochs=1", *SMALL]) == 0
+    page = (out / "README.md").read_text()
+    assert "\x1b" not in page + capsys.readouterr().out and "\r" not in page
+    assert page.count("```") == 4 and "\n# Owned" not in page
+    assert "An instruction is not read" in page
 
 
 def test_help_loads_nothing_heavy() -> None:

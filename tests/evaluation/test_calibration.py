@@ -23,15 +23,20 @@ def test_of_hard_targets_equals_scikit_learns(pairs: list[tuple[float, bool]]) -
     assert found.log_likelihood == pytest.approx(log_loss(target, said, labels=[0, 1]), abs=1e-9)
 
 
-def test_bins_equal_scikit_learns() -> None:
+def both_orders(said: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([said, 1 - said]), np.concatenate([target, 1 - target])
+
+
+def test_bins_equal_scikit_learns_of_both_orders() -> None:
     rng = np.random.default_rng(0)
     said = rng.uniform(size=500)
     target = (rng.uniform(size=500) < said**2).astype(float)
-    observed, predicted = calibration_curve(target, said, n_bins=10)
+    mirrored, wanted = both_orders(said, target)
+    observed, predicted = calibration_curve(wanted, mirrored, n_bins=10)
     found = calibration(said, target)
     np.testing.assert_allclose(found.observed, observed)
     np.testing.assert_allclose(found.predicted, predicted)
-    assert found.count.sum() == found.pairs == 500
+    assert found.count.sum() == 2 * found.pairs == 1000
 
 
 def slow_error(pairs: list[tuple[float, float]], bins: int) -> float:
@@ -48,7 +53,8 @@ def slow_error(pairs: list[tuple[float, float]], bins: int) -> float:
 def test_soft_targets_equal_the_slow_restatement(pairs: list[tuple[float, float]], bins: int) -> None:
     said, target = (np.array(column) for column in zip(*pairs, strict=True))
     found = calibration(said, target, bins=bins)
-    assert found.expected_error == pytest.approx(slow_error(pairs, bins), abs=1e-12)
+    both = list(zip(*both_orders(said, target), strict=True))
+    assert found.expected_error == pytest.approx(slow_error(both, bins), abs=1e-12)
     assert found.brier == pytest.approx(math.fsum((p - t) ** 2 for p, t in pairs) / len(pairs), abs=1e-12)
     sure = [(min(max(p, 1e-12), 1.0), min(max(1 - p, 1e-12), 1.0), t) for p, t in pairs]
     likelihood = math.fsum(t * math.log(right) + (1 - t) * math.log(left) for right, left, t in sure)
@@ -63,10 +69,21 @@ def test_a_coin_is_calibrated_and_says_nothing() -> None:
     assert found.row()["bins"]["predicted"] == [None] * 5 + [0.5] + [None] * 4
 
 
-def test_favouring_one_side_is_seen() -> None:
-    # by the confidence in the preferred side these two would cancel: it is 0.8 everywhere, and right in 16 of 20
-    said = np.array([0.8] * 10 + [0.2] * 10)
-    target = np.array([1.0] * 10 + [1.0] * 4 + [0.0] * 6)
+def test_which_side_is_listed_first_has_no_say() -> None:
+    """A calibrated model of pairs whose preferred side is always the left one: seven in ten are right at 0.7."""
+    rng = np.random.default_rng(0)
+    said = rng.uniform(0.01, 0.99, 20_000)
+    target = (rng.uniform(size=20_000) < said).astype(float)
+    mixed = calibration(said, target)
+    first = calibration(np.where(target == 1, 1 - said, said), np.zeros(20_000))
+    assert mixed.expected_error < 0.01
+    for name in ("expected_error", "brier", "log_likelihood"):
+        assert getattr(first, name) == pytest.approx(getattr(mixed, name), abs=1e-9)
+
+
+def test_too_sure_is_seen() -> None:
+    said = np.array([0.9] * 10 + [0.1] * 10)
+    target = np.array([1.0] * 7 + [0.0] * 3 + [0.0] * 7 + [1.0] * 3)
     assert calibration(said, target).expected_error == pytest.approx(0.2)
 
 

@@ -1,5 +1,6 @@
 """A fit to a dataset: it learns, it stops where it learns nothing more, and its numbers are those of its weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ from rayrlhf.fitting.labelled import Labelled, read_labels
 from rayrlhf.fitting.split import Split, split
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.preferences.segments import Queries
 from rayrlhf.rewards import RewardEnsemble
 
 OPTIONS = RewardOptions(hidden=(32, 32), batch_size=16, lr=1e-3)
 
 
 def parted(data: Labelled) -> Split:
-    return split(data.episodes, data.shown, 0.25, "auto", 0)
+    return split(data.episodes, data.same, 0.25, "auto", 0)
 
 
 def loaded(weights: dict[str, np.ndarray]) -> RewardEnsemble:
@@ -117,12 +119,37 @@ def test_episodes_of_two_runs_are_told_apart_and_swapped_sides_are_not(tmp_path:
     made.append(asked, answered(asked))
     other = queries(3, session=1, episodes=range(0, 1))
     named = tuple(key.replace("demo", "other") for key in other.ids)
-    swapped = type(other)(named, 1, asked.right, asked.left)
-    made.append(swapped, answered(swapped))
+    made.append(renamed := replace(other, ids=named), answered(renamed))
     data = read_labels(made)
     assert np.unique(data.episodes[:3]).size == np.unique(data.episodes[3:]).size == 1
     assert data.episodes[0, 0] != data.episodes[3, 0]
-    assert data.shown.tolist() == [0, 1, 2, 0, 1, 2]
+    swapped = Queries(tuple(f"swapped/{i}" for i in range(3)), 2, asked.right, asked.left)
+    made.append(swapped, answered(swapped))
+    data = read_labels(made)
+    assert data.same.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
+    assert data.episodes[6, 0] == data.episodes[0, 0], "an episode that shows the same is the same"
+
+
+@pytest.mark.parametrize("name", ["{}", "imported/{}"])
+def test_ids_without_a_run_are_of_one(tmp_path: Path, name: str) -> None:
+    """Forty questions about five episodes: whatever is held out shares one with what is learnt from, and it is said."""
+    made, asked = PreferenceDataset(tmp_path), queries(40, episodes=range(5))
+    asked = replace(asked, ids=tuple(name.format(i) for i in range(40)))
+    made.append(asked, answered(asked))
+    data = read_labels(made)
+    assert np.unique(data.episodes).size == 5
+    found = parted(data)
+    assert found.shared > 0 and "share an episode with training ones" in found.words
+
+
+def test_one_segment_under_many_episodes_links_its_questions(tmp_path: Path) -> None:
+    made, asked = PreferenceDataset(tmp_path), queries(20)
+    left = asked.left.take(np.zeros(20, np.int64))
+    asked = replace(asked, left=replace(left, episode=np.arange(1000, 1020)))
+    made.append(asked, answered(asked))
+    data = read_labels(made)
+    assert np.unique(data.episodes[:, 0]).size == 1 and np.unique(data.episodes[:, 1]).size == 20
+    assert parted(data).shared > 0
 
 
 def test_what_cannot_be_fitted_is_one_line(tmp_path: Path) -> None:

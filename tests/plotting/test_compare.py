@@ -147,6 +147,15 @@ def test_alignment_is_shown_where_it_is_known(tmp_path: Path) -> None:
     assert "measured by different answers" in page_of(known, unknown, out=tmp_path / "out").words
 
 
+def test_what_was_measured_before_the_end_says_at_which_step(tmp_path: Path) -> None:
+    run, other = make_run(tmp_path, "name=known"), make_run(tmp_path, "name=unknown", "teacher.name=random")
+    last = int(read_curve(run).env_steps[-1])
+    for steps, said in ((last, False), (last - 1, True)):
+        RunDirectory.open(run).write_alignment({"env_steps": steps, "true_reward": {"epic": 0.25}})
+        page = page_of(run, other, out=tmp_path / f"out-{steps}")
+        assert (f"known at {steps:,} of {last:,} steps" in page.words) == said
+
+
 def test_names_stay_text(tmp_path: Path) -> None:
     sides = [seeds(tmp_path / name, *changes) for name, changes in ((HOSTILE, ()), ("b", ("teacher.name=random",)))]
     run = next(sides[0].iterdir())

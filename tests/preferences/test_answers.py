@@ -74,6 +74,13 @@ def test_labels_keep_their_instructions() -> None:
         Queries(tuple("abc"), 0, numbered(3), numbered(3), 0.0, ("open", "close"))
 
 
+def test_a_pair_is_the_same_whichever_side_and_instruction() -> None:
+    one, other = numbered(1), numbered(2).take(np.array([1]))
+    (pair,) = Queries(("a",), 0, one, other).pairs()
+    assert Queries(("b",), 3, other, one, 0.0, ("open",)).pairs() == [pair]
+    assert Queries(("a",), 0, one, one).pairs() != [pair]
+
+
 def test_another_instruction_makes_another_question() -> None:
     said = [
         Queries(("a",), 0, numbered(1), numbered(1), 0.0, sentence).contents() for sentence in ((), ("open",), ("",))

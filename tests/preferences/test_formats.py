@@ -95,9 +95,9 @@ def test_everything_comes_back(
     source, copy = stored(folder / "source", records), PreferenceDataset(folder / "copy")
     path = folder / f"all.{ending}"
     assert export_any(source, path) == (sum(len(queries) for queries, _ in records), 0)
-    assert import_any(copy, path) == sum(len(answers) for _, answers in records)
+    assert import_any(copy, path)[0] == sum(len(answers) for _, answers in records)
     same(copy, source)
-    assert import_any(copy, path) == 0
+    assert import_any(copy, path)[0] == 0
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -108,7 +108,7 @@ def test_folders_of_lerobot_come_back(
     folder = tmp_path_factory.mktemp("trip")
     source, copy = stored(folder / "source", records), PreferenceDataset(folder / "copy")
     export_any(source, folder / "robot", kind="lerobot")
-    assert import_any(copy, folder / "robot") == sum(len(answers) for _, answers in records)
+    assert import_any(copy, folder / "robot")[0] == sum(len(answers) for _, answers in records)
     same(copy, source)
 
 
@@ -247,7 +247,19 @@ def test_answers_of_several_unnamed_people_are_all_kept(tmp_path: Path) -> None:
     assert [(a.choice, a.annotator) for a in answers] == [
         ("left", "imported"), ("right", "imported-2"), ("left", "imported-3"),
     ]  # fmt: skip
-    assert import_any(made, tmp_path / "some.json") == 0
+    assert import_any(made, tmp_path / "some.json") == (0, 3)
+
+
+def test_two_files_that_name_nobody_are_told_apart_by_a_name(tmp_path: Path) -> None:
+    pair = ["", steps(2), steps(2, 5.0)]
+    made = imported(tmp_path, [[*pair, 0]])
+    (tmp_path / "other.json").write_text(json.dumps([[*pair, 1]]))
+    assert import_any(made, tmp_path / "other.json") == (0, 1), "it is said that nothing is new"
+    assert import_any(made, tmp_path / "other.json", annotator="bob") == (1, 0)
+    assert [(a.choice, a.annotator) for a in made.read()[0][1]] == [("left", "imported"), ("right", "bob")]
+    export_any(made, tmp_path / "out.jsonl")
+    with pytest.raises(UserError, match="--annotator is for files that do not say who answered"):
+        import_any(made, tmp_path / "out.jsonl", annotator="bob")
 
 
 BAD_PAIRS: list[tuple[Any, str]] = [
@@ -278,8 +290,18 @@ BAD_PAIRS: list[tuple[Any, str]] = [
     ([["", steps(2), steps(2), 0.7]], "the label is '0.7'"),
     ([["", steps(2), steps(2), True]], "the label is 'True'"),
     ([["", steps(2), steps(2), "first"]], "the label is 'first'"),
+    ([["", steps(2), steps(2), [0]]], "the label is list"),
+    ([["", steps(2), steps(2), 10**400]], "the label is '10000"),
+    ([["\ud800", steps(2), steps(2)]], r"the instruction '\\ud800' holds half of a character"),
+    ([["", {**steps(2), "start": 2**63 - 1}, steps(2)]], "start is '9223372036854775807': wanted a whole number"),
+    ([["", {**steps(2), "\x1b[2J": 1}, steps(2)]], r"unknown key '\\x1b\[2J'"),
+    ([["", {**steps(2), "observations": [[], []]}, steps(2)]], "its rows hold no numbers"),
     ([["", steps(2), steps(2), 0, {"seconds": -1}]], "seconds: Input should be greater"),
     ([["", steps(2), steps(2), 0, {"colour": 1}]], "colour: Extra inputs"),
+    (
+        [["", steps(2), steps(2), label, {"annotator": "eva"}] for label in (0, 1)],
+        "pair 2: 'eva' has answered 'imported/.*' in .*pair 1: one answer of each",
+    ),
     ([["", steps(2), steps(2), 0, [1]]], "its fifth element is no object"),
     ([{"trajectory_a": steps(2)}], "has no trajectory_b"),
     ([{"trajectory_a": steps(2), "trajectory_b": steps(2), "label": 0, "preference": 0}], "both a label and a"),
@@ -391,6 +413,8 @@ BAD_CSV = [
     (f"{HEAD}\nq/1,left,eva,1,0\nq/9,left,eva,1,0\n", "line 3: the dataset has no query 'q/9'"),
     (f"{HEAD}\nq/1,maybe,eva,1,0\n", "'maybe' is none of left, right, equal, skip"),
     (f"{HEAD}\nq/1,left,,1,0\n", "its annotator is ''"),
+    (f"{HEAD}\nq/1,left,eva,1,0\nq/1,right,eva,1,0\n", "line 3: 'eva' has answered 'q/1' in .*line 2: one answer"),
+    (f"{HEAD}\nq/1,left,eva,1,{10**22}\n", "line 2: .*replays are negative, or no number"),
     (f"{HEAD}\nq/1,left,eva,soon,0\n", "line 2: seconds or replays is no number"),
     (f"{HEAD}\nq/1,left,eva,-1,0\n", "negative or infinite time"),
     (f"{HEAD}\nq/1,left,eva,nan,0\n", "negative or infinite time"),
@@ -418,9 +442,9 @@ def test_a_malformed_answer_is_named_and_nothing_is_added(asked: PreferenceDatas
 def test_answers_are_added_and_one_that_is_there_stays(asked: PreferenceDataset) -> None:
     path = Path(asked.where).parent / "said.csv"
     path.write_text("\ufeffquery_id,annotator,choice\nq/1,eva,left\nq/1,bob,right\n", encoding="utf-8")
-    assert import_any(asked, path) == 2
+    assert import_any(asked, path)[0] == 2
     path.write_text(f"{HEAD}\nq/1,right,eva,3.5,2\nq/1,skip,zoe,3.5,2\n")
-    assert import_any(asked, path) == 1
+    assert import_any(asked, path)[0] == 1
     assert {(a.annotator, a.choice) for a in asked.read()[0][1]} == {("eva", "left"), ("bob", "right"), ("zoe", "skip")}
     export_any(asked, path)
     with path.open(newline="") as file:

@@ -108,7 +108,7 @@ def test_whole_episodes_of_several_files_are_cut_at_their_ends(robot: Path) -> N
 def test_preferences_may_be_elsewhere(robot: Path, tmp_path: Path) -> None:
     put(tmp_path / "mine.parquet", episode_a=[1], episode_b=[1], label=["skip"])
     made = PreferenceDataset(tmp_path / "made")
-    assert import_any(made, robot, preferences=tmp_path / "mine.parquet") == 1
+    assert import_any(made, robot, preferences=tmp_path / "mine.parquet")[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,9 @@ def test_preferences_may_be_elsewhere(robot: Path, tmp_path: Path) -> None:
         ("episode_a\n1\n", "line 2: episode_b: Field required"),
         ("episode_a,episode_b,colour\n1,1,2\n", "line 2: colour: Extra inputs"),
         ("episode_a,episode_b\n0,x\n", "line 2: episode_b: .*valid integer"),
-        ("episode_a,episode_b\n0,1,5\n", "line 2: more: Extra inputs"),
+        ("episode_a,episode_b\n0,1,5\n", "line 2: it has not as many fields as the first line"),
+        ("episode_a,episode_b,length,label\n0,1,4\n", "line 2: it has not as many fields as the first line"),
+        (f"episode_a,episode_b,start_a\n0,1,{10**30}\n", "line 2: start_a: "),
         ("episode_a,episode_b\n0,9\n", "has no episode 9"),
         ("episode_a,episode_b,instruction\n0,2,x\n", "the second has 6 steps, others 5"),
         ("episode_a,episode_b,length\n0,2,4\n", "line 2: the episodes 0 and 2 are of several tasks"),
@@ -140,6 +142,16 @@ def changed(robot: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+def episodes_with(robot: Path, **columns: Any) -> None:
+    """Other columns of the episodes' table; none: nothing is known."""
+    path = robot / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    for name, values in columns.items():
+        place, kind = table.column_names.index(name), None if values else table.schema.field(name).type
+        table = table.set_column(place, name, pa.array(values or [None] * 3, kind))
+    pq.write_table(table, path)
+
+
 def shorter(robot: Path) -> None:
     path = robot / "data/chunk-000/file-000.parquet"
     pq.write_table(pq.read_table(path).slice(0, 7), path)
@@ -152,11 +164,35 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda robot: changed(robot, codebase_version="v2.1"), "has version v2.1 of LeRobot's format, v3 is read"),
+        (lambda robot: changed(robot, codebase_version="v2.1"), "has version 'v2.1' of LeRobot's format, v3 is read"),
+        (lambda robot: changed(robot, codebase_version="\x1b[2J"), r"has version '\\x1b\[2J'"),
+        (lambda robot: changed(robot, codebase_version=[[]]), "has version list of"),
+        (lambda robot: changed(robot, features=None), "is no description of a LeRobot dataset: its features"),
+        (lambda robot: changed(robot, data_path=None), "is no description of a LeRobot dataset: its features"),
+        (lambda robot: (robot / "meta/info.json").write_text("[" * 100_000), "is no description"),
+        *(
+            (
+                lambda robot, path=path: changed(robot, data_path=path),
+                "data_path is .*, wanted a path with {chunk_index",
+            )
+            for path in (
+                "{chunk_index:s}/{file_index}",
+                "{chunk_index!q}/{file_index}",
+                "\0{chunk_index}/{file_index}",
+                "{chunk_index:{file_index}}",
+                "{chunk_index:999999999999d}/{file_index}",
+                "{chunk_index:03d}",
+                "{{{chunk_index}/{file_index}",
+                "{chunk_index}/{file_index}/{episode}",
+            )
+        ),
+        (lambda robot: episodes_with(robot, tasks=None), "episode 0: its tasks are no sentences"),
+        (lambda robot: episodes_with(robot, tasks=[[1], [2], [3]]), "episode 0: its tasks are no sentences"),
+        (lambda robot: episodes_with(robot, **{"data/chunk_index": None}), "it is not said where its data is"),
         (lambda robot: changed(robot, features={"action": {}}), "has no observation.state"),
         (lambda robot: changed(robot, data_path="../../{chunk_index}/{file_index}"), "leads out of the folder"),
-        (lambda robot: changed(robot, data_path="{chunk_index.__class__}{file_index}"), "data_path names"),
-        (lambda robot: changed(robot, data_path="{chunk_index"), "is no description"),
+        (lambda robot: changed(robot, data_path="{chunk_index.__class__}{file_index}"), "data_path is"),
+        (lambda robot: changed(robot, data_path="{chunk_index"), "data_path is"),
         (lambda robot: (robot / "meta/info.json").write_text("{"), "is no description"),
         (lambda robot: shutil.rmtree(robot / "meta/episodes"), "has no episode 0"),
         (lambda robot: shutil.rmtree(robot / "data"), r"cannot read .*file-000\.parquet"),
@@ -171,6 +207,28 @@ def test_a_folder_that_is_not_whole_is_one_line(robot: Path, damage: Any, messag
     with pytest.raises(UserError, match=message) as raised:
         imported(robot, "episode_a,episode_b,length\n0,1,4\n")
     assert "\n" not in str(raised.value) and not (robot.parent / "made").exists()
+
+
+@pytest.mark.parametrize("key", ["label", "episode_a", "seconds"])
+def test_truth_values_are_no_numbers(robot: Path, key: str) -> None:
+    row = {"episode_a": 1, "episode_b": 1, key: True}
+    with pytest.raises(UserError, match=f"line 1: {key} is True, which is neither a number nor text"):
+        imported(robot, json.dumps(row), "preferences.jsonl")
+
+
+def test_text_in_quotes_is_what_it_was(robot: Path) -> None:
+    said = "open\r\nit\x0b\u2028 now"
+    rows = f'episode_a,episode_b,instruction\r\n1,1,"{said}"\r\n'
+    (robot / "preferences.csv").write_bytes(rows.encode())
+    made = PreferenceDataset(robot.parent / "made")
+    import_any(made, robot)
+    assert made.read()[0][0].instructions == (said,)
+
+
+def test_half_a_character_is_one_line(robot: Path) -> None:
+    row = '{"episode_a": 1, "episode_b": 1, "instruction": "\\ud800"}'
+    with pytest.raises(UserError, match=r"line 1: .*instruction"):
+        imported(robot, row, "preferences.jsonl")
 
 
 def test_without_preferences_it_is_said_where_they_belong(robot: Path, tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 import builtins
 import functools
+import json
 import operator
 import os
 import pickle
-import resource
 import struct
 import subprocess
 import sys
@@ -93,6 +93,14 @@ def attacks(marker: Path) -> dict[str, bytes]:
         "a memo of 32 GB": b"\x80\x04Nr\xff\xff\xff\x7f.",
         "a memo of 32 GB, in text": b"Np2147483647\n.",
         "tuples in tuples as a key": b"\x80\x04})" + b"\x85" * 1_000_000 + b"Ns.",
+        "one tuple in a tuple twice, forty times, as a key": b"\x80\x04})" + b"\x942\x86" * 40 + b"Ns.",
+        "the same, set with others": b"\x80\x04}()" + b"\x942\x86" * 40 + b"Nu.",
+        "the same in a dictionary of text": b"()" + b"\x942\x86" * 40 + b"Nd.",
+        "the same, built on": b"\x80\x04})" + b"\x942\x86Nb" * 40 + b"Ns.",
+        "the same, with nothing appended": b"\x80\x04})" + b"\x942\x86(e" * 40 + b"Ns.",
+        "one text as bytes, many times": b"\x80\x04" + text("x" * (1 << 20)) + b"\x94" + text("latin1") + b"\x94]("
+        + (named("_codecs", "encode") + b"h\x00h\x01\x86R") * 1000 + b"e.",
+        "rows without numbers": pickle.dumps(np.zeros((1 << 27, 0))),
         "a set": pickle.dumps({1, 2}),
         "bytes that are not there": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b"x.",
         "bytearray that is not there": b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x.",
@@ -114,13 +122,48 @@ def marker(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", attacks(Path("/nowhere")))
 def test_nothing_runs_and_the_line_is_one(name: str, marker: Path) -> None:
     content = attacks(marker)[name]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError) as raised:
         loads(content, "some.pickle")
     assert not marker.exists()
     assert str(raised.value).startswith("some.pickle is ") and "\n" not in str(raised.value)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 300_000, f"{grown} KB more than before"
+
+
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+from rayrlhf.errors import UserError
+from rayrlhf.preferences.dataset import PreferenceDataset
+from rayrlhf.preferences.formats.files import import_any
+
+here = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (here + int(sys.argv[2]),) * 2)
+said = {}
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        import_any(PreferenceDataset(path.parent / "made"), path)
+        said[path.name] = "read"
+    except UserError as error:
+        said[path.name] = str(error)
+print(json.dumps(said))
+"""
+
+
+def said_in_little_memory(folder: Path, megabytes: int = 300) -> dict[str, str]:
+    """What imports of the files in `folder` say, in a process that may take so much more memory than it has."""
+    command = [sys.executable, "-c", LIMITED, str(folder), str(megabytes << 20)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    said: dict[str, str] = json.loads(ended.stdout)
+    return said
+
+
+def test_no_attack_takes_memory_or_time(marker: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "attacks"
+    folder.mkdir()
+    for name, content in attacks(marker).items():
+        (folder / f"{name.replace(',', '').replace(' ', '-')}.pickle").write_bytes(content)
+    for name, said in said_in_little_memory(folder).items():
+        assert "MemoryError" not in said and said != "read", f"{name}: {said}"
 
 
 def test_the_payloads_are_real(marker: Path) -> None:
@@ -149,13 +192,61 @@ def test_one_row_named_often_is_no_bomb(tmp_path: Path) -> None:
     """Megabytes of references to one list would be a table of many gigabytes."""
     row = [0.0] * 20_000
     side = {"obs": [row] * 20_000, "action": [[0.0]] * 20_000}
-    path = tmp_path / "bomb.pickle"
-    path.write_bytes(pickle.dumps([("", side, side)]))
-    assert path.stat().st_size < 1 << 20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UserError, match="20,000 x 20,000 numbers, at most 50,000,000 are read"):
-        import_any(PreferenceDataset(tmp_path / "made"), path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+    folder = tmp_path / "bombs"
+    folder.mkdir()
+    (folder / "bomb.pickle").write_bytes(pickle.dumps([("", side, side)]))
+    assert (folder / "bomb.pickle").stat().st_size < 1 << 20
+    said = said_in_little_memory(folder)["bomb.pickle"]
+    assert "20,000 x 20,000 numbers, at most 50,000,000 are read" in said
+
+
+def doubled(times: int) -> Any:
+    """As text two to the power of `times` letters; in a pickle each list is there once."""
+    found: Any = ["x"]
+    for _ in range(times):
+        found = [found, found]
+    return found
+
+
+def test_what_would_be_endless_as_text_is_told_by_its_type(tmp_path: Path) -> None:
+    side = {"obs": [[0.0]], "action": [[0.0]]}
+    folder = tmp_path / "laughs"
+    folder.mkdir()
+    wanted = {}
+    for name, laugh in (("list", doubled(40)), ("dict", {"a": doubled(40)})):
+        pairs = {
+            "label": (("", side, side, laugh), f"the label is {name}"),
+            "episode": (("", {**side, "episode": laugh}, side), f"trajectory_a.episode is {name}"),
+            "instruction": ((laugh, side, side), f"the instruction is no text but {name}"),
+        }
+        for place, (pair, message) in pairs.items():
+            (folder / f"{place}-{name}.pickle").write_bytes(pickle.dumps([pair]))
+            wanted[f"{place}-{name}.pickle"] = message
+    for name, said in said_in_little_memory(folder).items():
+        assert wanted[name] in said
+    kind = b"\x80\x04" + named("numpy", "dtype") + b")" + b"\x85" * 100_000 + b"\x85R."
+    with pytest.raises(UserError, match="an array of tuple, and not of numbers"):
+        loads(kind, "x")
+
+
+def test_rows_without_numbers_are_refused(tmp_path: Path) -> None:
+    """They take no bytes, so there may be any number of them."""
+    for obs in ([[]] * 1000, np.zeros((0, 0)), [np.zeros(0, np.float32)] * 1000):
+        path = tmp_path / "x.pickle"
+        path.write_bytes(pickle.dumps([("", {"obs": obs, "action": [[0.0]] * 1000}, {})]))
+        with pytest.raises(UserError, match=r"trajectory_a\.obs: its rows hold no numbers|is refused"):
+            import_any(PreferenceDataset(tmp_path / "made"), path)
+
+
+def test_references_to_one_trajectory_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rayrlhf.preferences.formats.entries.MAX_NUMBERS", 1000)
+    side = {"obs": np.zeros((10, 2), np.float32), "action": np.zeros((10, 1), np.float32)}
+    path = tmp_path / "x.pickle"
+    path.write_bytes(pickle.dumps([("", side, side)] * 10))
+    assert import_any(PreferenceDataset(tmp_path / "made"), path)[0] == 10
+    path.write_bytes(pickle.dumps([("", side, side)] * 11))
+    with pytest.raises(UserError, match="1,000,000 pairs or 1,000 numbers: split it"):
+        import_any(PreferenceDataset(tmp_path / "other"), path)
 
 
 def test_a_list_that_holds_itself_is_one_line(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rayrlhf.config import RewardOptions
+from rayrlhf.config.classes import imported
 from rayrlhf.errors import UserError
 from rayrlhf.rewards import RewardEnsemble, RewardScorer, make_network
 from rayrlhf.rewards.plan import Plan
@@ -121,6 +122,12 @@ def test_a_users_network_sees_time(users_module, options, make_segments) -> None
     single = ensemble.member_rewards(segments.obs.reshape(-1, 4), segments.action.reshape(-1, 2))
     assert together.shape == (3, 3, 6)
     assert not torch.allclose(together.flatten(), single.flatten())
+
+
+def test_a_class_within_a_class_is_found() -> None:
+    assert imported("reward.network", "torch.nn:Module.forward") is torch.nn.Module.forward
+    with pytest.raises(UserError, match=r"'torch\.nn' has no 'Module\.forwart'; did you mean 'forward'"):
+        imported("reward.network", "torch.nn:Module.forwart")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A reward model in a file: it scores as the ensemble did, and what is not one is refused in one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,24 @@ def test_what_is_no_model_is_refused(model: RewardModel, tmp_path: Path) -> None
     save_file(model.weights, file)
     with pytest.raises(UserError, match="is no reward model"):
         RewardModel.load(file)
+
+
+def test_a_foreign_class_is_no_advice(model: RewardModel) -> None:
+    foreign = replace(model, options=OPTIONS.model_copy(update={"network": "evil.module:Net"}))
+    with pytest.raises(UserError, match=r"they must agree$"):
+        foreign.require_fit(OPTIONS, 4, 2)
+
+
+def test_facts_are_facts(model: RewardModel, tmp_path: Path) -> None:
+    file = tmp_path / "m.safetensors"
+    replace(model, facts={"pairs": ["ab", 3, "cd"]}).save(file)
+    assert RewardModel.load(file).pairs == {"ab", "cd"}
+    rewritten(file, facts={"pairs": 7})
+    assert RewardModel.load(file).pairs == frozenset()
+    for facts in (None, [], "x"):
+        rewritten(file, facts=facts)
+        with pytest.raises(UserError, match="is damaged, or of another version: ValueError: its facts are"):
+            RewardModel.load(file)
 
 
 def rewritten(file: Path, **about: Any) -> None:

@@ -1,6 +1,7 @@
 """The scripted teachers against a slow restatement of the paper's section 3, one query at a time."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -237,3 +238,14 @@ def test_the_silent_teacher_says_nothing() -> None:
 def test_meaningless_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_teacher(TeacherOptions(**options), 0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_without_a_true_reward_it_says_so_instead_of_left(side: str) -> None:
+    queries = asked(np.ones((2, 3)), np.zeros((2, 3)))
+    segments = getattr(queries, side)
+    reward = segments.reward.copy()
+    reward[1] = np.nan
+    unknown = replace(queries, **{side: replace(segments, reward=reward)})
+    with pytest.raises(UserError, match="oracle goes by the true reward, which a segment lacks"):
+        make_teacher(TeacherOptions(), seed=0).ask(unknown)

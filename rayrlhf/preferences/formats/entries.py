@@ -8,8 +8,8 @@ from typing import Any, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rayrlhf.errors import UserError, printable
-from rayrlhf.preferences.answers import TARGETS, Answer, Choice
+from rayrlhf.errors import UserError, printable, shown
+from rayrlhf.preferences.answers import MAX_REPLAYS, TARGETS, Answer, Choice
 from rayrlhf.preferences.formats.trajectory import Trajectory, written
 from rayrlhf.preferences.segments import Queries, Segments
 from rayrlhf.preferences.table import Record, Source, from_table, to_table
@@ -18,7 +18,7 @@ ANNOTATOR = "imported"
 """Who is said to have answered where the file does not say."""
 MAX_ENTRIES = 1_000_000
 MAX_NUMBERS = 500_000_000
-"""Of all observations and actions of a file: 2 GB."""
+"""Of all trajectories of a file: 2 GB."""
 _BY_TARGET: dict[float, Choice] = {target: choice for choice, target in TARGETS.items()}
 
 
@@ -57,18 +57,18 @@ class _Details(BaseModel):
     typical_return: float | None = None
     annotator: str | None = Field(None, min_length=1)
     seconds: float | None = Field(None, ge=0)
-    replays: int | None = Field(None, ge=0, lt=2**62)
+    replays: int | None = Field(None, ge=0, lt=MAX_REPLAYS)
 
 
 def choice_of(value: Any, where: str) -> Choice | None:
     """0 or `left`: the first one is preferred. 1 or `right`: the second. 0.5 or `equal`; `skip`; none: unanswered."""
     if value is None or value in get_args(Choice):
         return value if value is None else str(value)  # type: ignore[return-value]
-    if not isinstance(value, bool | str) and isinstance(value, int | float | np.number) and float(value) in _BY_TARGET:
-        return _BY_TARGET[float(value)]
-    said = str(value)[:40]
+    if not isinstance(value, bool) and isinstance(value, int | float | np.number) and value in _BY_TARGET:
+        return _BY_TARGET[value]  # type: ignore[index]
     raise UserError(
-        f"{where}: the label is {said!r}, wanted 0 (the first is better), 1 (the second), 0.5 (equal), skip or null"
+        f"{where}: the label is {shown(value)}, wanted 0 (the first is better), 1 (the second), 0.5 (equal), skip or "
+        "null"
     )
 
 
@@ -86,17 +86,23 @@ def instruction_of(value: Any, where: str) -> str:
     """A sentence, or nothing."""
     if value is not None and not isinstance(value, str):
         raise UserError(f"{where}: the instruction is no text but {type(value).__name__}")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: the instruction {shown(value)} holds half of a character") from error
     return value or ""
 
 
-def records_of(entries: Iterable[Entry], name: str, segment_length: int | None) -> list[Record]:
+def records_of(
+    entries: Iterable[Entry], name: str, segment_length: int | None, annotator: str | None = None
+) -> list[Record]:
     """The queries and answers of `entries`, from the file `name`, checked as those of a dataset are.
 
-    Trajectories of one length are kept whole; with `segment_length` the last so many steps of each are. Where no
-    annotator is named, several answers to one query count as those of several.
+    Trajectories of one length are kept whole; with `segment_length` the last so many steps of each are. Where the file
+    names no annotator it is `annotator`, or `imported`, and several answers to one query count as those of several.
 
     Raises:
-        UserError: anything is malformed; nothing is kept then.
+        UserError: anything is malformed, or somebody answers one query twice; nothing is kept then.
     """
     kept = [_cut(entry, segment_length) for entry in _bounded(entries, name)]
     if not kept:
@@ -105,7 +111,7 @@ def records_of(entries: Iterable[Entry], name: str, segment_length: int | None) 
     groups: dict[tuple[int, float], list[Entry]] = {}
     for entry in kept:
         groups.setdefault((entry.session, entry.typical_return), []).append(entry)
-    return [_record(group, name) for group in groups.values()]
+    return [_record(group, name, annotator or ANNOTATOR) for group in groups.values()]
 
 
 def entry_parts(queries: Queries, answers: list[Answer], *, plain: bool) -> Iterable[tuple[Any, ...]]:
@@ -133,7 +139,7 @@ def entry_parts(queries: Queries, answers: list[Answer], *, plain: bool) -> Iter
 def _bounded(entries: Iterable[Entry], name: str) -> Iterable[Entry]:
     numbers = 0
     for count, entry in enumerate(entries, start=1):
-        numbers += sum(side.obs.size + side.action.size for side in (entry.left, entry.right))
+        numbers += entry.left.size + entry.right.size
         if count > MAX_ENTRIES or numbers > MAX_NUMBERS:
             raise UserError(f"{name} holds more than {MAX_ENTRIES:,} pairs or {MAX_NUMBERS:,} numbers: split it")
         yield entry
@@ -167,7 +173,7 @@ def _require_one_shape(entries: list[Entry]) -> None:
                 )
 
 
-def _record(entries: list[Entry], name: str) -> Record:
+def _record(entries: list[Entry], name: str, unnamed: str) -> Record:
     first: dict[str, Entry] = {}
     for entry in entries:
         earlier = first.setdefault(entry.key, entry)
@@ -177,7 +183,7 @@ def _record(entries: list[Entry], name: str) -> Record:
     said = tuple(entry.instruction for entry in shown)
     sides = (_segments([entry.left for entry in shown]), _segments([entry.right for entry in shown]))
     queries = Queries(tuple(first), entries[0].session, *sides, entries[0].typical_return, said if any(said) else ())
-    answers = _answers(entries)
+    answers = _answers(entries, unnamed)
     (checked,) = from_table(to_table(queries, answers), Source(name, "pair", [_number(entry) for entry in shown]))
     return checked
 
@@ -186,18 +192,23 @@ def _number(entry: Entry) -> str:
     return entry.place.rpartition(" ")[2]
 
 
-def _answers(entries: list[Entry]) -> list[Answer]:
-    given: list[Answer] = []
-    unnamed: dict[str, int] = {}
+def _answers(entries: list[Entry], unnamed: str) -> list[Answer]:
+    given: dict[tuple[str, str], Answer] = {}
+    places: dict[tuple[str, str], str] = {}
+    counts: dict[str, int] = {}
     for entry in entries:
         if entry.choice is None:
             continue
         who = entry.annotator
         if who is None:
-            count = unnamed[entry.key] = unnamed.get(entry.key, 0) + 1
-            who = ANNOTATOR if count == 1 else f"{ANNOTATOR}-{count}"
-        given.append(Answer(entry.key, entry.choice, who, entry.seconds, entry.replays))
-    return given
+            count = counts[entry.key] = counts.get(entry.key, 0) + 1
+            who = unnamed if count == 1 else f"{unnamed}-{count}"
+        key = entry.key, who
+        if key in given:
+            raise UserError(f"{entry.place}: {who!r} has answered {entry.key!r} in {places[key]}: one answer of each")
+        given[key] = Answer(entry.key, entry.choice, who, entry.seconds, entry.replays)
+        places[key] = entry.place
+    return list(given.values())
 
 
 def _segments(trajectories: list[Trajectory]) -> Segments:

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, Literal, get_args
 import pyarrow as pa
 
 from rayrlhf.errors import UserError
+from rayrlhf.files import is_url
 from rayrlhf.preferences import exchange
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.formats import chosen, spoken, triplets
@@ -50,29 +51,46 @@ def import_any(
     kind: Format | None = None,
     segment_length: int | None = None,
     preferences: str | Path | None = None,
-) -> int:
-    """Merges a file into the dataset; returns the number of new answers.
+    annotator: str | None = None,
+) -> tuple[int, int]:
+    """Merges a file into the dataset; returns the number of new answers, and of those that were there already.
 
     The whole file is validated before anything is written. `kind` is what its name says, if none. Of formats that hold
     trajectories, not segments, the last `segment_length` steps of each are kept; none: all, if all are as long.
+    `annotator` is who answered where the file does not say.
 
     Raises:
         UserError: the file cannot be read or something in it is malformed; the place is named.
     """
+    records = _records(dataset, path, kind, segment_length, preferences, annotator)
+    count = dataset.merge(records)
+    return count, sum(len(answers) for _, answers in records) - count
+
+
+def _records(
+    dataset: PreferenceDataset,
+    path: str | Path,
+    kind: Format | None,
+    segment_length: int | None,
+    preferences: str | Path | None,
+    annotator: str | None,
+) -> list[Record]:
     name = _format_of(path, "lerobot" if kind is None and is_lerobot(path) else kind)
     if preferences is not None and name != "lerobot":
         raise UserError(f"--preferences is for folders of LeRobot's: {path} has its own")
     if name == "lerobot":
-        judged = read_lerobot(Path(path), None if preferences is None else Path(preferences))
-        return dataset.merge(records_of(judged, str(path), segment_length))
+        judged = read_lerobot(_of_this_machine(path), None if preferences is None else Path(preferences))
+        return records_of(judged, str(path), segment_length, annotator)
+    if annotator is not None and name in ("parquet", "jsonl", "csv"):
+        raise UserError(f"--annotator is for files that do not say who answered, and {path} does")
     if name in ("parquet", "jsonl"):
         if segment_length is not None:
             raise UserError(f"--segment-length is for trajectories: {path} holds segments, which stay as they are")
-        return exchange.import_file(dataset, path)
+        return exchange.read_file(path)
     if name == "csv":
         known = dataset.read()
-        return dataset.merge(_opened(path, lambda stream: spoken.read_answers(stream, str(path), known)))
-    return dataset.merge(_opened(path, lambda s: records_of(_READ[name](s, str(path)), str(path), segment_length)))
+        return _opened(path, lambda stream: spoken.read_answers(stream, str(path), known))
+    return _opened(path, lambda s: records_of(_READ[name](s, str(path)), str(path), segment_length, annotator))
 
 
 def export_any(dataset: PreferenceDataset, path: str | Path, *, kind: Format | None = None) -> tuple[int, int]:
@@ -84,14 +102,21 @@ def export_any(dataset: PreferenceDataset, path: str | Path, *, kind: Format | N
     name = _format_of(path, kind)
     if name in ("parquet", "jsonl"):
         return exchange.export_file(dataset, path), 0
+    folder = _of_this_machine(path) if name == "lerobot" else None
     exchange.refuse_inside(dataset, path)
     records = exchange.records_in(dataset)
-    if name == "lerobot":
-        write_lerobot(records, Path(path))
+    if folder is not None:
+        write_lerobot(records, folder)
         return sum(len(queries) for queries, _ in records), 0
     with whole_file(*locate(path)) as stream:
         left_out = _WRITE[name](records, stream) or 0
     return sum(len(queries) for queries, _ in records), left_out
+
+
+def _of_this_machine(path: str | Path) -> Path:
+    if is_url(path):
+        raise UserError(f"{path} is a URL: a dataset of LeRobot's is a folder of this machine")
+    return Path(path)
 
 
 def _format_of(path: str | Path, kind: Format | None) -> str:

@@ -12,12 +12,13 @@ A row of preferences has `episode_a` and `episode_b`; `start_a`, `start_b` and `
 """
 
 import csv
+import io
 import json
-import string
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,37 +26,40 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rayrlhf.errors import UserError, in_one_line, printable
-from rayrlhf.preferences.formats.entries import Entry, choice_of
+from rayrlhf.errors import UserError, in_one_line, printable, shown
+from rayrlhf.preferences.answers import MAX_REPLAYS
+from rayrlhf.preferences.formats.entries import Entry, choice_of, instruction_of
 from rayrlhf.preferences.formats.trajectory import Trajectory, read_trajectory
 
 INFO, TASKS, EPISODES = "meta/info.json", "meta/tasks.parquet", "meta/episodes"
 BESIDE = ("preferences.parquet", "preferences.jsonl", "preferences.csv")
 OBSERVATIONS = ("observation.state", "observation.environment_state")
 ACTION, REWARD, SUCCESS = "action", "next.reward", "next.success"
+_PLACE = re.compile(r"\{(chunk_index|file_index)(?::0?[1-9]d)?\}")
+_Index = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
 class Judged(BaseModel):
     """A row of preferences. `source_...`: what its episodes were called before they were exported."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    episode_a: int = Field(ge=0)
-    episode_b: int = Field(ge=0)
-    start_a: int = Field(0, ge=0)
-    start_b: int = Field(0, ge=0)
-    length: int | None = Field(None, gt=0)
-    label: float | str | None = None
+    episode_a: _Index
+    episode_b: _Index
+    start_a: _Index = 0
+    start_b: _Index = 0
+    length: int | None = Field(None, gt=0, lt=1 << 62)
+    label: Any = None
     query_id: str | None = Field(None, min_length=1)
     session: int = Field(0, ge=0, lt=10**9)
     typical_return: float = 0.0
     instruction: str | None = None
     annotator: str | None = Field(None, min_length=1)
     seconds: float = Field(0.0, ge=0)
-    replays: int = Field(0, ge=0, lt=2**62)
-    source_episode_a: int | None = Field(None, ge=0)
-    source_episode_b: int | None = Field(None, ge=0)
-    source_start_a: int | None = Field(None, ge=0)
-    source_start_b: int | None = Field(None, ge=0)
+    replays: int = Field(0, ge=0, lt=MAX_REPLAYS)
+    source_episode_a: int | None = Field(None, ge=0, lt=1 << 63)
+    source_episode_b: int | None = Field(None, ge=0, lt=1 << 63)
+    source_start_a: _Index | None = None
+    source_start_b: _Index | None = None
 
 
 def is_lerobot(path: str | Path) -> bool:
@@ -109,7 +113,7 @@ def _part(episodes: dict[int, _Episode], number: int, start: int, length: int | 
 
 def _instruction(row: Judged, episodes: dict[int, _Episode], place: str) -> str:
     if row.instruction is not None:
-        return row.instruction
+        return instruction_of(row.instruction, place)
     first, second = episodes[row.episode_a].tasks, episodes[row.episode_b].tasks
     if first != second or len(first) > 1:
         raise UserError(
@@ -128,16 +132,25 @@ class _Dataset:
     def open(cls, folder: Path) -> "_Dataset":
         try:
             info = json.loads((folder / INFO).read_text(encoding="utf-8"))
-            version, features = str(info["codebase_version"]), info["features"]
-            fields = {name for _, name, _, _ in string.Formatter().parse(info["data_path"]) if name is not None}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            version, features, path = info["codebase_version"], info["features"], info["data_path"]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(f"{folder / INFO} is no description of a LeRobot dataset: {in_one_line(error)}") from error
-        if not version.startswith("v3."):
-            raise UserError(f"{folder} has version {version} of LeRobot's format, v3 is read: convert it with lerobot")
+        if not isinstance(features, dict) or not isinstance(path, str):
+            raise UserError(
+                f"{folder / INFO} is no description of a LeRobot dataset: its features or data_path is none"
+            )
+        if not isinstance(version, str) or not version.startswith("v3."):
+            raise UserError(
+                f"{folder} has version {shown(version)} of LeRobot's format, v3 is read: convert it with lerobot"
+            )
         if missing := [name for name in (OBSERVATIONS[0], ACTION) if name not in features]:
             raise UserError(f"{folder} has no {missing[0]}: what is not in numbers cannot be learnt from here")
-        if fields != {"chunk_index", "file_index"}:
-            raise UserError(f"{folder / INFO}: data_path names {', '.join(sorted(fields))}")
+        around = _PLACE.sub("", path)
+        if set(_PLACE.findall(path)) != {"chunk_index", "file_index"} or set("{}\0") & set(around):
+            raise UserError(
+                f"{folder / INFO}: data_path is {shown(path)}, wanted a path with {{chunk_index:03d}} and "
+                "{file_index:03d}"
+            )
         return cls(folder, info)
 
     def episodes(self, wanted: set[int]) -> dict[int, _Episode]:
@@ -153,7 +166,7 @@ class _Dataset:
             table = _table(path, self._columns(), ("episode_index", "in", sorted(numbers)))
             for number in numbers:
                 rows = table.filter(pc.equal(table["episode_index"], number)).sort_by("frame_index")
-                found[number] = _Episode(self._steps(rows, known[number], path), tuple(known[number]["tasks"]))
+                found[number] = _Episode(self._steps(rows, known[number], path), self._tasks(known[number]))
         return found
 
     def _known(self, wanted: set[int]) -> dict[int, dict[str, Any]]:
@@ -164,8 +177,18 @@ class _Dataset:
         )
         return {row["episode_index"]: row for row in rows}
 
+    def _tasks(self, row: dict[str, Any]) -> tuple[str, ...]:
+        tasks, place = row["tasks"], f"{self.folder / EPISODES}, episode {row['episode_index']}"
+        if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+            raise UserError(f"{place}: its tasks are no sentences")
+        return tuple(instruction_of(task, place) for task in tasks)
+
     def _file(self, row: dict[str, Any]) -> Path:
-        where = {name: int(row[f"data/{name}"]) for name in ("chunk_index", "file_index")}
+        where = {name: row[f"data/{name}"] for name in ("chunk_index", "file_index")}
+        if not all(isinstance(number, int) for number in where.values()):
+            raise UserError(
+                f"{self.folder / EPISODES}, episode {row['episode_index']}: it is not said where its data is"
+            )
         path = self.folder / str(self.info["data_path"]).format(**where)
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise UserError(f"{self.folder / INFO}: data_path leads out of the folder")
@@ -217,10 +240,13 @@ def _rows(file: Path) -> Iterable[tuple[str, dict[str, Any]]]:
         if file.suffix == ".parquet":
             yield from ((f"{file}, row {n}", row) for n, row in enumerate(pq.read_table(file).to_pylist(), start=1))
             return
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.read_bytes().decode("utf-8-sig")  # a line break within quotes stays what it is
         if file.suffix == ".csv":
-            rows = csv.DictReader(text.splitlines(), skipinitialspace=True, strict=True, restkey="more")
-            yield from ((f"{file}, line {rows.line_num}", row) for row in rows)
+            rows = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True, restkey="")
+            for row in rows:
+                if "" in row or None in row.values():
+                    raise UserError(f"{file}, line {rows.line_num}: it has not as many fields as the first line")
+                yield f"{file}, line {rows.line_num}", row
         elif file.suffix == ".jsonl":
             lines = enumerate(text.split("\n"), start=1)
             yield from ((f"{file}, line {n}", json.loads(line)) for n, line in lines if line.strip())
@@ -234,6 +260,8 @@ def _judged(row: Any, place: str) -> Judged:
     if not isinstance(row, dict):
         raise UserError(f"{place}: wanted an object with episode_a and episode_b")
     given = {key: value for key, value in row.items() if value not in (None, "") or key == "label"}
+    if wrong := [key for key, value in given.items() if isinstance(value, bool)]:
+        raise UserError(f"{place}: {printable(str(wrong[0]))} is {given[wrong[0]]}, which is neither a number nor text")
     label = given.get("label")
     if isinstance(label, str):  # of CSV, where all is text
         given["label"] = _number(label)

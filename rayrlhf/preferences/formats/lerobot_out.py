@@ -23,25 +23,29 @@ _DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 
 def write_lerobot(records: Sequence[Record], folder: Path) -> None:
-    """Writes the folder, which must not be there, whole or not at all.
+    """Writes the folder, whole or not at all. One of LeRobot's that was there before is replaced.
 
     Raises:
-        UserError: it is there, the disk refuses, or the segments have several widths.
+        UserError: something else is there, the disk refuses, or the segments have several widths.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists: choose another name")
+    if folder.exists() and not (folder / INFO).is_file():
+        raise UserError(f"{folder} exists and is no LeRobot dataset: choose another name")
     widths = {(q.left.obs.shape[2], q.left.action.shape[2]) for q, _ in records}
     if len(widths) > 1:
         raise UserError(f"a LeRobot dataset has observations and actions of one width, this one has {sorted(widths)}")
-    aside = folder.with_name(f".{folder.name}.part")
+    aside, old = (folder.with_name(f".{folder.name}.{word}") for word in ("part", "old"))
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        for leftover in (aside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
         _write(records, aside, *widths.pop())
+        if folder.exists():
+            folder.rename(old)
         aside.rename(folder)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(records: Sequence[Record], folder: Path, obs: int, action: int) -> None:

@@ -2,9 +2,11 @@
 
 A pickle is a program: whatever it names is imported and called. Here it may name NumPy's arrays, numbers and types of
 numbers, and gets stand-ins of ours for these, which call nothing; anything else is refused. Before that every
-instruction is looked at: those that a pickle of plain containers does not need are refused, and so is what would take
-more memory than the file is long (places in the memo that nothing fills), or more depth than the interpreter's stack
-has (tuples in tuples, hashed as a key). What comes out is lists, tuples, dictionaries, text, numbers and `Array`.
+instruction is looked at: those that a pickle of plain containers does not need are refused, and so are places in the
+memo that nothing fills, and tuples as keys: the hash of one goes through all that is in it, which may be the same part
+two to the power of fifty times, or deeper than the interpreter's stack. Bytes that text is turned into are no more than
+the file has. What comes out is lists, tuples, dictionaries, text, numbers and `Array`; what was shared is, so it may
+be endless as text.
 """
 
 import io
@@ -17,11 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayrlhf.errors import UserError, in_one_line, printable
+from rayrlhf.errors import UserError, in_one_line, printable, shown
 
 MAX_BYTES = 2 << 30
 MAX_INSTRUCTIONS = 50_000_000
-MAX_DEPTH = 50
 _ALLOWED = frozenset(
     """
     PROTO FRAME STOP MARK POP POP_MARK GLOBAL STACK_GLOBAL REDUCE BUILD NONE NEWTRUE NEWFALSE
@@ -32,6 +33,9 @@ _ALLOWED = frozenset(
     """.split()  # noqa: SIM905 - five lines, not fifty
 )
 _PUTS, _GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
+_KEYED = ("DICT", "SETITEM", "SETITEMS")
+_CHANGES = ("BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS")
+"""Leave what they are applied to, which need not be what they are meant for: a tuple to which nothing is appended."""
 _NUMBERS = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|float(16|32|64)|u?int(8|16|32|64)|bool)")
 
 
@@ -46,7 +50,7 @@ class _Type:
 
     def __init__(self, name: object) -> None:
         if not isinstance(name, str) or not _NUMBERS.fullmatch(name):
-            raise Refused(f"an array of {str(name)[:20]!r}, and not of numbers")
+            raise Refused(f"an array of {shown(name)}, and not of numbers")
         self.of = np.dtype(name)
 
     def __setstate__(self, state: object) -> None:
@@ -86,7 +90,7 @@ def _filled(content: object, kind: _Type, shape: object, *, fortran: bool) -> ND
     if not isinstance(content, bytes | bytearray) or not isinstance(shape, tuple) or len(shape) > 4:
         raise Refused("an array without its numbers")
     sizes = all(type(size) is int and 0 <= size < 1 << 31 for size in shape)
-    if not sizes or math.prod(shape) * kind.of.itemsize != len(content):
+    if not sizes or 0 in shape[1:] or math.prod(shape) * kind.of.itemsize != len(content):
         raise Refused("an array of a shape that its numbers do not have")
     return np.frombuffer(content, kind.of).reshape(shape, order="F" if fortran else "C")
 
@@ -94,10 +98,10 @@ def _filled(content: object, kind: _Type, shape: object, *, fortran: bool) -> ND
 class _Call:
     """What a pickle gets for a name; it has no attributes to set, and is no class to make instances of."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_left", "_name")
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, left: list[int]) -> None:
+        self._name, self._left = name, left
 
     def __setstate__(self, state: object) -> None:
         raise Refused(f"a change of {self._name}")
@@ -113,8 +117,15 @@ class _Call:
             case "scalar", (_Type() as kind, content):
                 return _filled(content, kind, (1,), fortran=False)[0]
             case "encode", (str() as text, "latin1" | "latin-1"):
-                return text.encode("latin1")  # how protocols below 3 hold bytes
+                return self._encoded(text)
         raise Refused(f"a call of {self._name} that makes no array")
+
+    def _encoded(self, text: str) -> bytes:
+        """How protocols below 3 hold bytes: each text once, so that all together are no longer than the file."""
+        self._left[0] -= len(text)
+        if self._left[0] < 0:
+            raise Refused("one text as bytes, many times")
+        return text.encode("latin1")
 
 
 _NAMES = {
@@ -127,10 +138,14 @@ _NAMES = {
 
 
 class _Reader(pickle.Unpickler):
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content))
+        self._left = [len(content)]
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _NAMES:
             raise Refused(printable(f"{module}.{name}"))
-        return _Call(_NAMES[module, name])
+        return _Call(_NAMES[module, name], self._left)
 
 
 def loads(content: bytes, name: str) -> Any:
@@ -143,7 +158,7 @@ def loads(content: bytes, name: str) -> Any:
         raise UserError(f"{name} has {len(content):,} bytes, at most {MAX_BYTES:,} are read: split it")
     try:
         _look_through(content)
-        return _Reader(io.BytesIO(content)).load()
+        return _Reader(content).load()
     except Refused as refused:
         raise UserError(f"{name} is refused: it holds {refused}; wanted plain containers and NumPy arrays") from refused
     except UserError:
@@ -153,9 +168,9 @@ def loads(content: bytes, name: str) -> Any:
 
 
 def _look_through(content: bytes) -> None:
-    """Refuses instructions that are not needed, memo places out of turn, and tuples that lie too deep."""
-    stack: list[int | None] = []  # depth of tuples of each item; none: a mark
-    memo: dict[int, int] = {}
+    """Refuses instructions that are not needed, memo places out of turn, and tuples as keys."""
+    stack: list[bool | None] = []  # whether each item is a tuple; none: a mark
+    memo: dict[int, bool] = {}
     for count, (code, argument, _) in enumerate(pickletools.genops(content)):
         if code.name not in _ALLOWED:
             raise Refused(f"the instruction {code.name}")
@@ -165,14 +180,14 @@ def _look_through(content: bytes) -> None:
             place = len(memo) if code.name == "MEMOIZE" else argument
             if not isinstance(place, int) or not 0 <= place <= 2 * len(memo) + 256:
                 raise Refused("a memo that is not filled in turn")
-            memo[place] = stack[-1] or 0
+            memo[place] = stack[-1] or False
         elif code.name in _GETS:
             stack.append(memo[int(argument or 0)])
         else:
             _step(stack, code)
 
 
-def _step(stack: list[int | None], code: pickletools.OpcodeInfo) -> None:
+def _step(stack: list[bool | None], code: pickletools.OpcodeInfo) -> None:
     """What an instruction takes from the stack and leaves there."""
     before = [kind.name for kind in code.stack_before]
     if "mark" in before:
@@ -180,9 +195,11 @@ def _step(stack: list[int | None], code: pickletools.OpcodeInfo) -> None:
         first = mark - before.index("mark")
     else:
         first = len(stack) - len(before)
-    taken = [depth for depth in stack[first:] if depth is not None]
-    depth = 1 + max(taken, default=0) if code.name.startswith("TUPLE") else 0
-    if first < 0 or depth > MAX_DEPTH:
-        raise Refused("tuples within tuples, too deep" if depth > MAX_DEPTH else "instructions without operands")
+    if first < 0:
+        raise Refused("instructions without operands")
+    items = [item for item in stack[first:] if item is not None]
+    if code.name in _KEYED and any(items[code.name != "DICT" :: 2]):
+        raise Refused("a dictionary with a tuple as its key")
+    is_tuple = items[0] if code.name in _CHANGES else "TUPLE" in code.name
     del stack[first:]
-    stack.extend(None if kind.name == "mark" else depth for kind in code.stack_after)
+    stack.extend(None if kind.name == "mark" else is_tuple for kind in code.stack_after)

@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, printable
 from rayrlhf.preferences.answers import Answer
 from rayrlhf.preferences.table import Record
 
@@ -27,10 +27,16 @@ def read_answers(stream: BinaryIO, name: str, known: Iterable[Record]) -> list[R
     """
     asked = {key: queries for queries, _ in known for key in queries.ids}
     given: dict[str, list[Answer]] = {}
+    said: dict[tuple[str, str], str] = {}
     for place, row in _rows(stream, name):
         answer = _answer(row, place)
         if answer.query_id not in asked:
             raise UserError(f"{place}: the dataset has no query {answer.query_id!r}")
+        earlier = said.setdefault((answer.query_id, answer.annotator), place)
+        if earlier != place:
+            raise UserError(
+                f"{place}: {answer.annotator!r} has answered {answer.query_id!r} in {earlier}: one answer of each"
+            )
         given.setdefault(answer.query_id, []).append(answer)
     if not given:
         raise UserError(f"{name} holds no answers")
@@ -76,7 +82,7 @@ def _answer(row: dict[str, str], place: str) -> Answer:
     try:
         seconds, replays = float(row.get("seconds") or 0), int(row.get("replays") or 0)
     except ValueError as error:
-        raise UserError(f"{place}: seconds or replays is no number: {error}") from error
+        raise UserError(f"{place}: seconds or replays is no number: {printable(str(error))}") from error
     try:
         return Answer(row["query_id"], row["choice"], row["annotator"], seconds, replays)  # type: ignore[arg-type]
     except ValueError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rayrlhf.errors import UserError
+from rayrlhf.errors import UserError, shown
 from rayrlhf.preferences.fragments import Bools, Floats
 from rayrlhf.preferences.segments import Segments
 
@@ -24,7 +24,8 @@ _NAMES = {
     "reward": ("reward", "rewards"),
     "success": ("success", "successes"),
 }
-_WHOLE = ("episode", "start")
+_WHOLE = {"episode": 1 << 63, "start": 1 << 62}
+"""Whole numbers, with what they must be below: a step that is counted from a start still has 63 bits."""
 _IGNORED = (
     "next_obs", "next_observation", "next_observations", "done", "dones", "terminal", "terminals", "terminated",
     "truncated", "timestep", "timesteps", "info", "infos",
@@ -49,6 +50,11 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.obs)
+
+    @property
+    def size(self) -> int:
+        """How many numbers it is, and flags."""
+        return sum(getattr(self, name).size for name in _NAMES)
 
     def last(self, steps: int) -> "Trajectory":
         """Its last `steps` steps."""
@@ -77,9 +83,9 @@ def read_trajectory(value: Any, where: str) -> Trajectory:
     columns = dict(value) if isinstance(value, Mapping) else _by_column(value, where)
     found = {name: _column(columns, names, where) for name, names in _NAMES.items()}
     whole = {name: columns.pop(name) for name in _WHOLE if columns.get(name) is not None}
-    if unknown := [str(name)[:40] for name in columns if name not in (*_IGNORED, *_WHOLE)]:
+    if unknown := [name for name in columns if name not in (*_IGNORED, *_WHOLE)]:
         known = ", ".join(names[-1] for names in _NAMES.values())
-        raise UserError(f"{where}: unknown key {unknown[0]!r}; there are {known}, {' and '.join(_WHOLE)}")
+        raise UserError(f"{where}: unknown key {shown(unknown[0])}; there are {known}, {' and '.join(_WHOLE)}")
     obs, action = (_table(found[name], f"{where}.{name}") for name in ("obs", "action"))
     obs = obs[:-1] if len(obs) == len(action) + 1 else obs
     reward = np.full(len(obs), np.nan, np.float32)
@@ -91,7 +97,7 @@ def read_trajectory(value: Any, where: str) -> Trajectory:
     if not 0 < len(obs) == len(action) == len(reward) == len(success):
         lengths = ", ".join(f"{len(c)} {n}" for n, c in zip(_NAMES, (obs, action, reward, success), strict=True))
         raise UserError(f"{where}: its columns differ in length, or are empty: {lengths}")
-    numbers = {name: _integer(number, f"{where}.{name}") for name, number in whole.items()}
+    numbers = {name: _integer(number, _WHOLE[name], f"{where}.{name}") for name, number in whole.items()}
     return Trajectory(obs, action, reward, success, **numbers)
 
 
@@ -137,15 +143,23 @@ def _column(columns: dict[str, Any], names: Sequence[str], where: str) -> Any:
 def _table(value: Any, where: str) -> Floats:
     """Numbers `[T, D]`: an array, or a list of rows."""
     if not isinstance(value, list | tuple):
-        return _as_floats(_array(value, where), 2, where)
+        return _wide(_as_floats(_array(value, where), 2, where), where)
     rows = [row if _is_list(row) else _array(row, where) for row in value]
     widths = {len(row) if _is_list(row) or row.ndim == 1 else -1 for row in rows}
     if len(widths) != 1 or -1 in widths:
         raise UserError(f"{where}: wanted rows of numbers, all of one length")
     (width,) = widths
-    if len(rows) * width > MAX_NUMBERS:  # a file may name one row often
+    if len(rows) * max(width, 1) > MAX_NUMBERS:  # a file may name one row often
         raise UserError(f"{where} has {len(rows):,} x {width:,} numbers, at most {MAX_NUMBERS:,} are read")
-    return _as_floats(np.stack([_numbers(row, where) if _is_list(row) else row for row in rows]), 2, where)
+    stacked = np.stack([_numbers(row, where) if _is_list(row) else row for row in rows])
+    return _wide(_as_floats(stacked, 2, where), where)
+
+
+def _wide(table: Floats, where: str) -> Floats:
+    """Refuses rows of no numbers: they take no bytes, and there may be any number of them."""
+    if table.shape[1] == 0:
+        raise UserError(f"{where}: its rows hold no numbers")
+    return table
 
 
 def _is_list(value: Any) -> bool:
@@ -198,7 +212,7 @@ def _as_floats(array: NDArray[Any], rank: int, where: str) -> Floats:
         return np.ascontiguousarray(array, np.float32)
 
 
-def _integer(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**63:
-        raise UserError(f"{where} is {str(value)[:40]!r}: wanted a whole number, not negative")
+def _integer(value: Any, below: int, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < below:
+        raise UserError(f"{where} is {shown(value)}: wanted a whole number, not negative, below {below}")
     return int(value)

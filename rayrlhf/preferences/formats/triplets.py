@@ -9,6 +9,7 @@ The first trajectory is the preferred one, unless a fourth element, or `label`, 
 """
 
 import codecs
+import io
 import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,11 +35,19 @@ def read_json(stream: BinaryIO, name: str) -> Iterator[Entry]:
 
 def read_pickle(stream: BinaryIO, name: str) -> Iterator[Entry]:
     """The pairs in a pickled list, which is not trusted (`pickled`)."""
-    items = loads(stream.read(MAX_BYTES + 1), name)
+    items = loads(_whole(stream), name)
     if not isinstance(items, list | tuple):
         raise UserError(f"{name}: wanted a list of pairs, found {type(items).__name__}")
     for number, item in enumerate(items, start=1):
         yield _entry(item, f"{name}, pair {number}")
+
+
+def _whole(stream: BinaryIO) -> bytes:
+    """All of it, or so much that it is too long: bit by bit, since a read of so much would take the memory before."""
+    content = io.BytesIO()
+    while content.tell() <= MAX_BYTES and (more := stream.read(_CHUNK)):
+        content.write(more)
+    return content.getvalue()
 
 
 def write_json(records: Iterable[Record], stream: BinaryIO) -> None:
