@@ -20,7 +20,7 @@ from rayrlhf.envs.video import write_video
 from rayrlhf.envs.viewer import Viewer, open_viewer
 from rayrlhf.errors import UserError
 from rayrlhf.evaluation.episodes import EvaluationRequest, EvaluationResult, evaluate_episodes
-from rayrlhf.language.instructions import instructions_of
+from rayrlhf.language.instructions import instructions_of, read_instructions
 from rayrlhf.policies import Actor
 from rayrlhf.tracking import RunDirectory
 from rayrlhf.trained import Trained, candidates, load_chosen
@@ -48,7 +48,7 @@ def evaluate(
         _require_drawing(candidates(target)[0].config())
     trained = load_chosen(target)
     run, config, policy = trained.run, trained.config, trained.actor
-    said = instructions_of(config.env, held_out=True) if held_out_wordings else run.instructions()
+    said = instructions_of(config.env, held_out=True) if held_out_wordings else read_instructions(run.instructions_file)
     request = EvaluationRequest(tuple(range(episodes)), "final", trained.ensemble)
     result = EvaluationResult.concatenate((_watched if render else evaluate_episodes)(policy, config, request, said))
     progress = trained.manifest["progress"]
@@ -78,7 +78,7 @@ def film_run(folder: RunDirectory) -> Path | None:
     _require_drawing(config)
     trained = Trained.load(folder, saved[0])
     steps = trained.manifest["progress"]["env_steps"]
-    return film(trained.actor, config, folder.videos, steps, folder.instructions())
+    return film(trained.actor, config, folder.videos, steps, read_instructions(folder.instructions_file))
 
 
 def film(

@@ -14,7 +14,7 @@ from rayrlhf.config import RunConfig
 from rayrlhf.envs import EnvSpec, check_env
 from rayrlhf.envs.instructions import Instructions
 from rayrlhf.errors import UserError
-from rayrlhf.language.instructions import Vocabulary
+from rayrlhf.language.instructions import Vocabulary, read_instructions
 from rayrlhf.policies import Actor, DeployedPolicy, make_actor
 from rayrlhf.preferences import PreferenceDataset
 from rayrlhf.rewards import RewardScorer, merge_members
@@ -54,7 +54,7 @@ class Trained:
         spec = check_env(config.env)
         actor = _actor(place, config, spec)
         ensemble = _ensemble(place, manifest)
-        return cls(run, place, config, manifest, spec, actor, ensemble, run.instructions())
+        return cls(run, place, config, manifest, spec, actor, ensemble, read_instructions(run.instructions_file))
 
     @property
     def name(self) -> str:

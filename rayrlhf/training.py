@@ -40,7 +40,7 @@ from rayrlhf.envs.gl import rendering_problem
 from rayrlhf.envs.instructions import Instructions
 from rayrlhf.envs.interface import EnvSpec
 from rayrlhf.errors import HeldUpError, UserError, in_one_line
-from rayrlhf.language.instructions import instructions_of
+from rayrlhf.language.instructions import instructions_of, read_instructions, write_instructions
 from rayrlhf.logs import event
 from rayrlhf.placement import placement_of
 from rayrlhf.preferences.client import QueueAddress
@@ -364,9 +364,9 @@ def _algorithm(
 
 def _instructions(config: RunConfig, folder: RunDirectory) -> Instructions | None:
     """What observations end with: as the run's folder has it, else by the encoder."""
-    said = folder.instructions()
+    said = read_instructions(folder.instructions_file)
     if said is None and (said := instructions_of(config.env)) is not None:
-        folder.note_instructions(said)
+        write_instructions(folder.instructions_file, said)
     return said
 
 

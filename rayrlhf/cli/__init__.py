@@ -23,7 +23,7 @@ VERBS = {
     "export": ("export", "a policy as a file that is used without Ray or rayrlhf"),
     "tune": ("tune", "search for good options of a run"),
     "plot": ("plot", "learning curves of one or many runs"),
-    "dataset": ("dataset", "preference data: info, export, import, combine"),
+    "dataset": ("dataset", "preference data: info, export, import, combine, generate"),
     "fit": ("fit", "a reward model from a dataset alone, for `train CONFIG --reward.from`"),
     "pretrain": ("pretrain", "weights from many tasks, for `train CONFIG --reward.few_shot`"),
     "bench": ("bench", "speed and controls, side by side with a reference"),

@@ -1,14 +1,17 @@
 """Instructions of a run's tasks as numbers, and of segments: put on, exchanged and taken off again."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 
 from rayrlhf.config import EnvOptions
 from rayrlhf.envs.instructions import Instructions, sentence_of
 from rayrlhf.errors import UserError
+from rayrlhf.files import read_object, write_atomically
 from rayrlhf.language.encoder import embed, projected
 from rayrlhf.language.paraphrases import PARAPHRASES
 from rayrlhf.preferences.answers import Labels
@@ -36,6 +39,20 @@ def instructions_of(options: EnvOptions, *, held_out: bool = False) -> Instructi
         sentences = tuple(wordings_of(options.suite, task, options.wordings) for task in options.tasks)
     vectors = vectors_of(list(chain.from_iterable(sentences)), options.encoder, options.instruction_width)
     return Instructions(sentences, vectors.reshape(len(sentences), -1, options.instruction_width))
+
+
+def write_instructions(file: Path, instructions: Instructions) -> None:
+    """Writes them down: whatever becomes of the encoder, a run goes on with the same numbers."""
+    noted = {"sentences": instructions.sentences, "vectors": instructions.vectors.tolist()}
+    write_atomically(file, json.dumps(noted))
+
+
+def read_instructions(file: Path) -> Instructions | None:
+    """What `write_instructions` wrote, to the last bit; none where there is no file. Raises `UserError` if damaged."""
+    noted = read_object(file, "not a JSON object; move it away to go on")
+    if noted is None:
+        return None
+    return Instructions(tuple(map(tuple, noted["sentences"])), np.array(noted["vectors"], np.float32))
 
 
 def vectors_of(sentences: Sequence[str], encoder: str, width: int, *, remember: bool = True) -> Floats:

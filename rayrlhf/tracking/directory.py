@@ -18,11 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rayrlhf.config.load import load_config, save_config
 from rayrlhf.config.schema import RunConfig
-from rayrlhf.envs.instructions import Instructions
 from rayrlhf.errors import UserError
 from rayrlhf.files import is_url, read_object, write_atomically
 from rayrlhf.tracking.manifest import manifest
@@ -207,17 +204,10 @@ class RunDirectory:
         """The run's config, as it was started or resumed last."""
         return load_config(str(self.config_file))
 
-    def instructions(self) -> Instructions | None:
-        """What the run's observations end with; none where they end with no instruction."""
-        noted = read_object(self.path / INSTRUCTIONS, _DAMAGED)
-        if noted is None:
-            return None
-        return Instructions(tuple(map(tuple, noted["sentences"])), np.array(noted["vectors"], np.float32))
-
-    def note_instructions(self, instructions: Instructions) -> None:
-        """Writes them down: whatever becomes of the encoder, the run goes on with the same numbers."""
-        noted = {"sentences": instructions.sentences, "vectors": instructions.vectors.tolist()}
-        _write_json(self.path / INSTRUCTIONS, noted)
+    @property
+    def instructions_file(self) -> Path:
+        """What observations end with, where they end with an instruction."""
+        return self.path / INSTRUCTIONS
 
     def metrics(self) -> list[Row]:
         """All rows written so far, oldest first."""

@@ -79,7 +79,7 @@ def test_no_verb_shows_help_and_fails(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["trian"], "there is no verb 'trian'; did you mean 'train'?"),
+        (["trian"], "there is no verb 'trian'; did you mean 'train' or 'pretrain'?"),
         (["zzz"], "there are train, "),
         (["train"], "which config? A preset (best, "),
         (["train", "quikstart"], "did you mean 'quickstart'"),
@@ -97,7 +97,7 @@ def test_no_verb_shows_help_and_fails(capsys: pytest.CaptureFixture[str]) -> Non
         (["plot", "no/where"], "there is no run 'no/where'"),
         (["bench"], "NAME"),
         (["bench", "learner", "stray"], "a benchmark's option is written key=value"),
-        (["dataset"], "info, export, import or combine"),
+        (["dataset"], "info, export, import, combine or generate"),
         (["dataset", "inof"], "did you mean 'info'?"),
         (["dataset", "info", "no/where"], "there is no dataset 'no/where'"),
         (["doctor", "--nope"], "--nope"),
