@@ -93,7 +93,7 @@ def film(
 
 
 def _frames(
-    policy: Actor, config: RunConfig, episodes: Iterable[int], instructions: Instructions | None
+    policy: Actor, config: RunConfig, episodes: Iterable[int], instructions: Instructions | None = None
 ) -> Iterator[NDArray[np.uint8]]:
     """One episode after another, with what lies between two decisions; each one's last frame stands a moment."""
     repeat = config.env.action_repeat

@@ -342,7 +342,8 @@ def _algorithm(
 ) -> Iterator[PreferenceAlgorithm]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     said = _instructions(config, folder)
-    feedback: FeedbackFactory = partial(FeedbackLoop, queue=queue, instructions=said)
+    given = {"queue": queue, "instructions": said}  # what is there alone: others may stand in for the loop
+    feedback: FeedbackFactory = partial(FeedbackLoop, **{name: value for name, value in given.items() if value})  # type: ignore[arg-type]
     if config.reward.from_ is not None:
         feedback = FixedReward
     where = str(folder.path.absolute())

@@ -58,7 +58,7 @@ def test_the_command_leaves_weights_numbers_and_a_page(weights: Path, capsys: py
         (["--tasks", "0"], "--tasks: Input should be greater than 0, not 0"),
         (["--held_out", "1.5"], "--held_out: Input should be less than 1"),
         (["--devices", "tpu"], "--devices has 'tpu', wanted cpu, cuda"),
-        (["--reward.from", "x"], "reward.from is for fits: of the reward model here hidden, members"),
+        (["--reward.from", "x"], "reward.from is for runs"),
         (["--reward.lr", "0.1"], "reward.lr is for fits"),
         (["--reward.hiden", "[3]"], "did you mean 'reward.hidden'"),
     ],

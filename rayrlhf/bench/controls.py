@@ -32,7 +32,9 @@ from rayrlhf.preferences.fragments import Floats
 from rayrlhf.tracking import RunDirectory
 from rayrlhf.training import train
 
-_PLAIN = tuple(f"teacher.{name}={json.dumps(field.default)}" for name, field in TeacherOptions.model_fields.items())
+_PLAIN = tuple(
+    f"teacher.{name}={json.dumps(value)}" for name, value in TeacherOptions().model_dump(mode="json").items()
+)
 CONTROLS: dict[str, tuple[str, ...]] = {
     "random": (*_PLAIN, "teacher.name=random"),
     "silent": (*_PLAIN, "teacher.name=silent"),

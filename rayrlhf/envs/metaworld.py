@@ -41,7 +41,7 @@ def plain_name(task: str) -> str:
 def describe(options: EnvOptions) -> EnvSpec:
     """The same for all tasks but for the name and the horizon; 500 simulator steps are MetaWorld's own limit."""
     horizon = options.horizon or -(-LIMIT // options.action_repeat)
-    return EnvSpec(f"metaworld/{options.task}", OBS_DIM, ACTION_DIM, horizon, recalls=True)
+    return EnvSpec(f"metaworld/{', '.join(options.tasks)}", OBS_DIM, ACTION_DIM, horizon, recalls=True)
 
 
 def make(options: EnvOptions, num_envs: int, draws: Draws) -> LoopEnv:

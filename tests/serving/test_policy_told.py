@@ -122,7 +122,8 @@ def test_other_answers_are_told_in_words(run: RunDirectory, tmp_path: Path) -> N
     records = PreferenceDataset(run.preferences).read()
     others = PreferenceDataset(tmp_path / "others")
     for queries, answers in records:  # what the run was asked itself does not count
-        moved = replace(queries, left=queries.right, right=queries.left, instructions=(NEW,) * len(queries))
+        left, right = (replace(side, action=-side.action) for side in (queries.left, queries.right))
+        moved = replace(queries, left=left, right=right, instructions=(NEW,) * len(queries))
         others.append(moved, answers)
     found = align(run.path, answers=str(tmp_path / "others"))
     assert found["answers"]["labels"] == 12 and found["reward_model_agreement"]["decisive"] == 12
