@@ -151,7 +151,7 @@ def test_methods_are_compared_as_the_suite_says() -> None:
     [
         ({"suite": "publisht"}, "did you mean 'published'"),
         ({"tasks": ("window-opn",)}, "did you mean 'window-open'"),
-        ({"methods": ("MRN",)}, "there are PEBBLE"),
+        ({"methods": ("TAMER",)}, "there are PEBBLE"),
         ({"seeds": (99,)}, "there are 0, 1, 2, 3, 4"),
         ({"overrides": ("seed=7",)}, "would change results"),
         ({"overrides": ("sac.gamma=0.5",)}, "would change results"),

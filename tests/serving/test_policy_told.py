@@ -129,7 +129,7 @@ def test_other_answers_are_told_in_words(run: RunDirectory, tmp_path: Path) -> N
     assert found["answers"]["labels"] == 12 and found["reward_model_agreement"]["decisive"] == 12
     assert found["true_reward"]["transitions"] >= 12_000
     untold = PreferenceDataset(tmp_path / "untold")
-    untold.append(replace(records[0][0], session=9, instructions=()), records[0][1])
+    untold.append(replace(moved, session=9, instructions=()), answers)
     with pytest.raises(UserError, match="questions without an instruction"):
         align(run.path, answers=str(tmp_path / "untold"))
 
