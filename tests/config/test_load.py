@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from rayrlhf.config import RunConfig
@@ -51,6 +51,7 @@ def test_oracle_differs_from_pebble_in_the_mode_alone() -> None:
 def test_round_trip_holds_for_any_value(
     tmp_path_factory: pytest.TempPathFactory, seed: int, lr: float, hidden: list[int], task: str, horizon: int | None
 ) -> None:
+    assume(all(part.strip() for part in task.split(",")))  # commas lie between tasks
     config = RunConfig.model_validate(
         {
             "seed": seed,
