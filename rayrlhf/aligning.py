@@ -18,11 +18,10 @@ from rayrlhf.errors import UserError
 from rayrlhf.evaluation.agreement import agreement, policy_preference
 from rayrlhf.evaluation.calibration import calibration
 from rayrlhf.evaluation.coverage import DISTRIBUTION, distance_to_truth
-from rayrlhf.files import is_url
 from rayrlhf.language.instructions import told
 from rayrlhf.preferences import Labels, PreferenceDataset, Queries, labels_from
 from rayrlhf.preferences.exchange import import_file
-from rayrlhf.preferences.storage import child, exists
+from rayrlhf.preferences.storage import dataset_folder, exists
 from rayrlhf.preferences.table import Record
 from rayrlhf.rewards import RewardEnsemble
 from rayrlhf.trained import Trained, learnt_from, load_chosen
@@ -118,9 +117,7 @@ def read_answers(where: str) -> list[Record]:
     else:
         if not exists(where):
             raise UserError(f"there are no answers at {where!r}: name a run, a dataset's folder, or a file of answers")
-        below = child if is_url(where) else (lambda folder, name: str(Path(folder) / name))
-        of_run = exists(below(where, "config.yaml"))
-        records = PreferenceDataset(below(where, "preferences") if of_run else where).read()
+        records = PreferenceDataset(dataset_folder(where)).read()
     if not any(answers for _, answers in records):
         raise UserError(f"{where} holds no answers")
     return records

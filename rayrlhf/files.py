@@ -1,7 +1,10 @@
-"""Writing a file so that a crash leaves the old one or the new one, never half of one."""
+"""Writing a file or a folder so that a crash leaves the old one or the new one, never half of one."""
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,28 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o666) -> 
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `folder` at the end of the block; where that fails nothing changes.
+
+    Raises `UserError` where the disk refuses.
+    """
+    aside, old = (folder.with_name(f".{folder.name}.{word}") for word in ("part", "old"))
+    try:
+        for leftover in (aside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
+        if folder.exists():
+            folder.rename(old)
+        aside.rename(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_object(path: Path, advice: str) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ A session of the dataset is one draw; what was finished before an interruption i
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -29,8 +28,6 @@ from rayrlhf.preferences.segments import Queries, query_id
 from rayrlhf.preferences.trajectories import TrajectoryStore
 from rayrlhf.queries.selection import draw_pairs
 from rayrlhf.teachers import PRESETS, make_teacher
-
-_log = logging.getLogger(__name__)
 
 RECIPE = "generated.json"
 AHEAD = 2

@@ -15,7 +15,7 @@ from rayrlhf.files import is_url
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.preferences.exchange import Info, info, records_in
 from rayrlhf.preferences.formats.files import Format, export_any, import_any
-from rayrlhf.preferences.storage import child, exists
+from rayrlhf.preferences.storage import dataset_folder, exists
 
 _Where = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
 _File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -145,7 +145,7 @@ def _import(args: Sequence[str]) -> None:
         raise UserError(f"--segment-length is {options.segment_length}, wanted 1 or more")
     if options.annotator == "":
         raise UserError("--annotator is empty: who answered?")
-    target = PreferenceDataset(_folder(options.dataset))
+    target = PreferenceDataset(dataset_folder(options.dataset))
     count, there = import_any(
         target,
         options.file,
@@ -167,7 +167,7 @@ def _combine(args: Sequence[str]) -> None:
     if not options.datasets:
         raise UserError("which datasets? As in: rayrlhf dataset combine OUT A B")
     records = [record for where in options.datasets for record in records_in(existing(where))]
-    count = PreferenceDataset(_folder(options.out)).merge(records)
+    count = PreferenceDataset(dataset_folder(options.out)).merge(records)
     there = sum(len(said) for _, said in records) - count
     _tell_merged(options.out, count, there, as_json=options.json)
 
@@ -176,13 +176,7 @@ def existing(where: str) -> PreferenceDataset:
     """The dataset at `where`, a run's folder or a folder of preferences. Raises `UserError` where there is none."""
     if not is_url(where) and not Path(where).is_dir():
         raise UserError(f"there is no dataset {where!r}")
-    return PreferenceDataset(_folder(where))
-
-
-def _folder(where: str) -> str:
-    """The dataset's folder: a run's folder stands for its `preferences`."""
-    below = child if is_url(where) else (lambda folder, name: str(Path(folder) / name))
-    return below(where, "preferences") if exists(below(where, "config.yaml")) else where
+    return PreferenceDataset(dataset_folder(where))
 
 
 _ACTIONS: dict[str, tuple[type, Callable[[Sequence[str]], None]]] = {

@@ -114,11 +114,3 @@ class Instructions:
         """The sentence, and its vector `[D]`, of an episode of the `i`-th environment."""
         task, wording = draws.task_of(i, episode), draws.wording_of(i, episode, self.wordings)
         return self.sentences[task][wording], self.vectors[task, wording]
-
-    def vector_of(self, sentence: str) -> Floats | None:
-        """The vector `[D]` of a sentence that is among them."""
-        for own, vectors in zip(self.sentences, self.vectors, strict=True):
-            if sentence in own:
-                found: Floats = vectors[own.index(sentence)]
-                return found
-        return None

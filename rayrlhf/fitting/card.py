@@ -1,12 +1,12 @@
 """What a fit writes: a folder with the model, its numbers and a page about it."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import rayrlhf
 from rayrlhf.errors import UserError, printable
+from rayrlhf.files import whole_folder
 from rayrlhf.rewards.stored import FILE, RewardModel
 
 METRICS, PAGE = "metrics.json", "README.md"
@@ -54,22 +54,10 @@ def write_model(folder: Path, model: RewardModel, report: Report) -> None:
 
 def write_folder(folder: Path, model: RewardModel, report: Report, page: str) -> None:
     """A model with numbers and a page about it, whole or not at all."""
-    aside, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
-    try:
-        for leftover in (aside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        aside.mkdir(parents=True)
+    with whole_folder(folder) as aside:
         model.save(aside / FILE)
         (aside / METRICS).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
         (aside / PAGE).write_text(page)
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def require_free(folder: Path, *, overwrite: bool) -> None:

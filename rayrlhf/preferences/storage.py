@@ -30,6 +30,12 @@ def child(url: str, *names: str) -> str:
     return urlunsplit(parts._replace(path="/".join([parts.path.rstrip("/"), *names])))
 
 
+def dataset_folder(where: str) -> str:
+    """Where a dataset lies: a run's folder, or its URL, stands for its `preferences`."""
+    below = child if is_url(where) else (lambda folder, name: str(Path(folder) / name))
+    return below(where, "preferences") if exists(below(where, "config.yaml")) else where
+
+
 def parent(url: str) -> tuple[str, str]:
     """The URL of the folder that `url` is in, and its name there."""
     parts = urlsplit(url)

@@ -11,6 +11,7 @@ from rayrlhf.algorithms.collector import Collector, environment_of, number_of
 from rayrlhf.config.schema import RunConfig
 from rayrlhf.envs.instructions import Instructions
 from rayrlhf.envs.make import draws_of
+from rayrlhf.language.instructions import Vocabulary
 from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.segments import Segments
 from rayrlhf.queries.selection import select
@@ -48,7 +49,7 @@ def test_both_sides_are_told_what_the_question_says(run: RunConfig, said: Instru
     queries = role.choose(0, 30, "uniform", (left, right))
     assert len(set(queries.instructions)) > 4
     for i, sentence in enumerate(queries.instructions):
-        vector = said.vector_of(sentence)
+        vector = Vocabulary(said, "hashing").own[sentence]
         for side in (queries.left, queries.right):
             np.testing.assert_array_equal(side.obs[i, :, 4:], np.broadcast_to(vector, (8, WIDTH)))
             assert side.context is not None

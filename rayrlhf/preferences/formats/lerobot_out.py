@@ -1,7 +1,6 @@
 """A dataset as a folder of LeRobot's, format 3: each segment an episode, with the preferences beside them."""
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayrlhf.errors import UserError
+from rayrlhf.files import whole_folder
 from rayrlhf.preferences.answers import TARGETS, Answer
 from rayrlhf.preferences.formats.lerobot import ACTION, BESIDE, EPISODES, INFO, OBSERVATIONS, REWARD, SUCCESS, TASKS
 from rayrlhf.preferences.segments import Queries, Segments
@@ -33,19 +33,8 @@ def write_lerobot(records: Sequence[Record], folder: Path) -> None:
     widths = {(q.left.obs.shape[2], q.left.action.shape[2]) for q, _ in records}
     if len(widths) > 1:
         raise UserError(f"a LeRobot dataset has observations and actions of one width, this one has {sorted(widths)}")
-    aside, old = (folder.with_name(f".{folder.name}.{word}") for word in ("part", "old"))
-    try:
-        for leftover in (aside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+    with whole_folder(folder) as aside:
         _write(records, aside, *widths.pop())
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(records: Sequence[Record], folder: Path, obs: int, action: int) -> None:
