@@ -61,12 +61,11 @@ def run(**given: Any) -> dict[str, Any]:
     report = Report("language", options.chosen_device)
     if len(tasks_in(options.tasks)) < 2:
         raise UserError(f"bench language: tasks={options.tasks}: wanted several, whose sentences can be confused")
-    vectors_of(["whether the model is here"], options.encoder, options.width)
+    report.notes["embedding"] = _cost_of_words(options)  # first: before the model is loaded, or found not to be here
     training = _labels(options, options.tasks, options.draws, seed=0)
     known = _labels(options, options.tasks, options.test_draws, seed=1)
     new = _labels(options, options.new_tasks, options.test_draws, seed=1)
     with confined(options.threads):
-        report.notes["embedding"] = _cost_of_words(options)
         begin = time.perf_counter()
         ensemble = _fitted(training, options, report)
         report.notes["fit"]["seconds"] = time.perf_counter() - begin
