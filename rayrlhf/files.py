@@ -42,22 +42,46 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o666) -> 
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which takes the place of `folder` at the end of the block; where that fails nothing changes.
 
-    Raises `UserError` where the disk refuses.
+    A crash within leaves the old folder or the new one, on disk, and never half of one: `put_back` undoes what was cut
+    off. Raises `UserError` where the disk refuses.
     """
     aside, old = (folder.with_name(f".{folder.name}.{word}") for word in ("part", "old"))
+    put_back(old)
     try:
         for leftover in (aside, old):
             shutil.rmtree(leftover, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
+        for inside in (aside, *aside.rglob("*")):
+            sync(inside)
         if folder.exists():
             folder.rename(old)
         aside.rename(folder)
+        sync(folder.parent)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise UserError(
+            f"cannot write {folder}: {error.strerror or error}; what was saved before is untouched"
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        put_back(old)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def put_back(old: Path) -> None:
+    """Undoes the replacement of a folder that was cut off after the old one was moved aside, to `old`."""
+    place = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+    if old.exists() and not place.exists():
+        old.rename(place)
+
+
+def sync(path: Path) -> None:
+    """Waits until what a file holds, or the names in a folder, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_object(path: Path, advice: str) -> dict[str, Any] | None:

@@ -3,11 +3,10 @@
 A session of the dataset is one draw; what was finished before an interruption is not made again.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from rayrlhf import seeding
 from rayrlhf.algorithms.collector import EPISODE_BITS
 from rayrlhf.cluster import ray_session
 from rayrlhf.config import EnvOptions, TeacherOptions
+from rayrlhf.config.recipe import Recipe
 from rayrlhf.envs import check_env
-from rayrlhf.envs.experts import Episodes, play
+from rayrlhf.envs.experts import play
 from rayrlhf.errors import UserError, nearest
 from rayrlhf.files import is_url, read_object, write_atomically
 from rayrlhf.language.instructions import wordings_of
@@ -34,68 +34,25 @@ AHEAD = 2
 """Draws that wait for each processor, so that none is idle."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What is generated; a function of it and of nothing else. The numbers are the paper's (appendix B).
+def chosen_tasks(recipe: Recipe) -> tuple[str, ...]:
+    """The tasks. Raises `UserError` where none is left, or one is unknown."""
+    left_out = set(_known(recipe.without)) if recipe.without else set[str]()
+    tasks = tuple(task for task in _known(recipe.tasks) if task not in left_out)
+    if not tasks:
+        raise UserError(f"--tasks {recipe.tasks} without {recipe.without} leaves none")
+    return tasks
 
-    tasks:    one, several with commas between them, or a set
-    without:  tasks to leave out of these
-    draws:    of objects and goal, of each task
-    pairs:    questions about each draw
-    wordings: ways to say each instruction, of which every question draws one
-    """
 
-    tasks: str = "ml10-train"
-    without: str = ""
-    draws: int = 25
-    episodes: Episodes = field(default_factory=Episodes)
-    pairs: int = 1000
-    segment_length: int = 25
-    horizon: int = 500
-    goal_hidden: bool = True
-    teacher: str = "oracle"
-    wordings: int = 6
-    seed: int = 0
+def _known(tasks: str) -> tuple[str, ...]:
+    options = EnvOptions(task=tasks)
+    check_env(options)
+    return options.tasks
 
-    def chosen(self) -> tuple[str, ...]:
-        """The tasks. Raises `UserError` where none is left, or one is unknown."""
-        left_out = set(self._options(self.without).tasks) if self.without else set[str]()
-        tasks = tuple(task for task in self._options(self.tasks).tasks if task not in left_out)
-        if not tasks:
-            raise UserError(f"--tasks {self.tasks} without {self.without} leaves none")
-        return tasks
 
-    def env_of(self, task: str) -> EnvOptions:
-        """The environment of one task."""
-        return EnvOptions(task=task, horizon=self.horizon, goal_hidden=self.goal_hidden)
-
-    @property
-    def name(self) -> str:
-        """How its questions' ids begin."""
-        return f"generated-{hashlib.blake2b(json.dumps(asdict(self)).encode(), digest_size=4).hexdigest()}"
-
-    def _options(self, tasks: str) -> EnvOptions:
-        options = EnvOptions(task=tasks)
-        check_env(options)
-        return options
-
-    def require_possible(self) -> None:
-        """Raises `UserError` where nothing could come of it."""
-        counts = {"draws": self.draws, "pairs": self.pairs, "segment_length": self.segment_length}
-        counts |= {"horizon": self.horizon, "wordings": self.wordings}
-        for name, value in counts.items():
-            if value < 1:
-                raise UserError(f"--{name} is {value}, wanted a whole number above 0")
-        if self.segment_length > self.horizon:
-            raise UserError(f"--segment_length {self.segment_length} is longer than --horizon {self.horizon}")
-        if not self.episodes.kinds() or min(asdict(self.episodes).values()) < 0:
-            raise UserError("the numbers of episodes must not be negative, and one of them above 0")
-        self.chosen()
-        known = (*PRESETS, "random")
-        if self.teacher not in known:
-            raise UserError(
-                f"--teacher is {self.teacher!r}, wanted one of {', '.join(known)}{nearest(self.teacher, known)}"
-            )
+def _require_scripted(teacher: str) -> None:
+    known = (*PRESETS, "random")
+    if teacher not in known:
+        raise UserError(f"--teacher is {teacher!r}, wanted one of {', '.join(known)}{nearest(teacher, known)}")
 
 
 def generate(recipe: Recipe, folder: str, say: Callable[[str], None]) -> dict[str, Any]:
@@ -104,10 +61,11 @@ def generate(recipe: Recipe, folder: str, say: Callable[[str], None]) -> dict[st
     Raises:
         UserError: the recipe cannot be followed, or the folder holds something else.
     """
-    recipe.require_possible()
+    _require_scripted(recipe.teacher)
+    tasks = chosen_tasks(recipe)
     if is_url(folder):
         raise UserError(f"{folder}: generate into a folder, then copy it, or `rayrlhf dataset combine` it")
-    dataset, tasks = PreferenceDataset(folder), recipe.chosen()
+    dataset = PreferenceDataset(folder)
     _require_own(dataset, recipe, Path(folder))
     there = set(dataset.sessions())
     missing = [(task, draw) for task in range(len(tasks)) for draw in range(recipe.draws)]
@@ -128,7 +86,7 @@ def generate(recipe: Recipe, folder: str, say: Callable[[str], None]) -> dict[st
 
 def _require_own(dataset: PreferenceDataset, recipe: Recipe, folder: Path) -> None:
     noted = read_object(folder / RECIPE, "not a JSON object; move it away to go on")
-    wanted = json.loads(json.dumps(asdict(recipe)))
+    wanted = recipe.model_dump()
     if noted is None:
         if dataset.sessions():
             raise UserError(f"{folder} holds other preferences: generate into a folder of its own, then combine them")
@@ -156,7 +114,7 @@ def _made(
 
 def draw_of(recipe: Recipe, tasks: tuple[str, ...], task: int, draw: int) -> tuple[Queries, list[Answer]]:
     """The questions about one draw of the task with this number, and a scripted teacher's answers."""
-    options = recipe.env_of(tasks[task])
+    options = EnvOptions(task=tasks[task], horizon=recipe.horizon, goal_hidden=not recipe.show_goal)
     spec = check_env(options)
     store = TrajectoryStore(len(recipe.episodes.kinds()), obs_dim=spec.obs_dim, action_dim=spec.action_dim)
     session = task * recipe.draws + draw

@@ -26,7 +26,6 @@ from rayrlhf.algorithms.files import (
     OnDisk,
     Parcel,
     digest,
-    no_space_is_one_line,
     read_arrays,
     read_json,
     require_digest,
@@ -38,6 +37,7 @@ from rayrlhf.algorithms.progress import Progress
 from rayrlhf.algorithms.shards import ChunkEntry, ShardEntry, shard_file
 from rayrlhf.config import EnvOptions, RunConfig
 from rayrlhf.errors import UserError
+from rayrlhf.files import put_back, sync, whole_folder
 from rayrlhf.rewards import merge_members
 
 if TYPE_CHECKING:
@@ -88,26 +88,11 @@ def save(algorithm: "PreferenceAlgorithm", folder: Path, *, shared_rows: bool = 
     """
     folder = folder.absolute()
     require_replaceable(folder)
-    aside, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
-    put_back(old)
-    for leftover in (aside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    try:
-        with no_space_is_one_line(folder):
-            aside.mkdir(parents=True)
-            rows = folder.parent / ROWS if shared_rows else aside / ROWS
-            _write(algorithm, aside, rows, shared_rows)
-            if folder.exists():
-                folder.rename(old)
-            aside.rename(folder)
-            inside = [path for path in folder.rglob("*") if path.is_dir()]
-            for written in (folder, *inside, rows, folder.parent):
-                if written.is_dir():
-                    _sync(written)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with whole_folder(folder) as aside:
+        rows = folder.parent / ROWS if shared_rows else aside / ROWS
+        _write(algorithm, aside, rows, shared_rows)
+        if shared_rows and rows.is_dir():
+            sync(rows)
 
 
 def require_replaceable(folder: Path) -> None:
@@ -183,12 +168,6 @@ def made_for(run: RunConfig, *, exploration_only: bool = False) -> dict[str, Any
     if run.algorithm == "prefppo":
         fits["explore"].pop("seed_steps", None)
     return fits
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
 
 
 def verify(folder: Path, run: RunConfig, *, exploration_only: bool = False, with_replay: bool = True) -> dict[str, Any]:
@@ -427,13 +406,6 @@ def prune(checkpoints: Path, keep: int) -> None:
     for old in steps[keep:]:
         shutil.rmtree(old)
     _forget_unnamed(checkpoints, steps[:keep])
-
-
-def put_back(old: Path) -> None:
-    """Undoes the replacement of a checkpoint that a crash cut off after the old one was moved aside, to `old`."""
-    place = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
-    if old.exists() and not place.exists():
-        old.rename(place)
 
 
 def put_all_back(checkpoints: Path) -> None:

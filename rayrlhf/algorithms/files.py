@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -164,14 +163,3 @@ def seal(value: Mapping[str, Any]) -> str:
     """Checksum of a JSON object but for its own key `seal`."""
     content = json.dumps({name: part for name, part in value.items() if name != "seal"}, sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-
-
-@contextmanager
-def no_space_is_one_line(path: Path) -> Iterator[None]:
-    """Turns a failing disk into one clear line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; what was saved before is untouched"
-        ) from error

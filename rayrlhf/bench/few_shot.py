@@ -21,10 +21,10 @@ from rayrlhf.bench.wishes import wishes
 from rayrlhf.config import RewardOptions
 from rayrlhf.config.load import load_config
 from rayrlhf.config.meta import MetaOptions
+from rayrlhf.config.recipe import Episodes, Recipe
 from rayrlhf.config.tasks import tasks_in
-from rayrlhf.envs.experts import Episodes
 from rayrlhf.fitting.tasks import labels_by_session
-from rayrlhf.generating import Recipe, generate
+from rayrlhf.generating import generate
 from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.dataset import PreferenceDataset
 from rayrlhf.rewards import RewardEnsemble
@@ -121,14 +121,13 @@ def _new_tasks(options: FewShotBench) -> dict[str, tuple[Labels, Labels]]:
 def _pretrained(tasks: Sequence[Labels], options: FewShotBench, reward: RewardOptions, report: Report) -> Arrays:
     """The weights, which are left in the folder of the data, too."""
     meta = MetaOptions(
-        reward=reward,
         inner_lr=options.inner_lr,
         lr=options.lr,
         steps=options.steps,
         evaluate_every=50,
         patience=10,
     )
-    training = Pretraining(tasks, meta, [report.device])
+    training = Pretraining(tasks, reward, meta, [report.device])
     begin = time.perf_counter()
     weights, looks = training.run(_tell)
     seconds = time.perf_counter() - begin

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from rayrlhf.bench.report import Case, Count, DeviceOptions, Report, options_from
 from rayrlhf.bench.timing import confined
 from rayrlhf.config import RewardOptions
+from rayrlhf.config.recipe import Episodes, Recipe
 from rayrlhf.config.tasks import tasks_in
-from rayrlhf.envs.experts import Episodes
 from rayrlhf.errors import UserError
-from rayrlhf.generating import Recipe, generate
+from rayrlhf.generating import generate
 from rayrlhf.language.encoder import embed
 from rayrlhf.language.instructions import held_out_wordings_of, told, vectors_of, wordings_of
 from rayrlhf.preferences.answers import Labels, labels_from

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -10,6 +11,10 @@ import tyro
 from rayrlhf.errors import UserError
 
 T = TypeVar("T")
+_CHECKED = re.compile(
+    r"validation error for \w+ (?:([a-z]\w*) |Value error, )(.*?) \[type=\w+, input_value=(.*), input_type="
+)
+"""A mistake that a group of options found in itself."""
 _FRAME = "│╭╮╰╯─ "
 
 
@@ -36,4 +41,9 @@ def _gist(boxed: str) -> str:
         if not text:
             break
         words.append(text)
-    return " ".join(words).removesuffix(" (required)") or "the command line is not understood"
+    said = " ".join(words).removesuffix(" (required)") or "the command line is not understood"
+    checked = _CHECKED.search(said)
+    if checked is None:
+        return said
+    where, why, value = checked.groups()
+    return why if where is None else f"--{where}: {why}, not {value}"

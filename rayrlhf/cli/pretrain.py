@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from rayrlhf.cli.fit import parted, reward_options
 from rayrlhf.cli.options import parse
 from rayrlhf.cli.output import finish, show
 from rayrlhf.config.load import parse_overrides
+from rayrlhf.config.meta import MetaOptions
 from rayrlhf.config.schema import RewardOptions
 from rayrlhf.errors import UserError
 
@@ -37,30 +38,8 @@ class PretrainOptions:
     """Folder to write."""
     config: str | None = None
     """A preset's name or a YAML file whose options of the reward model are the defaults here."""
-    support: int = 32
-    """Labels of a task that the inner steps learn from."""
-    query: int = 32
-    """Labels of the same task that the outcome is judged by."""
-    inner_steps: int = 2
-    """Steps of gradient descent on the support."""
-    inner_lr: float = 1e-3
-    """Their learning rate at the start."""
-    learn_inner_lr: bool = True
-    """Whether each parameter tensor learns its own."""
-    lr: float = 1e-4
-    """Adam's, of the outer step."""
-    tasks: int = 4
-    """Tasks of an outer step."""
-    steps: int = 20_000
-    """Outer steps at most."""
-    evaluate_every: int = 250
-    """Outer steps between two looks at the held-out tasks."""
-    patience: int = 20
-    """Looks without anything better after which it ends."""
-    held_out: float = 0.1
-    """Share of the tasks that nothing is learnt from."""
-    seed: int = 0
-    """All of it follows from this."""
+    meta: Annotated[MetaOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MetaOptions)
+    """The learning over tasks."""
     devices: str = "cpu"
     """Where it computes: `cpu`, `cuda`, or several with commas, which share the tasks of a step: `cuda:0,cuda:1`."""
     overwrite: bool = False
@@ -80,7 +59,6 @@ def run(args: Sequence[str]) -> int:
     options = parse(PretrainOptions, own, "pretrain")
     reward = reward_options(options.config, overrides, None)
     # imported here, so that help and a mistake in the options come at once
-    from rayrlhf.config.meta import MetaOptions
     from rayrlhf.fitting.card import require_free, write_folder
     from rayrlhf.fitting.tasks import few_shot_page, labels_by_session
     from rayrlhf.rewards.pretraining import Pretraining
@@ -88,11 +66,8 @@ def run(args: Sequence[str]) -> int:
 
     out = Path(options.out)
     require_free(out, overwrite=options.overwrite)
-    values = {field.name: getattr(options, field.name) for field in fields(options)}
-    values = {name: value for name, value in values.items() if name in MetaOptions.model_fields}
-    meta = _checked(MetaOptions, {"reward": reward, **values})
     tasks = labels_by_session(existing(options.dataset))
-    training = Pretraining(tasks, meta, _devices(options.devices))
+    training = Pretraining(tasks, reward, options.meta, _devices(options.devices))
     weights, looks = training.run(lambda look: _tell(look, options))
     best = min(looks, key=lambda look: look.loss)
     report = {
@@ -108,20 +83,10 @@ def run(args: Sequence[str]) -> int:
         "command": shlex.join(["rayrlhf", "pretrain", *args]),
     }
     model = RewardModel(reward, training.obs_dim, training.action_dim, weights, {"few_shot": report["dataset"]})
-    write_folder(out, model, report, few_shot_page(report, meta))
+    write_folder(out, model, report, few_shot_page(report, reward, options.meta))
     show(str(out), ("", ""), _rows(report))
     finish({"out": str(out), **report}, as_json=options.json)
     return 0
-
-
-def _checked(kind: Any, values: dict[str, Any]) -> Any:
-    from pydantic import ValidationError
-
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"--{'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from error
 
 
 def _devices(text: str) -> list[str]:
@@ -139,7 +104,7 @@ def _devices(text: str) -> list[str]:
 
 def _tell(look: "Look", options: PretrainOptions) -> None:
     if not options.quiet:
-        told = f"step {look.step:,}/{options.steps:,}  held-out tasks: loss {look.loss:.3f}"
+        told = f"step {look.step:,}/{options.meta.steps:,}  held-out tasks: loss {look.loss:.3f}"
         line = f"{told}, accuracy {look.before:.1%} before their labels, {look.accuracy:.1%} after\n"
         sys.stderr.write(line)
         sys.stderr.flush()

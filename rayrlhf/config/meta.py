@@ -5,22 +5,21 @@ from typing import Annotated
 from pydantic import Field
 
 from rayrlhf.config.options import NonNegative, Options, Positive, Rate
-from rayrlhf.config.schema import RewardOptions
 
 
 class MetaOptions(Options):
     """MAML on preferences (Hejna & Sadigh 2022, arXiv 2212.03363); the defaults are the paper's for MetaWorld."""
 
-    reward: RewardOptions = RewardOptions()
-    """The reward model: members, network, widths, normalisation of inputs."""
     support: Positive = 32
     """Labels of a task that the inner steps learn from."""
     query: Positive = 32
     """Labels of the same task that the outcome is judged by."""
     inner_steps: Positive = 2
+    """Steps of gradient descent on the support."""
     inner_lr: Rate = 1e-3
-    """Of the inner steps at the start; each parameter tensor learns its own."""
+    """Their learning rate at the start."""
     learn_inner_lr: bool = True
+    """Whether each parameter tensor learns its own."""
     lr: Rate = 1e-4
     """Adam's, of the outer step."""
     tasks: Positive = 4
@@ -34,3 +33,4 @@ class MetaOptions(Options):
     held_out: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Share of the tasks that nothing is learnt from."""
     seed: NonNegative = 0
+    """All of it follows from this."""

@@ -7,7 +7,6 @@ one and is what that expert sees; random actions.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,26 +14,10 @@ import numpy as np
 from metaworld.policies import ENV_POLICY_MAP
 
 from rayrlhf import seeding
+from rayrlhf.config.recipe import Episodes
 from rayrlhf.config.schema import EnvOptions
 from rayrlhf.envs.metaworld import ACTION_DIM, OBS_DIM, MetaWorldEnv, plain_name
 from rayrlhf.preferences.fragments import Floats, Fragment
-
-KINDS = ("expert", "within", "cross", "random")
-
-
-@dataclass(frozen=True)
-class Episodes:
-    """How many episodes of each kind one draw gets, and the deviation of the noise on the experts' actions."""
-
-    expert: int = 15
-    within: int = 25
-    cross: int = 10
-    random: int = 2
-    noise: float = 0.1
-
-    def kinds(self) -> list[str]:
-        """The kind of each episode."""
-        return [kind for kind in KINDS for _ in range(getattr(self, kind))]
 
 
 def start_of(seed: int, task: str, draw: int) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import rayrlhf
 from rayrlhf.config.meta import MetaOptions
+from rayrlhf.config.schema import RewardOptions
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Labels, labels_from
 from rayrlhf.preferences.dataset import PreferenceDataset
@@ -44,10 +45,10 @@ def labels_by_session(dataset: PreferenceDataset) -> list[Labels]:
     return found
 
 
-def few_shot_page(report: Mapping[str, Any], options: MetaOptions) -> str:
+def few_shot_page(report: Mapping[str, Any], reward: RewardOptions, options: MetaOptions) -> str:
     """Markdown. `report` has `dataset`, `labels`, `tasks`, `held_out_tasks`, `step`, the accuracies and `command`."""
     return _PAGE.format(
-        members=options.reward.members,
+        members=reward.members,
         version=rayrlhf.__version__,
         all_tasks=report["tasks"] + report["held_out_tasks"],
         support=options.support,

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rayrlhf.errors import UserError
-from rayrlhf.files import is_url
+from rayrlhf.files import is_url, sync
 
 
 def locate(where: str | Path) -> tuple[fs.FileSystem, str]:
@@ -92,10 +92,5 @@ def whole_file(filesystem: fs.FileSystem, path: str) -> Iterator[pa.NativeFile]:
 
 def _flush(filesystem: fs.FileSystem, path: str) -> None:
     """Has the operating system put a local file or folder on the disk; object stores do so on closing."""
-    if not isinstance(filesystem, fs.LocalFileSystem):
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        sync(Path(path))

@@ -164,8 +164,11 @@ class RewardEnsemble:
         """`reward.pretrain_epochs` passes over transitions `[M, ...]` by least squares of `target` `[M]`.
 
         With `normalize_inputs` and before the first label observations are standardised by their own moments, and as
-        long as no label has been seen: a fit takes the labels' own.
+        long as no label has been seen: a fit takes the labels' own. Nothing happens a second time: a run that was
+        interrupted in its first session has done it.
         """
+        if self._epochs:
+            return
         device = self._members.device
         columns = [as_tensor(column, device) for column in (obs, action, target)]
         if self._options.normalize_inputs and not self._table.seen:

@@ -8,6 +8,7 @@ import torch
 
 from rayrlhf import seeding
 from rayrlhf.config.meta import MetaOptions
+from rayrlhf.config.schema import RewardOptions
 from rayrlhf.errors import UserError
 from rayrlhf.preferences.answers import Labels
 from rayrlhf.preferences.fragments import Floats
@@ -39,11 +40,15 @@ class Pretraining:
     """
 
     def __init__(
-        self, tasks: Sequence[Labels], options: MetaOptions, devices: Sequence[torch.device | str] = ("cpu",)
+        self,
+        tasks: Sequence[Labels],
+        reward: RewardOptions,
+        options: MetaOptions,
+        devices: Sequence[torch.device | str] = ("cpu",),
     ) -> None:
         """Raises `UserError` where tasks differ in shape, have too few labels, or are too few."""
         _require_fitting(tasks, options)
-        self.options = options
+        self.reward, self.options = reward, options
         self.obs_dim, self.action_dim = tasks[0].left.obs.shape[2], tasks[0].left.action.shape[2]
         self._devices = [torch.device(device) for device in devices]
         rng = seeding.generator(options.seed, "meta", "held out")
@@ -51,8 +56,8 @@ class Pretraining:
         held_out = max(1, round(options.held_out * len(tasks)))
         self.training = [tasks[i] for i in order[held_out:]]
         self.held_out = [tasks[i] for i in order[:held_out]]
-        self.mean, self.std = _moments(self.training, normalize=options.reward.normalize_inputs)
-        networks = member_networks(options.reward, self.obs_dim, self.action_dim, seed=options.seed)
+        self.mean, self.std = _moments(self.training, normalize=reward.normalize_inputs)
+        networks = member_networks(reward, self.obs_dim, self.action_dim, seed=options.seed)
         self._learner = Learner(networks[0].to(self._devices[0]), self.obs_dim, options.inner_steps)
         self.members: Parameters = {name: value.to(self._devices[0]) for name, value in stacked(networks).items()}
         self.rates: Rates = rates_of(self.members, options.inner_lr)
@@ -114,7 +119,7 @@ class Pretraining:
     def weights(self) -> Arrays:
         """The ensemble's, as `RewardEnsemble.weights` has them, and the rates. Copies."""
         arrays: Arrays = {
-            "members": np.arange(self.options.reward.members, dtype=np.int64),
+            "members": np.arange(self.reward.members, dtype=np.int64),
             "inputs/mean": self.mean.copy(),
             "inputs/std": self.std.copy(),
             "reward_scale": np.array(1.0),

@@ -267,3 +267,18 @@ def test_smoothed_labels_are_less_certain(options, make_labels) -> None:
     np.testing.assert_allclose(one.accuracy, other.accuracy)
     for name, value in smooth.weights().items():
         np.testing.assert_allclose(value, plain.weights()[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_restored_ensemble_is_not_pretrained_again(options) -> None:
+    """Whoever waits for the first answers is saved after the warm start, and begins the session anew."""
+    rng = np.random.default_rng(0)
+    explored = [rng.normal(size=size).astype(np.float32) for size in ((40, 4), (40, 2), (40,))]
+    options = options.model_copy(update={"pretrain_epochs": 3, "normalize_inputs": True})
+    ensemble, restored = (RewardEnsemble(options, 4, 2, seed=1) for _ in range(2))
+    fresh = ensemble.state()
+    ensemble.pretrain(*explored)
+    once = ensemble.state()
+    assert not np.array_equal(once["network/layers.0.weight"], fresh["network/layers.0.weight"])
+    restored.load_state(once)
+    restored.pretrain(*explored)
+    assert_same(restored.state(), once)

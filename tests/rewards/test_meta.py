@@ -121,8 +121,8 @@ def task_of(seed: int, labels: int = 60) -> Labels:
     return Labels(left, right, (sums[1] > sums[0]).astype(np.float32))
 
 
+REWARD = RewardOptions(members=2, hidden=(16, 16))
 OPTIONS = MetaOptions(
-    reward=RewardOptions(members=2, hidden=(16, 16)),
     support=12,
     query=12,
     inner_lr=0.1,
@@ -135,29 +135,29 @@ OPTIONS = MetaOptions(
 
 def test_it_learns_to_learn_what_a_fresh_network_cannot_from_as_few() -> None:
     said = []
-    weights, looks = Pretraining([task_of(seed) for seed in range(20)], OPTIONS).run(said.append)
+    weights, looks = Pretraining([task_of(seed) for seed in range(20)], REWARD, OPTIONS).run(said.append)
     best = min(looks, key=lambda look: look.loss)
     assert said == looks and looks[0].step == 0
     assert best.accuracy > 0.85 > 0.7 > best.before, "without its labels nobody knows what a task wants"
     assert looks[0].accuracy < 0.75, "nor do these labels help a fresh network"
     rates = rates_in(weights)
     assert len({float(rate) for rate in rates.values()}) == len(rates), "each tensor learns its own"
-    ensemble = RewardEnsemble(OPTIONS.reward, OBS, ACTION, seed=0)
+    ensemble = RewardEnsemble(REWARD, OBS, ACTION, seed=0)
     ensemble.load_weights({name: value for name, value in weights.items() if not name.startswith("rates/")})
 
 
 def test_a_run_is_a_function_of_its_options() -> None:
     tasks, short = [task_of(seed) for seed in range(6)], OPTIONS.model_copy(update={"steps": 4, "evaluate_every": 2})
-    first, again = (Pretraining(tasks, short).run(lambda look: None) for _ in range(2))
+    first, again = (Pretraining(tasks, REWARD, short).run(lambda look: None) for _ in range(2))
     assert [look.loss for look in first[1]] == [look.loss for look in again[1]]
     for name, value in first[0].items():
         np.testing.assert_array_equal(value, again[0][name])
-    other = Pretraining(tasks, short.model_copy(update={"seed": 1})).run(lambda look: None)
+    other = Pretraining(tasks, REWARD, short.model_copy(update={"seed": 1})).run(lambda look: None)
     assert other[1][0].loss != first[1][0].loss
 
 
 def test_ctrl_c_leaves_the_best_so_far() -> None:
-    training = Pretraining([task_of(seed) for seed in range(6)], OPTIONS)
+    training = Pretraining([task_of(seed) for seed in range(6)], REWARD, OPTIONS)
 
     def interrupt(look: object) -> None:
         if training.step:
@@ -169,21 +169,20 @@ def test_ctrl_c_leaves_the_best_so_far() -> None:
 
 def test_inputs_are_standardised_by_what_was_learnt_from() -> None:
     tasks = [task_of(seed) for seed in range(6)]
-    options = OPTIONS.model_copy(update={"reward": OPTIONS.reward.model_copy(update={"normalize_inputs": True})})
-    training = Pretraining(tasks, options)
+    training = Pretraining(tasks, REWARD.model_copy(update={"normalize_inputs": True}), OPTIONS)
     rows = np.concatenate([s.obs.reshape(-1, OBS) for task in training.training for s in (task.left, task.right)])
     np.testing.assert_allclose(training.mean, rows.mean(0), atol=1e-5)
     np.testing.assert_allclose(training.std, rows.std(0), rtol=1e-5)
-    assert not np.array_equal(Pretraining(tasks, OPTIONS).std, training.std)
+    assert not np.array_equal(Pretraining(tasks, REWARD, OPTIONS).std, training.std)
 
 
 def test_tasks_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(UserError, match="wants several tasks, and the data have 1"):
-        Pretraining([task_of(0)], OPTIONS)
+        Pretraining([task_of(0)], REWARD, OPTIONS)
     with pytest.raises(UserError, match="task 1 has 23 labels, and support and query together want 24"):
-        Pretraining([task_of(0), task_of(1, labels=23)], OPTIONS)
+        Pretraining([task_of(0), task_of(1, labels=23)], REWARD, OPTIONS)
     long = task_of(1)
     cut = Labels(*(Segments(s.obs[:, 1:], s.action[:, 1:], s.reward[:, 1:], s.success[:, 1:], s.episode, s.start)
                    for s in (long.left, long.right)), long.target)  # fmt: skip
     with pytest.raises(UserError, match="differ in segment length or widths"):
-        Pretraining([task_of(0), cut], OPTIONS)
+        Pretraining([task_of(0), cut], REWARD, OPTIONS)
