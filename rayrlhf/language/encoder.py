@@ -84,7 +84,7 @@ def _cache_of(encoder: str, folder: Path) -> Path:
     name = encoder.rstrip("/")
     if Path(name).is_dir():
         files = sorted(path for path in Path(name).rglob("*") if path.is_file())
-        name = "\\n".join(f"{path.relative_to(name)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+        name = "\n".join(f"{path.relative_to(name)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
     return folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', Path(encoder).name)}-{_key(name)}.safetensors"
 
 
@@ -110,7 +110,9 @@ def _loaded(encoder: str) -> Encode | UserError:
     # seconds to import, and only for a sentence that is new
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, over before it is drawn
     name = encoder.removeprefix("sentence-transformers/")
     package = importlib.util.find_spec(_PACKAGES[name]) if name in _PACKAGES else None
     where = encoder

@@ -18,11 +18,12 @@ def sides_of(paths: Sequence[Path]) -> list[Method]:
     """
     found: list[tuple[int, Method]] = []
     single: list[tuple[int, Curve]] = []
-    for place, path in enumerate(dict.fromkeys(paths)):
+    places = list(dict.fromkeys(paths))
+    for place, path in enumerate(places):
         if (path / "config.yaml").is_file() or not path.is_dir():
             single.append((place, read_curve(path)))
         else:
-            found += [(place, method) for method in _in_folder(path)]
+            found += [(place, method) for method in _in_folder(path, alone=len(places) == 1)]
     found += _joined(single, alone=not found)
     sides = [method for _, method in sorted(found, key=lambda one: one[0])]
     if len(sides) < 2:
@@ -30,13 +31,15 @@ def sides_of(paths: Sequence[Path]) -> list[Method]:
     return _told_apart(sides)
 
 
-def _in_folder(folder: Path) -> list[Method]:
+def _in_folder(folder: Path, *, alone: bool) -> list[Method]:
     runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
     if not runs:
         raise UserError(
             f"{str(folder)!r} is neither a run's folder nor a folder of runs: no config.yaml in it or below"
         )
     methods = methods_of([read_curve(run) for run in runs], across_tasks=True)
+    if alone:
+        return methods
     name = folder.resolve().name
     return [Method(name if len(methods) == 1 else f"{name}: {method.name}", method.curves) for method in methods]
 

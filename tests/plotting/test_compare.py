@@ -66,7 +66,9 @@ def test_folders_of_runs_are_sides(tmp_path: Path) -> None:
 def test_a_folder_of_two_methods_is_two_sides(tmp_path: Path) -> None:
     both = seeds(seeds(tmp_path / "both", ends=(0.1, 0.2)), "teacher.name=random", ends=(0.1, 0.2))
     names = [side.name for side in sides_of([both])]
-    assert names == ["both: PEBBLE, teacher.name oracle", "both: PEBBLE, teacher.name random"]
+    assert names == ["PEBBLE, teacher.name oracle", "PEBBLE, teacher.name random"]
+    three = [side.name for side in sides_of([both, seeds(tmp_path / "good")])]
+    assert three == ["both: PEBBLE, teacher.name oracle", "both: PEBBLE, teacher.name random", "good"]
 
 
 def test_single_runs_are_joined_by_method_unless_nothing_were_left_to_compare(tmp_path: Path) -> None:
