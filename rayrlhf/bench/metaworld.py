@@ -279,7 +279,8 @@ def _comparison(compare: Comparison, rows: Sequence[dict[str, Any]]) -> list[str
         f"|{'---|' * 6}",
     ]
     for row in rows:
-        numbers = f"{row['improvement']:.2f} | {row['p_better']:.4f}"
+        p = f"{row['p_better']:.4f}" if row["p_better"] >= 0.0001 else "< 0.0001"
+        numbers = f"{row['improvement']:.2f} | {p}"
         over = f"{row['difference']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
         lines.append(f"| {row['method']} | {row['runs']} | {numbers} | {over} | {row['verdict']} |")
     return [

@@ -321,10 +321,16 @@ class TeacherOptions(Options):
 
     @property
     def title(self) -> str:
-        """Who answers, in words; of a mixture, with the shares."""
+        """Who answers, in words: with a mixture's shares, and with what is set beside the name."""
         total = sum(self.mixture.values())
-        shares = ", ".join(f"{name} {weight / total:.3g}" for name, weight in self.mixture.items())
-        return f"mixture ({shares})" if shares else self.name
+        details = [f"{name} {weight / total:.3g}" for name, weight in self.mixture.items()]
+        details += [f"{name} {value:g}" for name, value in self.overrides().items()]
+        return f"{self.name} ({', '.join(details)})" if details else self.name
+
+    def overrides(self) -> dict[str, float]:
+        """The parameters that are set over what the name stands for."""
+        names = ("beta", "gamma", "mistake", "skip", "equal", "blur", "fatigue", "session_fatigue")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @model_validator(mode="before")
     @classmethod

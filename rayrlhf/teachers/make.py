@@ -5,7 +5,7 @@ from rayrlhf.config.schema import TEACHERS
 from rayrlhf.errors import UserError
 from rayrlhf.teachers.mixture import MixedTeacher
 from rayrlhf.teachers.protocol import Teacher
-from rayrlhf.teachers.scripted import PRESETS, RandomTeacher, ScriptedTeacher, SilentTeacher, overrides
+from rayrlhf.teachers.scripted import PRESETS, RandomTeacher, ScriptedTeacher, SilentTeacher
 from rayrlhf.teachers.users import UsersTeacher, check_users_class
 
 
@@ -36,7 +36,7 @@ def check_teacher(options: TeacherOptions) -> None:
         return
     meaningless = ["clips"] * options.clips
     if options.name not in (*PRESETS, "mixture"):
-        meaningless += [*overrides(options), *["bpref_compat"] * options.bpref_compat]
+        meaningless += [*options.overrides(), *["bpref_compat"] * options.bpref_compat]
     if meaningless:
         raise UserError(f"teacher.{meaningless[0]} means nothing to the {options.name} teacher: leave it out")
     if options.name == "silent" and options.wait:

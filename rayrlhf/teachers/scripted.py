@@ -5,7 +5,7 @@ threshold that is not positive (no episode yet, or negative returns) neither ski
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,12 +56,6 @@ PRESETS: dict[str, Parameters] = {
     "equal": Parameters(equal=0.1),
 }
 """The six teachers of the paper's table 1."""
-
-
-def overrides(options: TeacherOptions) -> dict[str, float]:
-    """The parameters that the options set over the name's."""
-    names = [field.name for field in fields(Parameters)]
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def thresholds(typical_return: float, parameters: Parameters, *, repeated: bool = False) -> tuple[float, float]:
@@ -133,7 +127,7 @@ class ScriptedTeacher(ImmediateTeacher):
         if options.name not in PRESETS:
             raise ValueError(f"{options.name!r} is no scripted teacher; the scripted ones are {', '.join(PRESETS)}")
         super().__init__(options.name)
-        self.parameters = replace(PRESETS[options.name], **overrides(options))
+        self.parameters = replace(PRESETS[options.name], **options.overrides())
         self._compatible = options.bpref_compat
         self._seed = seed
 

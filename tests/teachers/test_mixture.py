@@ -95,6 +95,8 @@ def test_a_mixture_survives_its_file_and_is_replaced_whole(tmp_path: Path) -> No
     next_one = load_config(str(tmp_path / "next.yaml"))
     assert next_one.teacher.mixture == {"random": 3.0, "oracle": 1.0}
     assert "mixture (random 0.75, oracle 0.25) teacher" in protocol(next_one)
+    errs = TeacherOptions(mistake=0.3, gamma=0.9)
+    assert "oracle (gamma 0.9, mistake 0.3) teacher" in protocol(next_one.model_copy(update={"teacher": errs}))
 
 
 @pytest.mark.usefixtures("ray_session")
