@@ -78,6 +78,7 @@ OPTIONAL = {
     "envpool",
     "shimmy",
     "sentence_transformers",
+    "transformers",
     "dm_control",
     "onnx",
     "onnxruntime",
