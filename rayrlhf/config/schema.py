@@ -329,8 +329,8 @@ class TeacherOptions(Options):
 
     def overrides(self) -> dict[str, float]:
         """The parameters that are set over what the name stands for."""
-        names = ("beta", "gamma", "mistake", "skip", "equal", "blur", "fatigue", "session_fatigue")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        unset = [name for name, field in type(self).model_fields.items() if field.default is None]
+        return {name: getattr(self, name) for name in unset if getattr(self, name) is not None}
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,8 @@ from rayrlhf.plotting.runs import Curve, Method, methods_of, read_curve
 def sides_of(paths: Sequence[Path]) -> list[Method]:
     """The sides that `paths` name; `UserError` where there are not two.
 
-    A folder of runs is a side and gives it its name (several, where they differ in more than seed and task). Runs that
+    A folder of runs is a side and gives it its name (several, where they differ in more than seed and task; without its
+    name, where nothing else is compared). Runs that
     are named one by one are joined where they differ in seed or task alone, as `rayrlhf plot` does; if that would leave
     a single side, each of them is one.
     """

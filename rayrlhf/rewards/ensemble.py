@@ -163,15 +163,14 @@ class RewardEnsemble:
     def pretrain(self, obs: Floats, action: Floats, target: Floats) -> None:
         """`reward.pretrain_epochs` passes over transitions `[M, ...]` by least squares of `target` `[M]`.
 
-        With `normalize_inputs` and before the first label observations are standardised by their own moments, and as
-        long as no label has been seen: a fit takes the labels' own. Nothing happens a second time: a run that was
-        interrupted in its first session has done it.
+        With `normalize_inputs` observations are standardised by their own moments, until a fit takes the labels' own.
+        After an epoch of anything nothing happens: a run that was interrupted in its first session has done it.
         """
         if self._epochs:
             return
         device = self._members.device
         columns = [as_tensor(column, device) for column in (obs, action, target)]
-        if self._options.normalize_inputs and not self._table.seen:
+        if self._options.normalize_inputs:
             self._members.set_input_moments(columns[0].mean(0), columns[0].std(0, correction=0))
         inputs = torch.empty(len(obs), sum(self._members.widths), device=device)
         self._members.inputs(columns[0], columns[1], inputs)
